@@ -1,1 +1,28 @@
-//! placeholder
+//! The pure heart of Darkroom: ids, jobs, attempts, instances, endpoints, and the decisions about them.
+//!
+//! Nothing here knows a runtime, a database, a clock, or a random source: time and ids are arguments,
+//! a decision is a return value, and the reason for it is part of that value. Start with [`job`] and
+//! [`attempt`] (what may happen to them), then [`scheduler`] (who runs what, and how many instances).
+
+pub mod attempt;
+pub mod blob_key;
+pub mod endpoint;
+pub mod event;
+pub mod failure;
+pub mod id;
+pub mod instance;
+pub mod job;
+pub mod output;
+pub mod payload;
+pub mod retry;
+pub mod time;
+
+pub use attempt::{AttemptOutcome, AttemptState, Fence};
+pub use blob_key::BlobKey;
+pub use endpoint::Endpoint;
+pub use failure::Failure;
+pub use id::{EndpointName, Ids, InstanceId, JobId, NodeName, TenantId};
+pub use instance::InstanceState;
+pub use job::JobState;
+pub use payload::Payload;
+pub use time::{Clock, Timestamp};

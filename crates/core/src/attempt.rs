@@ -1,0 +1,158 @@
+//! One try of a job on one instance, under a lease with a fence.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// The fencing token of an attempt: grows for ever, one per claim. Every write under a lease carries it, and a
+/// write with a stale one is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence(pub i64);
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptState {
+    /// Holds the job; inputs are being brought, the prompt may not be posted yet.
+    Claimed,
+    /// The prompt was (or is about to be) posted to the instance.
+    Running,
+    /// The instance is done; outputs wait for the blob store. The slot is free.
+    Collecting,
+    /// Ended well.
+    Done,
+    /// The workflow failed.
+    Failed,
+    /// The instance died or stalled.
+    Lost,
+    /// Given back by us: restart, drain, start failure.
+    Released,
+    /// Ended on request.
+    Cancelled,
+}
+
+impl AttemptState {
+    /// All states.
+    pub const ALL: [AttemptState; 8] = [
+        AttemptState::Claimed,
+        AttemptState::Running,
+        AttemptState::Collecting,
+        AttemptState::Done,
+        AttemptState::Failed,
+        AttemptState::Lost,
+        AttemptState::Released,
+        AttemptState::Cancelled,
+    ];
+
+    /// Whether it ended.
+    pub const fn is_final(self) -> bool {
+        match self {
+            AttemptState::Claimed | AttemptState::Running | AttemptState::Collecting => false,
+            AttemptState::Done
+            | AttemptState::Failed
+            | AttemptState::Lost
+            | AttemptState::Released
+            | AttemptState::Cancelled => true,
+        }
+    }
+
+    /// The stable word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttemptState::Claimed => "claimed",
+            AttemptState::Running => "running",
+            AttemptState::Collecting => "collecting",
+            AttemptState::Done => "done",
+            AttemptState::Failed => "failed",
+            AttemptState::Lost => "lost",
+            AttemptState::Released => "released",
+            AttemptState::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of that word.
+    pub fn parse(word: &str) -> Option<AttemptState> {
+        AttemptState::ALL.into_iter().find(|s| s.as_str() == word)
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// The workflow succeeded and its outputs are stored.
+    Done,
+    /// The workflow's own fault: not retried.
+    Failed(Failure),
+    /// The instance died or stalled: counts towards `max_attempts`.
+    Lost {
+        /// The evidence, for the operator.
+        reason: String,
+    },
+    /// Our own doing (restart, drain, start failure): does not count, but has a bound of its own.
+    Released {
+        /// Why.
+        reason: String,
+    },
+    /// Ended because a caller asked.
+    Cancelled,
+}
+
+impl AttemptOutcome {
+    /// The final state this outcome leads to.
+    pub const fn state(&self) -> AttemptState {
+        match self {
+            AttemptOutcome::Done => AttemptState::Done,
+            AttemptOutcome::Failed(_) => AttemptState::Failed,
+            AttemptOutcome::Lost { .. } => AttemptState::Lost,
+            AttemptOutcome::Released { .. } => AttemptState::Released,
+            AttemptOutcome::Cancelled => AttemptState::Cancelled,
+        }
+    }
+}
+
+/// What happens to an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The instance, client id, and prompt id were stored; the prompt is about to be posted.
+    Started,
+    /// The instance finished; outputs are being stored.
+    CollectingBegan,
+    /// It ended.
+    Ended(AttemptOutcome),
+}
+
+/// An event that cannot happen in a state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a {0:?} attempt cannot take this event")]
+pub struct InvalidTransition(pub AttemptState);
+
+/// Applies one event to an attempt's state.
+///
+/// # Errors
+/// [`InvalidTransition`] when the event cannot happen; a final state never changes.
+pub fn apply(state: AttemptState, event: &Event) -> Result<AttemptState, InvalidTransition> {
+    if state.is_final() {
+        return Err(InvalidTransition(state));
+    }
+    match (state, event) {
+        // Starting again happens when a server adopts a running attempt and re-reads its instance.
+        (AttemptState::Claimed | AttemptState::Running, Event::Started) => Ok(AttemptState::Running),
+        (
+            AttemptState::Claimed | AttemptState::Running | AttemptState::Collecting,
+            Event::CollectingBegan,
+        ) => Ok(AttemptState::Collecting),
+        (_, Event::Ended(outcome)) => Ok(outcome.state()),
+        (_, Event::Started) => Err(InvalidTransition(state)),
+        (_, Event::CollectingBegan) => Err(InvalidTransition(state)),
+    }
+}

@@ -1,0 +1,157 @@
+//! A named thing that can be called: its kind, how it is run, how it scales, and its bounds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::EndpointName;
+
+/// What an endpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// ComfyUI graphs.
+    Comfyui,
+    /// Inputs of a Python handler (RunPod and PPIO workers).
+    Worker,
+    /// A plain EAS queue.
+    Queue,
+}
+
+/// Everything about one endpoint, as configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its name.
+    pub name: EndpointName,
+    /// What it takes.
+    pub kind: Kind,
+    /// How its instances are run.
+    pub backend: Backend,
+    /// One instance per entry, each with `CUDA_VISIBLE_DEVICES` set to it; empty: not set.
+    #[serde(default)]
+    pub gpus: Vec<String>,
+    /// Host names that select this endpoint at the root path.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Callers without credentials may use it.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// They may also list.
+    #[serde(default)]
+    pub anonymous_history: bool,
+    /// How many instances, and when.
+    #[serde(default)]
+    pub scaling: Scaling,
+    /// Bounds on jobs.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How instances of an endpoint are run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "backend")]
+pub enum Backend {
+    /// Processes on this machine.
+    Process(ProcessSpec),
+    /// ComfyUI servers somebody else runs.
+    Remote {
+        /// Their base URLs.
+        urls: Vec<String>,
+    },
+    /// Pull workers and agents that come by themselves.
+    External,
+}
+
+/// How a process of an endpoint is started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Program and arguments with the placeholders `{port}`, `{input_dir}`, `{output_dir}`, `{temp_dir}`, `{user_dir}`.
+    /// Empty: the embedded engine (the running binary with `engine …`).
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Working directory; unset: one of the instance's own.
+    #[serde(default)]
+    pub working_dir: Option<std::path::PathBuf>,
+    /// Extra environment.
+    #[serde(default)]
+    pub env: std::collections::BTreeMap<String, String>,
+}
+
+/// How many instances, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// Kept running even when idle.
+    pub min_instances: u32,
+    /// Never more than this.
+    pub max_instances: u32,
+    /// An instance without work for this long is stopped (down to `min_instances`).
+    pub idle_timeout: Duration,
+    /// A start that takes longer has failed.
+    pub start_timeout: Duration,
+    /// Recycle an instance after this many jobs; 0: never.
+    pub max_jobs_per_instance: u32,
+    /// Recycle an instance whose resident memory exceeds this many bytes; 0: never.
+    pub max_rss_bytes: u64,
+    /// What a graceful stop of the server does to instances.
+    pub on_exit: OnExit,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Scaling {
+            min_instances: 0,
+            max_instances: 1,
+            idle_timeout: Duration::from_secs(300),
+            start_timeout: Duration::from_secs(300),
+            max_jobs_per_instance: 0,
+            max_rss_bytes: 0,
+            on_exit: OnExit::Stop,
+        }
+    }
+}
+
+/// What a graceful stop of the server does to instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExit {
+    /// Stop them after a grace.
+    Stop,
+    /// Leave them to the next server.
+    Keep,
+}
+
+/// Bounds on the jobs of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// A job that runs longer fails.
+    pub execution_timeout: Duration,
+    /// Silence of an instance while a node runs, after which the attempt is lost.
+    pub stall_timeout: Duration,
+    /// A job that waits longer expires; `None`: waits for ever.
+    pub queue_ttl: Option<Duration>,
+    /// Submits beyond this many queued jobs are refused.
+    pub max_queued: u64,
+    /// Attempts that may be lost before the job fails.
+    pub max_attempts: u32,
+    /// After a cancel, how long the node may take before the instance is killed.
+    pub cancel_grace: Duration,
+    /// Finished jobs and their files are kept this long.
+    pub retention: Duration,
+    /// Also enforce the vendor's own limits.
+    pub vendor_limits: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            execution_timeout: Duration::from_secs(2 * 3600),
+            stall_timeout: Duration::from_secs(15 * 60),
+            queue_ttl: None,
+            max_queued: 10_000,
+            max_attempts: 2,
+            cancel_grace: Duration::from_secs(10),
+            retention: Duration::from_secs(30 * 24 * 3600),
+            vendor_limits: false,
+        }
+    }
+}
