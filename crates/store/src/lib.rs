@@ -1,1 +1,27 @@
-//! placeholder
+//! Durable state behind five traits, one per noun: [`Jobs`], [`Catalog`], [`Files`], [`Access`], and queues (which
+//! come with the EAS queue service).
+//!
+//! The verbs are the domain's (`claim`, `renew`, `finish`), never a table's, and every one of them fits Postgres as
+//! well as SQLite: the store's own clock decides leases, numbers come from counters that are advanced under the
+//! parent's row lock, and subscriptions carry wake-ups only. Nothing here knows HTTP, ComfyUI, or blobs' bytes.
+//!
+//! Start with [`jobs`]; `sqlite` is the implementation for one box; `conformance` is the suite that every
+//! implementation runs.
+
+pub mod access;
+pub mod catalog;
+pub mod error;
+pub mod files;
+pub mod jobs;
+pub mod wake;
+
+pub use access::Access;
+pub use catalog::Catalog;
+pub use error::Error;
+pub use files::Files;
+pub use jobs::Jobs;
+pub use wake::{Topic, Wakeups};
+
+/// All of the traits together: what the server holds.
+pub trait Store: Jobs + Catalog + Files + Access + Wakeups {}
+impl<T: Jobs + Catalog + Files + Access + Wakeups> Store for T {}

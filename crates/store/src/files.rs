@@ -1,0 +1,59 @@
+//! Who refers to which blob, and the trash that blobs pass through before they are deleted.
+//!
+//! A blob is written before a row names it, and deleted only some time after the last row that named it went away.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use darkroom_core::{BlobKey, TenantId, Timestamp};
+
+use crate::Error;
+
+/// A reference to a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRef {
+    /// What refers to it (`job:<id>`, `upload:<tenant>`, …).
+    pub owner: String,
+    /// Under which name.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The blob.
+    pub blob: BlobKey,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub content_type: String,
+    /// When the reference was made.
+    pub created_at: Timestamp,
+}
+
+/// References and trash.
+#[async_trait]
+pub trait Files: Send + Sync {
+    /// Notes that a blob is about to be written, *before* it is: if no reference follows within a day, the sweeper
+    /// finds it here. Does not wait for the disk.
+    async fn intend(&self, blob: &BlobKey) -> Result<(), Error>;
+
+    /// Adds or replaces a reference (`owner`, `name`); takes the blob out of the trash in the same transaction.
+    async fn put_ref(&self, reference: FileRef) -> Result<(), Error>;
+
+    /// One reference.
+    async fn file_ref(&self, owner: &str, name: &str) -> Result<Option<FileRef>, Error>;
+
+    /// All references of an owner, by name.
+    async fn refs_of(&self, owner: &str) -> Result<Vec<FileRef>, Error>;
+
+    /// References to a blob (any owner): who may read it.
+    async fn refs_to(&self, blob: &BlobKey) -> Result<Vec<FileRef>, Error>;
+
+    /// Drops a reference; the last one puts the blob into the trash. `false` when there was none.
+    async fn drop_ref(&self, owner: &str, name: &str) -> Result<bool, Error>;
+
+    /// Blobs that have been in the trash (or intended without a reference) longer than `delay`, at most `limit`.
+    async fn trash_due(&self, delay: Duration, limit: u32) -> Result<Vec<BlobKey>, Error>;
+
+    /// Forgets a trashed blob if it is still unreferenced, *before* its bytes are deleted; `false` when somebody took a
+    /// reference meanwhile and it must stay.
+    async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error>;
+}

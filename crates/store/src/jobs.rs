@@ -1,0 +1,376 @@
+//! Jobs, attempts, and their durable events.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use darkroom_core::{
+    AttemptOutcome, AttemptState, EndpointName, Failure, Fence, InstanceId, JobId, JobState, NodeName,
+    Payload, TenantId, Timestamp,
+    event::{Event, NewEvent},
+    output::Output,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// A job to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id, made by the caller of the store.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which endpoint runs it.
+    pub endpoint: EndpointName,
+    /// Higher runs first; 0 is normal.
+    pub priority: i32,
+    /// The request as the runner needs it; large ones are blobs written before this call.
+    pub input: Payload,
+    /// Protocol-neutral facts that travel with the job: which dialect submitted it, options, the client's metadata.
+    pub meta: JobMeta,
+    /// The client's name for it, with the dialect's duplicate rule.
+    pub external_id: Option<ExternalId>,
+    /// Expires when it waited this long.
+    pub queue_ttl: Option<Duration>,
+    /// Attempts that may be lost.
+    pub max_attempts: u32,
+    /// Refuse when the endpoint has this many queued jobs already.
+    pub max_queued: u64,
+}
+
+/// Facts about a job that no decision depends on. Stored as one JSON column; additive only.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobMeta {
+    /// The protocol that submitted it (`fc`, `native`, …).
+    #[serde(default)]
+    pub dialect: String,
+    /// The request id of the submitting call.
+    #[serde(default)]
+    pub request_id: String,
+    /// Options of the dialect that its answers depend on (FC: `output_base64`, `output_oss`).
+    #[serde(default)]
+    pub options: serde_json::Value,
+    /// Node ids and classes of the graph's output nodes, for lists and pages.
+    #[serde(default)]
+    pub summary: String,
+}
+
+/// A client's name for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalId {
+    /// Which protocol's namespace (`fc_task`, `prompt_id`, …).
+    pub dialect: String,
+    /// The id.
+    pub id: String,
+    /// What a second use means.
+    pub on_duplicate: OnDuplicate,
+}
+
+/// What a second submit with the same external id means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// Refused; the caller learns the first job's id.
+    Reject,
+    /// The first job again, nothing new is accepted.
+    Existing,
+    /// The name moves to the new job; the old job stays.
+    Replace,
+}
+
+/// What became of a submit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// Accepted: durable when this is returned.
+    Accepted,
+    /// [`OnDuplicate::Existing`]: this job has the name already.
+    Existing(JobId),
+    /// [`OnDuplicate::Reject`]: this job has the name already.
+    Duplicate(JobId),
+    /// The endpoint's queue holds `max_queued` jobs.
+    QueueFull {
+        /// How many are queued.
+        queued: u64,
+    },
+}
+
+/// A slot asking for work.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Of which endpoint.
+    pub endpoint: EndpointName,
+    /// On which instance it will run.
+    pub instance: InstanceId,
+    /// Which server drives it.
+    pub owner: NodeName,
+    /// Models the instance has loaded.
+    pub loaded_models: Vec<String>,
+    /// How long the lease lasts unless renewed.
+    pub lease: Duration,
+}
+
+/// A job in the hands of a slot.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The job.
+    pub job: JobRecord,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// The token that every write of this attempt carries.
+    pub fence: Fence,
+    /// Why this job and not another, in words.
+    pub reason: String,
+}
+
+/// Who writes: a job and the fence of the attempt that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// Its attempt's token.
+    pub fence: Fence,
+}
+
+/// A write under a lease was refused: the attempt no longer owns the job. Its result is discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stale;
+
+/// The answer to a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// A caller asked for the end of the job: stop, then finish as cancelled.
+    pub cancel_requested: bool,
+}
+
+/// What an adopting server must know about a running attempt; written before the prompt is posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningOn {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The client id under which the instance's socket was opened.
+    pub client_id: String,
+    /// The prompt id on the instance; a retry uses a new one.
+    pub prompt_id: String,
+}
+
+/// The last write of an attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// How it ended.
+    pub outcome: AttemptOutcome,
+    /// The outputs, already in the blob store; empty unless done.
+    pub outputs: Vec<Output>,
+    /// The protocol-neutral result (ComfyUI: the history's `outputs` and `status`); only when done or failed.
+    pub result: Option<Payload>,
+    /// Last events, in the same transaction (for example the progress summary).
+    pub events: Vec<NewEvent>,
+}
+
+/// A stored job.
+#[derive(Debug, Clone)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its endpoint.
+    pub endpoint: EndpointName,
+    /// Higher runs first.
+    pub priority: i32,
+    /// Where it is.
+    pub state: JobState,
+    /// The request.
+    pub input: Payload,
+    /// Facts.
+    pub meta: JobMeta,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its last attempt was claimed.
+    pub started_at: Option<Timestamp>,
+    /// When it entered a final state.
+    pub finished_at: Option<Timestamp>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Attempts that were lost.
+    pub lost_attempts: u32,
+    /// A caller asked for its end.
+    pub cancel_requested: bool,
+    /// Why it did not succeed.
+    pub failure: Option<Failure>,
+    /// The result.
+    pub result: Option<Payload>,
+    /// Its outputs.
+    pub outputs: Vec<Output>,
+    /// The client's name for it, if it gave one (`dialect`, `id`).
+    pub external_id: Option<(String, String)>,
+}
+
+/// A stored attempt.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// The job.
+    pub job: JobId,
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its token.
+    pub fence: Fence,
+    /// Where it is.
+    pub state: AttemptState,
+    /// The endpoint.
+    pub endpoint: EndpointName,
+    /// On which instance.
+    pub instance: InstanceId,
+    /// Which server drives it.
+    pub owner: NodeName,
+    /// Set once the prompt was about to be posted.
+    pub running_on: Option<RunningOn>,
+    /// When it was claimed.
+    pub claimed_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When its lease ends unless renewed.
+    pub lease_until: Timestamp,
+    /// Why it was picked, and how it ended.
+    pub reason: String,
+}
+
+/// A filter for lists; empty fields do not filter.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only this tenant's; `None` is for operators.
+    pub tenant: Option<TenantId>,
+    /// Only this endpoint's.
+    pub endpoint: Option<EndpointName>,
+    /// Only these states.
+    pub states: Vec<JobState>,
+    /// Only those submitted by this dialect.
+    pub dialect: Option<String>,
+    /// Only those whose external id begins with this.
+    pub external_id_prefix: Option<String>,
+    /// Accepted at or after.
+    pub created_from: Option<Timestamp>,
+    /// Accepted before.
+    pub created_before: Option<Timestamp>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+}
+
+/// A page of a list: at most `limit` rows after `after` (keyset; job ids are time-ordered).
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Rows at most, 1 to 1000.
+    pub limit: u32,
+    /// The last job of the page before.
+    pub after: Option<JobId>,
+}
+
+/// Numbers the planner and the metrics read; never rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueCounters {
+    /// Jobs waiting.
+    pub queued: u64,
+    /// Of those, with negative priority.
+    pub queued_low_priority: u64,
+    /// Jobs held by an attempt, not counting those that are collecting.
+    pub running: u64,
+    /// When the oldest waiting job was accepted.
+    pub oldest_queued_at: Option<Timestamp>,
+    /// When the first waiting job expires.
+    pub next_expiry_at: Option<Timestamp>,
+}
+
+/// What a cancel did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was waiting and is cancelled now.
+    Now,
+    /// It is running: the attempt was told.
+    Requested,
+    /// It had ended already.
+    AlreadyFinal(JobState),
+}
+
+/// The outcome of one sweeping step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Rows removed or changed.
+    pub rows: u64,
+    /// Whether there is more to do at once.
+    pub more: bool,
+}
+
+/// Jobs. Unless said otherwise, a verb returns after its transaction is durable (fsync).
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// Accepts a job together with its external id, or says why not. Also appends its first `state` event.
+    async fn submit(&self, job: NewJob) -> Result<Submitted, Error>;
+
+    /// Hands the best waiting job of an endpoint to a slot (`core::scheduler::pick`), under a new fence and lease.
+    /// Survives kill -9 when it returns, but does not wait for the disk: a lost claim is a redelivery.
+    async fn claim(&self, claim: Claim) -> Result<Option<Claimed>, Error>;
+
+    /// Records where an attempt runs, before its prompt is posted. Survives kill -9, does not wait for the disk.
+    async fn start(&self, lease: Lease, on: RunningOn) -> Result<Result<(), Stale>, Error>;
+
+    /// The instance is done and its slot is free; outputs wait for the blob store.
+    async fn collecting(&self, lease: Lease) -> Result<Result<(), Stale>, Error>;
+
+    /// Extends the lease by `ttl` from the store's now. Does not wait for the disk.
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<Result<Renewed, Stale>, Error>;
+
+    /// Takes over a running attempt after a restart: new owner, extended lease, the same fence.
+    async fn adopt(&self, lease: Lease, owner: NodeName, ttl: Duration) -> Result<Result<(), Stale>, Error>;
+
+    /// Appends durable events of a running attempt, in order. Survives kill -9, does not wait for the disk. Beyond the
+    /// cap of `core::event` a single `truncated` event is written and the rest is dropped.
+    async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<(), Stale>, Error>;
+
+    /// Ends an attempt and applies `core::job::apply`: one final transition, one result, one outbox row, or the job
+    /// is queued again. Returns the job's state after it.
+    async fn finish(&self, lease: Lease, finish: Finish) -> Result<Result<JobState, Stale>, Error>;
+
+    /// Asks for the end of a job; `None` when there is no such job of that tenant (`tenant: None` is an operator).
+    async fn cancel(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Cancelled>, Error>;
+
+    /// Queues a finished job again, as an explicit wish; `None` when there is no such job, `Some(false)` when it has not ended.
+    async fn retry(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<bool>, Error>;
+
+    /// One job; `tenant: None` is an operator.
+    async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<JobRecord>, Error>;
+
+    /// The job with an external id.
+    async fn job_by_external_id(
+        &self,
+        tenant: &TenantId,
+        endpoint: Option<&EndpointName>,
+        dialect: &str,
+        id: &str,
+    ) -> Result<Option<JobId>, Error>;
+
+    /// A page of jobs.
+    async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error>;
+
+    /// How many waiting jobs of the endpoint stand before this one in plain order; `None` when it is not waiting.
+    async fn position(&self, job: JobId) -> Result<Option<u64>, Error>;
+
+    /// Durable events with `seq > after`, oldest first, at most `limit`.
+    async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error>;
+
+    /// Attempts of a job, oldest first.
+    async fn attempts(&self, job: JobId) -> Result<Vec<AttemptRecord>, Error>;
+
+    /// Attempts that have not ended, of one server or of all.
+    async fn open_attempts(&self, owner: Option<&NodeName>) -> Result<Vec<AttemptRecord>, Error>;
+
+    /// Counters of every endpoint that has any jobs.
+    async fn counters(&self) -> Result<BTreeMap<EndpointName, QueueCounters>, Error>;
+
+    /// Ends attempts whose lease ran out (as lost) and waiting jobs whose time to live passed, at most 200 of each.
+    async fn expire(&self) -> Result<Swept, Error>;
+
+    /// Extends every open lease by `gap`: the clock jumped or the server slept.
+    async fn extend_leases(&self, gap: Duration) -> Result<(), Error>;
+
+    /// Removes finished jobs of an endpoint older than `retention`, with events, attempts, and file references
+    /// (dropping the last reference puts a blob into the trash), at most 200 rows a call.
+    async fn sweep_finished(&self, endpoint: &EndpointName, retention: Duration) -> Result<Swept, Error>;
+}

@@ -1,0 +1,35 @@
+//! Wake-ups: "something about X changed, look again". They carry no data, are coalesced, and may be spurious.
+
+use darkroom_core::{EndpointName, JobId};
+
+/// What a subscriber waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Events, state, or the cancel flag of one job.
+    Job(JobId),
+    /// Claimable work of one endpoint (a job was queued).
+    Queue(EndpointName),
+    /// Counters of any endpoint changed (queued, running, instances): the planner's topic.
+    Capacity,
+    /// An outbox row is due.
+    Outbox,
+}
+
+/// A pending interest in a topic. Register *before* reading the state it is about, then read, then wait.
+pub struct Subscription(pub tokio::sync::watch::Receiver<u64>);
+
+impl Subscription {
+    /// Waits until the topic was woken since this was last called (or since the subscription began).
+    pub async fn woken(&mut self) {
+        // A closed channel means that the store is gone: never wake again, the caller's shutdown ends the wait.
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The wake-up part of a store.
+pub trait Wakeups: Send + Sync {
+    /// Subscribes to a topic.
+    fn subscribe(&self, topic: Topic) -> Subscription;
+}
