@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::{Failure, InstanceId, JobId};
 
 /// The fencing token of an attempt: grows for ever, one per claim. Every write under a lease carries it, and a
 /// write with a stale one is refused.
@@ -16,6 +16,30 @@ impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Who writes: a job and the fence of the attempt that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// Its attempt's token.
+    pub fence: Fence,
+}
+
+/// A write under a lease was refused: the attempt no longer owns the job. Its result is discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stale;
+
+/// What an adopting server must know about a running attempt; written before the prompt is posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningOn {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The client id under which the instance's socket was opened.
+    pub client_id: String,
+    /// The prompt id on the instance; a retry uses a new one.
+    pub prompt_id: String,
 }
 
 /// Where an attempt is.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
+pub use darkroom_core::attempt::{Lease, RunningOn, Stale};
 use darkroom_core::{
     AttemptOutcome, AttemptState, EndpointName, Failure, Fence, InstanceId, JobId, JobState, NodeName,
     Payload, TenantId, Timestamp,
@@ -121,35 +122,11 @@ pub struct Claimed {
     pub reason: String,
 }
 
-/// Who writes: a job and the fence of the attempt that holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Lease {
-    /// The job.
-    pub job: JobId,
-    /// Its attempt's token.
-    pub fence: Fence,
-}
-
-/// A write under a lease was refused: the attempt no longer owns the job. Its result is discarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stale;
-
 /// The answer to a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Renewed {
     /// A caller asked for the end of the job: stop, then finish as cancelled.
     pub cancel_requested: bool,
-}
-
-/// What an adopting server must know about a running attempt; written before the prompt is posted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningOn {
-    /// The instance.
-    pub instance: InstanceId,
-    /// The client id under which the instance's socket was opened.
-    pub client_id: String,
-    /// The prompt id on the instance; a retry uses a new one.
-    pub prompt_id: String,
 }
 
 /// The last write of an attempt.
