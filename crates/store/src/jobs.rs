@@ -39,7 +39,7 @@ pub struct NewJob {
     pub max_queued: u64,
 }
 
-/// Facts about a job that no decision depends on. Stored as one JSON column; additive only.
+/// Facts about a job that its states do not depend on. Stored as one JSON column; additive only.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobMeta {
     /// The protocol that submitted it (`fc`, `native`, …).
@@ -54,6 +54,12 @@ pub struct JobMeta {
     /// Node ids and classes of the graph's output nodes, for lists and pages.
     #[serde(default)]
     pub summary: String,
+    /// Models the graph loads, for `core::scheduler::pick`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Where to tell of the final state: one outbox row of kind `webhook` is written in its transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
 }
 
 /// A client's name for a job.
