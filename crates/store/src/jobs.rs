@@ -303,9 +303,10 @@ pub trait Jobs: Send + Sync {
     /// Takes over a running attempt after a restart: new owner, extended lease, the same fence.
     async fn adopt(&self, lease: Lease, owner: NodeName, ttl: Duration) -> Result<Result<(), Stale>, Error>;
 
-    /// Appends durable events of a running attempt, in order. Survives kill -9, does not wait for the disk. Beyond the
-    /// cap of `core::event` a single `truncated` event is written and the rest is dropped.
-    async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<(), Stale>, Error>;
+    /// Appends durable events of a running attempt, in order, and returns the number of the last one. Survives kill -9,
+    /// does not wait for the disk. Beyond the cap of `core::event` a single `truncated` event is written and the rest
+    /// is dropped.
+    async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error>;
 
     /// Ends an attempt and applies `core::job::apply`: one final transition, one result, one outbox row, or the job
     /// is queued again. Returns the job's state after it.
