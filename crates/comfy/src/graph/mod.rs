@@ -5,6 +5,7 @@
 
 mod order;
 mod parse;
+pub mod validate;
 mod value;
 
 use std::borrow::Borrow;
