@@ -155,28 +155,54 @@ pub enum Event {
     Ended(AttemptOutcome),
 }
 
+impl Event {
+    /// The event's name, for messages and the document of states.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Event::Started => "started",
+            Event::CollectingBegan => "collecting began",
+            Event::Ended(outcome) => match outcome {
+                AttemptOutcome::Done => "ended done",
+                AttemptOutcome::Failed(_) => "ended failed",
+                AttemptOutcome::Lost { .. } => "ended lost",
+                AttemptOutcome::Released { .. } => "ended released",
+                AttemptOutcome::Cancelled => "ended cancelled",
+            },
+        }
+    }
+}
+
 /// An event that cannot happen in a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a {0:?} attempt cannot take this event")]
-pub struct InvalidTransition(pub AttemptState);
+#[error("an attempt that is {} cannot take '{event}'", state.as_str())]
+pub struct InvalidTransition {
+    /// The state it was in.
+    pub state: AttemptState,
+    /// The event's name.
+    pub event: &'static str,
+}
 
 /// Applies one event to an attempt's state.
 ///
 /// # Errors
 /// [`InvalidTransition`] when the event cannot happen; a final state never changes.
 pub fn apply(state: AttemptState, event: &Event) -> Result<AttemptState, InvalidTransition> {
-    if state.is_final() {
-        return Err(InvalidTransition(state));
-    }
+    use AttemptState::{Cancelled, Claimed, Collecting, Done, Failed, Lost, Released, Running};
     match (state, event) {
         // Starting again happens when a server adopts a running attempt and re-reads its instance.
-        (AttemptState::Claimed | AttemptState::Running, Event::Started) => Ok(AttemptState::Running),
-        (
-            AttemptState::Claimed | AttemptState::Running | AttemptState::Collecting,
-            Event::CollectingBegan,
-        ) => Ok(AttemptState::Collecting),
-        (_, Event::Ended(outcome)) => Ok(outcome.state()),
-        (_, Event::Started) => Err(InvalidTransition(state)),
-        (_, Event::CollectingBegan) => Err(InvalidTransition(state)),
+        (Claimed | Running, Event::Started) => Ok(Running),
+        // Beginning again happens when a server takes up a spool after a restart. From `claimed`: the prompt finished
+        // while the server that had posted it was down.
+        (Claimed | Running | Collecting, Event::CollectingBegan) => Ok(Collecting),
+        // A worker's job has no phases of its own: it may end from `claimed`.
+        (Claimed | Running | Collecting, Event::Ended(outcome)) => Ok(outcome.state()),
+        (Collecting, Event::Started)
+        | (
+            Done | Failed | Lost | Released | Cancelled,
+            Event::Started | Event::CollectingBegan | Event::Ended(_),
+        ) => Err(InvalidTransition {
+            state,
+            event: event.name(),
+        }),
     }
 }

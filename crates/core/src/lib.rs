@@ -5,6 +5,7 @@
 //! [`attempt`] (what may happen to them), then [`scheduler`] (who runs what, and how many instances).
 
 pub mod attempt;
+pub mod backoff;
 pub mod blob_key;
 pub mod endpoint;
 pub mod event;
@@ -12,9 +13,11 @@ pub mod failure;
 pub mod id;
 pub mod instance;
 pub mod job;
+pub mod limits;
 pub mod output;
 pub mod payload;
 pub mod retry;
+pub mod scheduler;
 pub mod time;
 
 pub use attempt::{AttemptOutcome, AttemptState, Fence};

@@ -1,0 +1,19 @@
+//! Who runs what, and how many instances: pure decisions that carry their own reasons.
+//!
+//! Two questions, asked by different callers. A free slot asks [`pick`](mod@pick): which job do I take? The control loop
+//! asks [`plan`](mod@plan): which instances should exist? Neither knows the other's answer; they meet in the store.
+
+mod autoscale;
+pub mod decision;
+pub mod expiry;
+pub mod fairness;
+pub mod pick;
+pub mod plan;
+pub mod waiting;
+
+pub use decision::{Decision, Signal, Verdict};
+pub use expiry::{ClockGuard, LeaseCorrection};
+pub use fairness::{Fairness, Share, VirtualTime};
+pub use pick::{Candidate, Choice, PickReason, SlotView, pick};
+pub use plan::{Action, Counters, EndpointCounters, EndpointPolicy, InstanceView, Plan, Policy, plan};
+pub use waiting::{WaitReason, why_waiting};

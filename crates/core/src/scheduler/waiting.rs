@@ -1,0 +1,149 @@
+//! "Why is this job waiting?", answered from the same counters that the planner decides on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    autoscale::{backing_off, holder, unused_gpus, wanted},
+    plan::{Counters, EndpointCounters, Policy},
+};
+use crate::{EndpointName, InstanceState, Timestamp};
+
+/// The closed set of answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "waiting_for")]
+pub enum WaitReason {
+    /// A slot is free and is about to take it.
+    Slot,
+    /// An instance is coming up.
+    Starting {
+        /// How far it is.
+        phase: StartPhase,
+    },
+    /// An instance of another endpoint holds the GPU.
+    GpuBusy {
+        /// Which endpoint.
+        holder: EndpointName,
+    },
+    /// All instances that may exist are busy.
+    MaxReached {
+        /// Jobs before it in the queue.
+        ahead: u64,
+        /// Slots, all taken.
+        slots: u32,
+    },
+    /// The last starts failed.
+    BackingOff {
+        /// What the last one said.
+        last_error: String,
+        /// When the next is tried.
+        until: Timestamp,
+    },
+    /// No instance can be started by us, and none has come: a pull worker or remote server is missing.
+    NoWorker,
+    /// A low-priority job starts no instance; it waits for one that runs for others.
+    LowPriority,
+    /// An operator paused the endpoint.
+    Paused,
+}
+
+/// How far a start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum StartPhase {
+    /// The next plan starts it.
+    Planned,
+    /// Its predecessor must be gone first.
+    PredecessorLeaving,
+    /// Started, not ready yet.
+    Booting {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitReason::Slot => f.write_str("a slot is free and will take it"),
+            WaitReason::Starting { phase } => match phase {
+                StartPhase::Planned => f.write_str("an instance is about to be started"),
+                StartPhase::PredecessorLeaving => f.write_str("another instance is being stopped first"),
+                StartPhase::Booting { .. } => f.write_str("an instance is starting"),
+            },
+            WaitReason::GpuBusy { holder } => write!(f, "the gpu is held by endpoint {holder}"),
+            WaitReason::MaxReached { ahead, slots } => {
+                write!(f, "all {slots} slots are busy, {ahead} jobs are before it")
+            }
+            WaitReason::BackingOff { last_error, .. } => {
+                write!(f, "the last start failed and will be tried again: {last_error}")
+            }
+            WaitReason::NoWorker => f.write_str("no worker is connected"),
+            WaitReason::LowPriority => f.write_str("low priority: waits for an instance others started"),
+            WaitReason::Paused => f.write_str("the endpoint is paused"),
+        }
+    }
+}
+
+/// Why a queued job waits. `ahead` is the number of jobs before it in its endpoint's queue. `None`: no such endpoint.
+pub fn why_waiting(
+    endpoint: &EndpointName,
+    ahead: u64,
+    counters: &Counters,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<WaitReason> {
+    let of = policy.endpoints.get(endpoint)?;
+    let none = EndpointCounters::default();
+    let here = counters.endpoints.get(endpoint).unwrap_or(&none);
+    if here.paused {
+        return Some(WaitReason::Paused);
+    }
+    let in_state = |state| here.instances.iter().filter(move |i| i.state == state);
+    let slots: u32 = in_state(InstanceState::Ready).map(|i| i.slots).sum();
+    let busy: u32 = in_state(InstanceState::Ready).map(|i| i.busy).sum();
+    if ahead < u64::from(slots.saturating_sub(busy)) {
+        return Some(WaitReason::Slot);
+    }
+    if !of.managed {
+        return Some(match slots {
+            0 => WaitReason::NoWorker,
+            _ => WaitReason::MaxReached { ahead, slots },
+        });
+    }
+    if let Some(since) = in_state(InstanceState::Starting).map(|i| i.state_since).min() {
+        let phase = StartPhase::Booting { since };
+        return Some(WaitReason::Starting { phase });
+    }
+    let serving = here.instances.iter().filter(|i| i.is_serving()).count();
+    let leaving = here.instances.iter().filter(|i| !i.state.is_final()).count() - serving;
+    if serving >= wanted(here, of) {
+        return Some(if serving == 0 && of.most_instances() > 0 {
+            WaitReason::LowPriority
+        } else {
+            WaitReason::MaxReached { ahead, slots }
+        });
+    }
+    if let Some((until, last_error)) = backing_off(here, now) {
+        let last_error = last_error.to_owned();
+        return Some(WaitReason::BackingOff { last_error, until });
+    }
+    if serving + leaving >= of.most_instances() {
+        let phase = StartPhase::PredecessorLeaving;
+        return Some(WaitReason::Starting { phase });
+    }
+    if !of.gpus.is_empty() {
+        let held: Option<Vec<_>> = unused_gpus(here, of)
+            .iter()
+            .map(|gpu| holder(&counters.endpoints, endpoint, gpu))
+            .collect();
+        if let Some((holder, _)) = held.and_then(|held| held.into_iter().next()) {
+            return Some(WaitReason::GpuBusy {
+                holder: holder.clone(),
+            });
+        }
+    }
+    let phase = StartPhase::Planned;
+    Some(WaitReason::Starting { phase })
+}
