@@ -1,1 +1,3 @@
+//! The `darkroom` binary.
+
 fn main() {}

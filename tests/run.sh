@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Every test of the project, one after the other, with one plain line at the end:
+#     N passed, N failed[, N skipped]
+# Runs on a fresh machine with Rust, a C compiler, make, and Python >= 3.9. What is missing for a part is installed
+# where we are root on Debian, and otherwise that part is skipped loudly. Never reads stdin.
+set -u
+exec </dev/null
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+LOGS=$TARGET/test-logs
+mkdir -p "$LOGS"
+passed=0 failed=0 skipped=0
+
+say() { printf '\n== %s\n' "$*"; }
+skip() { printf '\n!! SKIPPED: %s\n' "$*"; skipped=$((skipped + 1)); }
+fail() { printf '\n!! FAILED: %s\n' "$*"; failed=$((failed + 1)); }
+
+# Adds up what `cargo test` printed: one "test result:" line per test binary.
+count_cargo() {
+  awk '/^test result:/ { for (i = 1; i < NF; i++) { if ($(i+1) == "passed;") p += $i; if ($(i+1) == "failed;") f += $i; if ($(i+1) == "ignored;") s += $i } }
+       END { print p + 0, f + 0, s + 0 }' "$1"
+}
+
+# Adds up pytest's last line: "3 passed, 1 skipped in 0.12s".
+count_pytest() {
+  tail -n 1 "$1" | awk '{ gsub(/[=,]/, " "); for (i = 1; i < NF; i++) { if ($(i+1) == "passed") p += $i; if ($(i+1) ~ /^(failed|error|errors)$/) f += $i; if ($(i+1) == "skipped") s += $i } }
+       END { print p + 0, f + 0, s + 0 }'
+}
+
+add() { passed=$((passed + $1)); failed=$((failed + $2)); skipped=$((skipped + $3)); }
+
+rust_tests() {
+  say "building the binary the black-box tests start"
+  if ! cargo build --locked -p darkroom; then fail "cargo build -p darkroom"; return; fi
+  say "cargo test --workspace"
+  cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOGS/cargo-test.log"
+  local rc=${PIPESTATUS[0]} p f s
+  read -r p f s < <(count_cargo "$LOGS/cargo-test.log")
+  add "$p" "$f" "$s"
+  # A compile error or a test binary that died prints no result line of its own.
+  if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then fail "cargo test ended with $rc without a failed test"; fi
+}
+
+# A Python environment under the target directory; prints its python, or nothing where that cannot be had.
+python_env() {
+  local venv=$TARGET/test-venv
+  if [ ! -x "$venv/bin/python" ]; then
+    command -v python3 >/dev/null || return 1
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || return 1
+    if ! python3 -m venv "$venv" >"$LOGS/venv.log" 2>&1; then
+      rm -rf "$venv"
+      [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+      { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >>"$LOGS/venv.log" 2>&1 || return 1
+      python3 -m venv "$venv" >>"$LOGS/venv.log" 2>&1 || { rm -rf "$venv"; return 1; }
+    fi
+  fi
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/protocols/requirements.txt >"$LOGS/pip.log" 2>&1 || return 1
+  echo "$venv/bin/python"
+}
+
+python_tests() {
+  ls tests/protocols/*/test_*.py >/dev/null 2>&1 || return 0
+  say "client programs against the running server (tests/protocols)"
+  local python
+  if ! python=$(python_env); then
+    skip "tests/protocols: no Python environment (python3 >= 3.9 with venv, and a package index, are needed; see $LOGS/pip.log)"
+    return
+  fi
+  DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom} "$python" -m pytest -q -rs -p no:cacheprovider tests/protocols 2>&1 | tee "$LOGS/pytest.log"
+  local rc=${PIPESTATUS[0]} p f s
+  read -r p f s < <(count_pytest "$LOGS/pytest.log")
+  add "$p" "$f" "$s"
+  if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then fail "pytest ended with $rc"; fi
+}
+
+rust_tests
+python_tests
+
+echo
+if [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then fail "no test ran at all"; fi
+if [ "$skipped" -gt 0 ]; then echo "$passed passed, $failed failed, $skipped skipped"; else echo "$passed passed, $failed failed"; fi
+[ "$failed" -eq 0 ]
