@@ -1,1 +1,3 @@
-//! placeholder
+//! The server: configuration, access, HTTP, pages (the front), and the service, control loop, and protocols behind it.
+
+pub mod config;

@@ -1,0 +1,37 @@
+//! `[fetch]`: what the server itself may fetch (loader inputs, later webhooks).
+
+use std::time::Duration;
+
+use super::{net::HostOrCidr, reader::Section};
+
+/// `[fetch]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchConfig {
+    /// Private hosts and networks that may be reached all the same.
+    pub allow: Vec<HostOrCidr>,
+    /// No file larger than this.
+    pub max_bytes: u64,
+    /// No fetch longer than this.
+    pub timeout: Duration,
+}
+
+pub(super) fn read(mut section: Section<'_>) -> FetchConfig {
+    let config = FetchConfig {
+        allow: section
+            .parsed_list(
+                "allow",
+                "a host name, an address, or a network like \"192.168.1.0/24\"",
+                |text| text.parse().ok(),
+            )
+            .unwrap_or_default(),
+        max_bytes: section.size("max_bytes").unwrap_or(256_000_000),
+        timeout: section
+            .positive_duration("timeout")
+            .unwrap_or(Duration::from_secs(30)),
+    };
+    if config.max_bytes == 0 {
+        section.problem("max_bytes", "must be more than zero");
+    }
+    section.finish();
+    config
+}

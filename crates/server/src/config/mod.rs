@@ -1,0 +1,157 @@
+//! Configuration: defaults, then the file, then `DARKROOM__SECTION__KEY`, then flags; checked as a whole, so that
+//! every problem is reported at once with its path.
+//!
+//! One file per section. Start with [`Config::load`]; `reader.rs` is how a section takes its keys.
+
+mod blobs;
+mod endpoints;
+mod fetch;
+mod keys;
+mod net;
+mod overrides;
+mod problem;
+mod reader;
+mod secret;
+mod server;
+mod store;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use darkroom_core::{Endpoint, EndpointName};
+use toml::Table;
+
+pub use self::{
+    blobs::{BlobLocation, BlobsConfig},
+    fetch::FetchConfig,
+    keys::{Credential, KeyConfig},
+    net::{Cidr, HostOrCidr},
+    overrides::Overrides,
+    problem::{Error, Problem, did_you_mean},
+    secret::Secret,
+    server::{DEFAULT_LISTEN, LogFormat, ServerConfig},
+    store::{Database, StoreConfig},
+    units::{parse_duration, parse_size},
+};
+use self::{problem::Problems, reader::Section};
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it came from; `None`: defaults.
+    pub file: Option<PathBuf>,
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[blobs]`.
+    pub blobs: BlobsConfig,
+    /// `[fetch]`.
+    pub fetch: FetchConfig,
+    /// `[[keys]]`.
+    pub keys: Vec<KeyConfig>,
+    /// `[endpoints.*]`; never empty.
+    pub endpoints: BTreeMap<EndpointName, Endpoint>,
+}
+
+/// Looked for when no file is named, in this order.
+const DEFAULT_FILES: &[&str] = &["darkroom.toml", "/etc/darkroom/darkroom.toml"];
+
+impl Config {
+    /// Reads the file that the flags name (else the first default one that exists), the process's environment, and
+    /// the flags.
+    pub fn load(overrides: &Overrides) -> Result<Config, Error> {
+        let file = match &overrides.config {
+            Some(path) => Some(path.clone()),
+            None => DEFAULT_FILES
+                .iter()
+                .map(PathBuf::from)
+                .find(|path| path.is_file()),
+        };
+        let text = match &file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+                path: path.clone(),
+                source,
+            })?,
+        };
+        // A variable that is not Unicode cannot be one of ours.
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Config::from_text(file.as_deref(), &text, &env, overrides)
+    }
+
+    /// The same from given texts.
+    pub fn from_text(
+        file: Option<&Path>,
+        text: &str,
+        env: &BTreeMap<String, String>,
+        overrides: &Overrides,
+    ) -> Result<Config, Error> {
+        let mut root: Table = text.parse().map_err(|error: toml::de::Error| Error::NotToml {
+            path: file.unwrap_or(Path::new("the configuration")).to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        let mut origins = BTreeMap::new();
+        let misnamed = overrides::apply_env(&mut root, env, &mut origins);
+        overrides::apply_flags(&mut root, overrides, &mut origins);
+
+        let problems = Problems::new(origins);
+        for (path, variable) in misnamed {
+            problems.add(
+                &path,
+                format!("{variable} names no setting: DARKROOM__SECTION__KEY with section server, store, blobs or fetch"),
+            );
+        }
+        let mut root = Section::new("", root, &problems);
+        let mut server = server::read(root.section("server"));
+        server.insecure_no_auth = overrides.insecure_no_auth;
+        let store = store::read(root.section("store"));
+        let blobs = blobs::read(root.section("blobs"));
+        let fetch = fetch::read(root.section("fetch"));
+        let keys = keys::read(root.sections("keys"), env);
+        let endpoints = endpoints::read(root.section("endpoints"));
+        check_key_endpoints(&keys, &endpoints);
+        root.finish();
+
+        let problems = problems.into_vec();
+        if !problems.is_empty() {
+            return Err(Error::Invalid {
+                file: file.map(Path::to_owned),
+                problems,
+            });
+        }
+        Ok(Config {
+            file: file.map(Path::to_owned),
+            server,
+            store,
+            blobs,
+            fetch,
+            keys,
+            endpoints,
+        })
+    }
+
+    /// A commented file with every key and its default.
+    pub fn example() -> &'static str {
+        include_str!("example.toml")
+    }
+}
+
+/// A key may name an endpoint that is made later through the API, so an unknown one is a warning, not a problem.
+fn check_key_endpoints(keys: &[KeyConfig], endpoints: &BTreeMap<EndpointName, Endpoint>) {
+    for key in keys {
+        for name in key.endpoints.iter().filter(|name| *name != "*") {
+            if !endpoints.keys().any(|known| known.as_str() == name) {
+                tracing::warn!(key = key.name, endpoint = %name, "a key names an endpoint that the configuration does not have");
+            }
+        }
+    }
+}

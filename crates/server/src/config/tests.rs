@@ -1,0 +1,366 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use darkroom_core::endpoint::{Backend, Kind, OnExit};
+
+use super::*;
+
+fn read(text: &str) -> Result<Config, Error> {
+    Config::from_text(None, text, &BTreeMap::new(), &Overrides::default())
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match read(text) {
+        Err(Error::Invalid { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+        other => panic!("expected problems, got {other:?}"),
+    }
+}
+
+fn default_endpoint(config: &Config) -> &Endpoint {
+    &config.endpoints[&"default".parse::<EndpointName>().unwrap()]
+}
+
+#[test]
+fn nothing_at_all_is_one_endpoint_on_the_embedded_engine() {
+    let config = read("").unwrap();
+    assert_eq!(config.server.listen.to_string(), DEFAULT_LISTEN);
+    assert!(config.server.data_dir.is_absolute() && config.server.data_dir.ends_with("darkroom-data"));
+    assert!(config.keys.is_empty());
+    let endpoint = default_endpoint(&config);
+    assert_eq!(endpoint.kind, Kind::Comfyui);
+    assert!(matches!(&endpoint.backend, Backend::Process(spec) if spec.command.is_empty()));
+    assert_eq!(endpoint.scaling.idle_timeout, Duration::from_secs(30));
+    assert_eq!(endpoint.limits, darkroom_core::endpoint::Limits::default());
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    assert_eq!(read(Config::example()).unwrap(), read("").unwrap());
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_path() {
+    let found = problems(
+        r#"
+        colour = 1
+        [server]
+        lisen = "127.0.0.1:1"
+        listen = "nowhere"
+        public_url = "ftp://x"
+        trusted_proxies = ["10.0.0.0/99"]
+        [store]
+        url = "postgres://u:hunter2@db/x"
+        [fetch]
+        timeout = 30
+        max_bytes = "lots"
+        [[keys]]
+        name = "a"
+        secret = "s1"
+        scopes = ["cleint"]
+        [[keys]]
+        name = "a"
+        [endpoints.api]
+        kind = "comfy"
+        [endpoints.sdxl]
+        backend = "remote"
+        comfyui = "/opt/ComfyUI"
+        anonymous = "yes"
+        [endpoints.sdxl.scaling]
+        max_instance = 3
+        idle_timeout = "5 min"
+        [endpoints.sdxl.limits]
+        max_attempts = 0
+        queue_ttl = "never"
+        "#,
+    );
+    let expected = [
+        "server.listen: expected an address and port like \"127.0.0.1:8288\" or \"0.0.0.0:8288\", got \"nowhere\"",
+        "server.public_url: expected a URL like \"https://gpu.example\", got \"ftp://x\"",
+        "server.trusted_proxies[0]: expected an address or network like \"10.0.0.0/8\", got \"10.0.0.0/99\"",
+        "server.lisen: unknown key; did you mean 'listen'?",
+        "store.url: postgres is not supported by this version; use \"sqlite\"",
+        "fetch.max_bytes: expected a size like \"256MB\" or \"0\", got \"lots\"",
+        "fetch.timeout: expected a text, got 30",
+        "keys[0].scopes[0]: 'cleint' is not one of client, publish, worker, admin; did you mean 'client'?",
+        "keys[1].secret: is missing: give secret, secret_file or secret_env, or app_key and app_secret",
+        "endpoints.api: 'api' is a reserved name",
+        "endpoints.api.kind: 'comfy' is not one of comfyui, worker, queue",
+        "endpoints.sdxl.comfyui: belongs to backend = \"process\"",
+        "endpoints.sdxl.urls: is missing: backend = \"remote\" needs the URLs of its servers",
+        "endpoints.sdxl.anonymous: expected true or false, got \"yes\"",
+        "endpoints.sdxl.scaling.idle_timeout: expected a duration like \"300s\", \"15m\" or \"2h\", got \"5 min\"",
+        "endpoints.sdxl.scaling.max_instance: unknown key; did you mean 'max_instances'?",
+        "endpoints.sdxl.limits.queue_ttl: expected a duration like \"300s\" or \"2h\", or \"none\", got \"never\"",
+        "endpoints.sdxl.limits.max_attempts: expected a whole number of at least 1, got 0",
+        "colour: unknown key",
+    ];
+    for line in expected {
+        assert!(
+            found.iter().any(|p| p.starts_with(line)),
+            "missing: {line}\nfound: {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    assert!(!format!("{found:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_environment_lies_over_the_file_and_flags_over_both() {
+    let env = BTreeMap::from([
+        ("DARKROOM__SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+        (
+            "DARKROOM__SERVER__DATA_DIR".to_owned(),
+            "/srv/from-env".to_owned(),
+        ),
+        (
+            "DARKROOM__SERVER__CORS_ORIGINS".to_owned(),
+            "https://a.example, https://b.example".to_owned(),
+        ),
+        ("DARKROOM__FETCH__MAX_BYTES".to_owned(), "1MB".to_owned()),
+    ]);
+    let flags = Overrides {
+        listen: Some("127.0.0.1:3".to_owned()),
+        ..Overrides::default()
+    };
+    let config = Config::from_text(None, "[server]\nlisten = '127.0.0.1:1'", &env, &flags).unwrap();
+    assert_eq!(config.server.listen.port(), 3);
+    assert_eq!(config.server.data_dir, Path::new("/srv/from-env"));
+    assert_eq!(
+        config.server.cors_origins,
+        ["https://a.example", "https://b.example"]
+    );
+    assert_eq!(config.fetch.max_bytes, 1_000_000);
+}
+
+#[test]
+fn a_problem_names_the_variable_or_flag_that_caused_it() {
+    let env = BTreeMap::from([
+        ("DARKROOM__SERVER__LISTEM".to_owned(), "x".to_owned()),
+        ("DARKROOM__ENDPOINTS__A__KIND".to_owned(), "x".to_owned()),
+    ]);
+    let flags = Overrides {
+        listen: Some("9999".to_owned()),
+        ..Overrides::default()
+    };
+    let text = Config::from_text(None, "", &env, &flags).unwrap_err().to_string();
+    assert!(text.starts_with("3 problems in the configuration"), "{text}");
+    assert!(
+        text.contains("server.listen (from --listen): expected an address"),
+        "{text}"
+    );
+    assert!(
+        text.contains("server.listem (from DARKROOM__SERVER__LISTEM): unknown key; did you mean 'listen'?"),
+        "{text}"
+    );
+    assert!(
+        text.contains("DARKROOM__ENDPOINTS__A__KIND names no setting"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_comfyui_checkout_becomes_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("main.py"), "").unwrap();
+    let text = format!(
+        "[endpoints.sdxl]\ncomfyui = {:?}\nargs = ['--lowvram']\ngpus = ['0', '1']\nscaling.on_exit = 'keep'",
+        dir.path()
+    );
+    let config = read(&text).unwrap();
+    assert_eq!(
+        config.endpoints.len(),
+        1,
+        "'default' is only made up when no endpoint is given"
+    );
+    let endpoint = config.endpoints.values().next().unwrap();
+    let Backend::Process(spec) = &endpoint.backend else {
+        panic!("{endpoint:?}")
+    };
+    assert_eq!(spec.command[0], "python3");
+    assert_eq!(spec.command[1], dir.path().join("main.py").to_str().unwrap());
+    assert_eq!(spec.command[2..6], ["--listen", "127.0.0.1", "--port", "{port}"]);
+    assert_eq!(spec.command.last().unwrap(), "--lowvram");
+    assert_eq!(spec.working_dir.as_deref(), Some(dir.path()));
+    assert_eq!(endpoint.scaling.max_instances, 2, "one per GPU");
+    assert_eq!(endpoint.scaling.idle_timeout, Duration::from_secs(300));
+    assert_eq!(endpoint.scaling.on_exit, OnExit::Keep);
+}
+
+#[test]
+fn the_comfyui_flag_takes_a_directory_or_a_url() {
+    let flags = |comfyui: &str| Overrides {
+        comfyui: Some(comfyui.to_owned()),
+        ..Overrides::default()
+    };
+    let file = "[endpoints.default]\ncommand = ['x', '{port}']\nlimits.max_queued = 7";
+    let config = Config::from_text(None, file, &BTreeMap::new(), &flags("http://gpu:8188/")).unwrap();
+    let endpoint = default_endpoint(&config);
+    assert_eq!(
+        endpoint.backend,
+        Backend::Remote {
+            urls: vec!["http://gpu:8188".to_owned()]
+        }
+    );
+    assert_eq!(endpoint.limits.max_queued, 7);
+    let error = Config::from_text(None, "", &BTreeMap::new(), &flags("/nowhere/ComfyUI")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("endpoints.default.comfyui (from --comfyui): there is no main.py in /nowhere/ComfyUI"),
+        "{error}"
+    );
+}
+
+#[test]
+fn commands_are_checked() {
+    for (text, problem) in [
+        ("command = ['run']", "command: must hold {port}"),
+        ("command = []", "command: must name a program"),
+        (
+            "command = ['run', '{prot}', '{port}']",
+            "command[1]: unknown placeholder {prot}",
+        ),
+        ("args = ['--lowvram']", "args: belongs beside comfyui"),
+        ("kind = 'worker'\nbackend = 'process'", "command: is missing"),
+        ("urls = ['http://x']", "urls: belongs to backend = \"remote\""),
+        (
+            "backend = 'remote'\nurls = ['gpu:8188']",
+            "urls[0]: expected a URL",
+        ),
+        (
+            "backend = 'kubernetes'",
+            "backend: container and kubernetes are not supported",
+        ),
+        (
+            "scaling = { min_instances = 2, max_instances = 1 }",
+            "scaling.min_instances: 2 is more than max_instances, 1",
+        ),
+        (
+            "gpus = ['0']\nscaling = { max_instances = 2 }",
+            "scaling.max_instances: 2 is more than the 1",
+        ),
+        (
+            "anonymous_history = true",
+            "anonymous_history: needs anonymous = true",
+        ),
+        (
+            "hosts = ['a:80']",
+            "hosts[0]: expected a host name without a port",
+        ),
+        (
+            "warmup = 'graph.json'",
+            "warmup: is not supported by this version",
+        ),
+        ("limits = 3", "limits: expected a section [endpoints.x.limits]"),
+        (
+            "env = { 'A=B' = '1' }",
+            "env.A=B: is not a valid environment variable",
+        ),
+    ] {
+        let found = problems(&format!("[endpoints.x]\n{text}"));
+        assert!(
+            found[0].starts_with(&format!("endpoints.x.{problem}")),
+            "{text}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn workers_without_a_command_come_by_themselves() {
+    let config = read("[endpoints.w]\nkind = 'worker'").unwrap();
+    assert_eq!(
+        config.endpoints.values().next().unwrap().backend,
+        Backend::External
+    );
+}
+
+#[test]
+fn a_host_selects_one_endpoint() {
+    let found = problems("[endpoints.a]\nhosts = ['x.example']\n[endpoints.b]\nhosts = ['X.example']");
+    assert_eq!(
+        found,
+        ["endpoints.b.hosts: 'x.example' already selects the endpoint 'a'"]
+    );
+}
+
+#[test]
+fn secrets_come_from_three_places_and_are_never_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    std::fs::write(&path, "from-file\n").unwrap();
+    let env = BTreeMap::from([("APP_KEY".to_owned(), "from-env".to_owned())]);
+    let text = format!(
+        "[[keys]]\nname='a'\nsecret='plain'\n[[keys]]\nname='b'\nsecret_file={path:?}\n[[keys]]\nname='c'\nsecret_env='APP_KEY'\n\
+         [[keys]]\nname='d'\napp_key='ak'\napp_secret='signing'\ntenant='acme'\nendpoints=['default']"
+    );
+    let config = Config::from_text(None, &text, &env, &Overrides::default()).unwrap();
+    let secrets: Vec<&str> = config
+        .keys
+        .iter()
+        .map(|key| match &key.credential {
+            Credential::Key(secret) => secret.expose(),
+            Credential::App { app_secret, .. } => app_secret.expose(),
+        })
+        .collect();
+    assert_eq!(secrets, ["plain", "from-file", "from-env", "signing"]);
+    let shown = format!("{config:?}");
+    for secret in secrets {
+        assert!(
+            !shown.contains(&format!("\"{secret}\"")),
+            "{secret} is in {shown}"
+        );
+    }
+}
+
+#[test]
+fn bad_keys_are_named() {
+    for (text, problem) in [
+        ("secret='s'", "keys[0].name: is missing"),
+        (
+            "name='a'\nsecret='s'\nsecret_env='X'",
+            "keys[0].secret: give only one of",
+        ),
+        (
+            "name='a'\nsecret_env='X'",
+            "keys[0].secret_env: the environment variable 'X' is not set",
+        ),
+        (
+            "name='a'\nsecret_file='/nowhere'",
+            "keys[0].secret_file: cannot read '/nowhere'",
+        ),
+        (
+            "name='a'\nsecret=''",
+            "keys[0].secret: a secret must not be empty",
+        ),
+        (
+            "name='a'\napp_key='k'",
+            "keys[0].app_secret: is missing beside app_key",
+        ),
+        (
+            "name='a'\nsecret='s'\ntenant='anonymous'",
+            "keys[0].tenant: 'anonymous' is the tenant of",
+        ),
+        (
+            "name='a'\nsecret='s'\nendpoints=['../x']",
+            "keys[0].endpoints[0]: '../x' is not a valid endpoint name",
+        ),
+    ] {
+        let found = problems(&format!("[[keys]]\n{text}"));
+        assert!(found[0].starts_with(problem), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn broken_toml_says_where() {
+    let error = read("[server\nlisten = 3").unwrap_err().to_string();
+    assert!(
+        error.contains("is not valid TOML") && error.contains("line 1"),
+        "{error}"
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_panics(text in "(\\[[a-z.]{0,12}\\]\n|[a-z_]{1,12} *= *(1|true|\"[a-z0-9:/]{0,12}\"|\\[\\]|\\{\\})\n){0,8}") {
+        let _ = read(&text);
+    }
+}
