@@ -3,4 +3,9 @@
 //! It knows one instance and one [`link::AttemptLink`]; it does not know the store, the endpoints, or why it got this
 //! job. Start with [`link`].
 
+mod backoff;
+pub mod collect;
+mod feed;
 pub mod link;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -172,6 +172,14 @@ pub trait AttemptLink: Send + Sync {
     /// Stores one produced file.
     async fn put_output(&self, lease: Lease, file: ProducedFile) -> Result<Output, LinkError>;
 
+    /// Makes a file that was stored for an earlier attempt of this instance an output of this job too: a cached rerun
+    /// reports old files and writes nothing. The answer names bytes that are really there and stay as long as this
+    /// job does; `None` means that this cannot be had, and the file is stored again (or is missing).
+    async fn reuse_output(&self, lease: Lease, output: Output) -> Result<Option<Output>, LinkError> {
+        let _ = (lease, output);
+        Ok(None)
+    }
+
     /// Ends the attempt.
     async fn finish(&self, lease: Lease, completion: Completion) -> Result<JobState, LinkError>;
 
