@@ -206,3 +206,56 @@ pub fn apply(state: AttemptState, event: &Event) -> Result<AttemptState, Invalid
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::failure::FailureCode;
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let reason = || "reason".to_owned();
+        prop_oneof![
+            Just(Event::Started),
+            Just(Event::CollectingBegan),
+            Just(Event::Ended(AttemptOutcome::Done)),
+            Just(Event::Ended(AttemptOutcome::Failed(Failure::new(
+                FailureCode::ExecutionError,
+                "raised"
+            )))),
+            Just(Event::Ended(AttemptOutcome::Lost { reason: reason() })),
+            Just(Event::Ended(AttemptOutcome::Released { reason: reason() })),
+            Just(Event::Ended(AttemptOutcome::Cancelled)),
+        ]
+    }
+
+    #[test]
+    fn an_adopted_attempt_may_start_again_but_not_after_collecting() {
+        assert_eq!(
+            apply(AttemptState::Running, &Event::Started),
+            Ok(AttemptState::Running)
+        );
+        let refused = apply(AttemptState::Collecting, &Event::Started).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "an attempt that is collecting cannot take 'started'"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_final_state_never_changes(events in proptest::collection::vec(any_event(), 0..20)) {
+            let mut state = AttemptState::Claimed;
+            let mut ended = 0;
+            for event in events {
+                if let Ok(next) = apply(state, &event) {
+                    prop_assert!(!state.is_final());
+                    ended += u32::from(next.is_final());
+                    state = next;
+                }
+            }
+            prop_assert_eq!(ended, u32::from(state.is_final()), "it ends at most once");
+        }
+    }
+}

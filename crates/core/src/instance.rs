@@ -75,9 +75,31 @@ pub enum Event {
     StartFailed,
 }
 
+impl Event {
+    /// All events.
+    pub const ALL: [Event; 5] = [
+        Event::BecameReady,
+        Event::DrainRequested,
+        Event::StopRequested,
+        Event::Exited,
+        Event::StartFailed,
+    ];
+
+    /// The event's name, for messages and the document of states.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Event::BecameReady => "became ready",
+            Event::DrainRequested => "drain requested",
+            Event::StopRequested => "stop requested",
+            Event::Exited => "exited",
+            Event::StartFailed => "start failed",
+        }
+    }
+}
+
 /// An event that cannot happen in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a {state:?} instance cannot take {event:?}")]
+#[error("an instance that is {} cannot take '{}'", state.as_str(), event.name())]
 pub struct InvalidTransition {
     /// The state it was in.
     pub state: InstanceState,
@@ -102,5 +124,48 @@ pub fn apply(state: InstanceState, event: Event) -> Result<InstanceState, Invali
         | (Starting | Draining | Stopping | Stopped | Failed, Event::DrainRequested)
         | (Stopping | Stopped | Failed, Event::StopRequested)
         | (Stopped | Failed, Event::Exited) => Err(InvalidTransition { state, event }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_an_exit_that_was_asked_for_is_no_failure() {
+        assert_eq!(
+            apply(InstanceState::Stopping, Event::Exited),
+            Ok(InstanceState::Stopped)
+        );
+        for state in [
+            InstanceState::Starting,
+            InstanceState::Ready,
+            InstanceState::Draining,
+        ] {
+            assert_eq!(apply(state, Event::Exited), Ok(InstanceState::Failed));
+        }
+    }
+
+    #[test]
+    fn every_live_state_can_end() {
+        for state in InstanceState::ALL.into_iter().filter(|s| !s.is_final()) {
+            assert!(apply(state, Event::Exited).unwrap().is_final());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_final_state_never_changes_and_nothing_goes_back(picks in proptest::collection::vec(0usize..5, 0..20)) {
+            let mut state = InstanceState::Starting;
+            for event in picks.into_iter().map(|i| Event::ALL[i]) {
+                if let Ok(next) = apply(state, event) {
+                    prop_assert!(!state.is_final());
+                    prop_assert!(next > state, "the order of the states is the order of a life");
+                    state = next;
+                }
+            }
+        }
     }
 }

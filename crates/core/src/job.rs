@@ -99,6 +99,19 @@ pub enum Event {
     RetryRequested,
 }
 
+impl Event {
+    /// The event's name, for messages and the document of states.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Event::Claimed => "claimed",
+            Event::AttemptEnded(_) => "attempt ended",
+            Event::CancelRequested => "cancel requested",
+            Event::TtlPassed => "ttl passed",
+            Event::RetryRequested => "retry requested",
+        }
+    }
+}
+
 /// What follows from an event, for the store to write in the same transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -115,7 +128,7 @@ pub enum Effect {
 
 /// An event that cannot happen in a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a {state:?} job cannot take '{event}'")]
+#[error("a {} job cannot take '{event}'", state.as_str())]
 pub struct InvalidTransition {
     /// The state it was in.
     pub state: JobState,
@@ -133,12 +146,6 @@ pub fn apply(
     limits: retry::Limits,
 ) -> Result<(Life, Vec<Effect>), InvalidTransition> {
     use JobState::{Cancelled, Expired, Failed, Queued, Running, Succeeded};
-    let refuse = |event| {
-        Err(InvalidTransition {
-            state: life.state,
-            event,
-        })
-    };
     let to = |state| Life {
         state,
         ..life.clone()
@@ -146,14 +153,10 @@ pub fn apply(
     let ended = |failure| vec![Effect::Ended { failure }];
     match (life.state, event) {
         (Queued, Event::Claimed) => Ok((to(Running), vec![])),
-        (Running | Succeeded | Failed | Cancelled | Expired, Event::Claimed) => refuse("claimed"),
-
         (Running, Event::AttemptEnded(outcome)) => Ok(end_of_attempt(life, outcome, limits)),
-        (Queued | Succeeded | Failed | Cancelled | Expired, Event::AttemptEnded(_)) => {
-            refuse("attempt ended")
-        }
 
         (Queued, Event::CancelRequested) => Ok((to(Cancelled), ended(None))),
+        // Asking twice tells the attempt twice: the first word may have been lost with a connection.
         (Running, Event::CancelRequested) => Ok((
             Life {
                 cancel_requested: true,
@@ -161,23 +164,30 @@ pub fn apply(
             },
             vec![Effect::TellAttemptToStop],
         )),
-        (Succeeded | Failed | Cancelled | Expired, Event::CancelRequested) => refuse("cancel requested"),
 
         (Queued, Event::TtlPassed) => Ok((to(Expired), ended(Some(retry::queue_timeout())))),
-        (Running | Succeeded | Failed | Cancelled | Expired, Event::TtlPassed) => refuse("ttl passed"),
 
         (Succeeded | Failed | Cancelled | Expired, Event::RetryRequested) => {
             Ok((Life::queued(), vec![Effect::Requeued]))
         }
-        (Queued | Running, Event::RetryRequested) => refuse("retry requested"),
+
+        (state @ Queued, event @ (Event::AttemptEnded(_) | Event::RetryRequested))
+        | (state @ Running, event @ (Event::Claimed | Event::TtlPassed | Event::RetryRequested))
+        | (
+            state @ (Succeeded | Failed | Cancelled | Expired),
+            event @ (Event::Claimed | Event::AttemptEnded(_) | Event::CancelRequested | Event::TtlPassed),
+        ) => Err(InvalidTransition {
+            state,
+            event: event.name(),
+        }),
     }
 }
 
 fn end_of_attempt(life: &Life, outcome: AttemptOutcome, limits: retry::Limits) -> (Life, Vec<Effect>) {
     let mut next = life.clone();
     match &outcome {
-        AttemptOutcome::Lost { .. } => next.lost_attempts += 1,
-        AttemptOutcome::Released { .. } => next.released_attempts += 1,
+        AttemptOutcome::Lost { .. } => next.lost_attempts = next.lost_attempts.saturating_add(1),
+        AttemptOutcome::Released { .. } => next.released_attempts = next.released_attempts.saturating_add(1),
         AttemptOutcome::Done | AttemptOutcome::Failed(_) | AttemptOutcome::Cancelled => {}
     }
     let (state, effects) = match retry::decide(&next, outcome, limits) {
@@ -193,4 +203,132 @@ fn end_of_attempt(life: &Life, outcome: AttemptOutcome, limits: retry::Limits) -
     };
     next.state = state;
     (next, effects)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::failure::FailureCode;
+
+    const LIMITS: retry::Limits = retry::Limits { max_attempts: 2 };
+
+    fn lost() -> Event {
+        Event::AttemptEnded(AttemptOutcome::Lost {
+            reason: "it died".to_owned(),
+        })
+    }
+
+    fn after(events: impl IntoIterator<Item = Event>) -> (Life, Vec<Effect>) {
+        let start = (Life::queued(), vec![]);
+        events.into_iter().fold(start, |(life, _), event| {
+            apply(&life, event, LIMITS).expect("the test's events are possible")
+        })
+    }
+
+    #[test]
+    fn a_lost_attempt_is_tried_again_until_the_bound() {
+        let (life, effects) = after([Event::Claimed, lost()]);
+        assert_eq!((life.state, life.lost_attempts), (JobState::Queued, 1));
+        assert_eq!(effects, [Effect::Requeued]);
+
+        let (life, effects) = after([Event::Claimed, lost(), Event::Claimed, lost()]);
+        assert_eq!(life.state, JobState::Failed);
+        let [
+            Effect::Ended {
+                failure: Some(failure),
+            },
+        ] = &effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(failure.code, FailureCode::InstanceLost);
+    }
+
+    #[test]
+    fn a_cancelled_job_does_not_come_back_when_its_attempt_is_lost() {
+        let (life, effects) = after([Event::Claimed, Event::CancelRequested, lost()]);
+        assert_eq!(life.state, JobState::Cancelled);
+        assert_eq!(effects, [Effect::Ended { failure: None }]);
+    }
+
+    #[test]
+    fn a_result_wins_over_a_cancel_that_came_too_late() {
+        let done = Event::AttemptEnded(AttemptOutcome::Done);
+        let (life, _) = after([Event::Claimed, Event::CancelRequested, done]);
+        assert_eq!(life.state, JobState::Succeeded);
+    }
+
+    #[test]
+    fn an_explicit_retry_begins_a_new_life() {
+        let (life, effects) = after([
+            Event::Claimed,
+            lost(),
+            Event::Claimed,
+            lost(),
+            Event::RetryRequested,
+        ]);
+        assert_eq!(life, Life::queued());
+        assert_eq!(effects, [Effect::Requeued]);
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let reason = || "reason".to_owned();
+        prop_oneof![
+            4 => Just(Event::Claimed),
+            1 => Just(Event::AttemptEnded(AttemptOutcome::Done)),
+            1 => Just(Event::AttemptEnded(AttemptOutcome::Failed(retry::queue_timeout()))),
+            3 => Just(Event::AttemptEnded(AttemptOutcome::Lost { reason: reason() })),
+            3 => Just(Event::AttemptEnded(AttemptOutcome::Released { reason: reason() })),
+            1 => Just(Event::AttemptEnded(AttemptOutcome::Cancelled)),
+            1 => Just(Event::CancelRequested),
+            1 => Just(Event::TtlPassed),
+            1 => Just(Event::RetryRequested),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_final_state_changes_only_by_an_explicit_retry(
+            events in proptest::collection::vec(any_event(), 0..80),
+            max_attempts in 0u32..4,
+        ) {
+            let limits = retry::Limits { max_attempts };
+            let mut life = Life::queued();
+            for event in events {
+                let is_retry = event == Event::RetryRequested;
+                match apply(&life, event, limits) {
+                    Ok((next, effects)) => {
+                        prop_assert!(!life.state.is_final() || is_retry);
+                        let ends = effects.iter().any(|e| matches!(e, Effect::Ended { .. }));
+                        prop_assert_eq!(ends, next.state.is_final(), "every end is announced, once");
+                        prop_assert!(next.lost_attempts <= limits.max_attempts.max(1));
+                        prop_assert!(next.released_attempts <= retry::MAX_RELEASED);
+                        life = next;
+                    }
+                    Err(refused) => prop_assert_eq!(refused.state, life.state),
+                }
+            }
+        }
+
+        #[test]
+        fn a_job_that_keeps_being_tried_ends(released: bool, max_attempts in 0u32..10) {
+            let mut life = Life::queued();
+            let mut tries = 0;
+            while !life.state.is_final() {
+                tries += 1;
+                prop_assert!(tries <= max_attempts.max(1) + retry::MAX_RELEASED);
+                let reason = "reason".to_owned();
+                let outcome = if released {
+                    AttemptOutcome::Released { reason }
+                } else {
+                    AttemptOutcome::Lost { reason }
+                };
+                for event in [Event::Claimed, Event::AttemptEnded(outcome)] {
+                    life = apply(&life, event, retry::Limits { max_attempts }).unwrap().0;
+                }
+            }
+        }
+    }
 }

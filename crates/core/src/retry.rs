@@ -56,3 +56,65 @@ pub fn decide(life: &Life, outcome: AttemptOutcome, limits: Limits) -> Decision 
 pub fn queue_timeout() -> Failure {
     Failure::new(FailureCode::QueueTimeout, "waited longer than its queue_ttl")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(lost_attempts: u32, released_attempts: u32) -> Life {
+        Life {
+            lost_attempts,
+            released_attempts,
+            ..Life::queued()
+        }
+    }
+
+    fn lost() -> AttemptOutcome {
+        AttemptOutcome::Lost {
+            reason: "no heartbeat".to_owned(),
+        }
+    }
+
+    fn released() -> AttemptOutcome {
+        AttemptOutcome::Released {
+            reason: "restart".to_owned(),
+        }
+    }
+
+    #[test]
+    fn lost_counts_and_released_has_its_own_bound() {
+        let limits = Limits { max_attempts: 2 };
+        assert_eq!(decide(&life(1, 0), lost(), limits), Decision::Requeue);
+        assert_eq!(decide(&life(1, 19), released(), limits), Decision::Requeue);
+        assert!(
+            matches!(decide(&life(2, 0), lost(), limits), Decision::Fail(f) if f.code == FailureCode::InstanceLost)
+        );
+        assert!(
+            matches!(decide(&life(0, MAX_RELEASED), released(), limits), Decision::Fail(f) if f.code == FailureCode::StartFailed)
+        );
+        assert_eq!(
+            decide(&life(1, MAX_RELEASED), lost(), limits),
+            Decision::Requeue,
+            "each bound is judged by its own kind of end"
+        );
+    }
+
+    #[test]
+    fn no_attempts_at_all_is_read_as_one() {
+        assert!(matches!(
+            decide(&life(1, 0), lost(), Limits { max_attempts: 0 }),
+            Decision::Fail(_)
+        ));
+    }
+
+    #[test]
+    fn a_failed_workflow_is_final_at_once() {
+        let failure = Failure::new(FailureCode::ExecutionError, "raised");
+        let decision = decide(
+            &life(0, 0),
+            AttemptOutcome::Failed(failure.clone()),
+            Limits { max_attempts: 9 },
+        );
+        assert_eq!(decision, Decision::Fail(failure));
+    }
+}

@@ -3,13 +3,14 @@
 //! Retiring comes before growing, and both work on the counters as they will be, so one plan may stop a worn-out
 //! instance and start its replacement without ever exceeding a bound.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::{
-    decision::{Decision, Signal, Verdict},
+    decision::{Measure, Signal, Verdict},
+    gpus::{holder, make_room, unused_gpus},
     plan::{Action, Draft, EndpointCounters, EndpointPolicy, InstanceView, Policy},
 };
-use crate::{EndpointName, InstanceId, InstanceState, Timestamp, backoff::Backoff};
+use crate::{EndpointName, InstanceState, Timestamp, backoff::Backoff};
 
 /// Between failed starts: 1 s, 2 s, 4 s, … at most a minute.
 pub const START_BACKOFF: Backoff = Backoff {
@@ -17,16 +18,12 @@ pub const START_BACKOFF: Backoff = Backoff {
     longest: Duration::from_secs(60),
 };
 
-/// How long an endpoint's oldest job waits for a GPU that another endpoint's busy instance holds, before that instance
-/// is drained for it. Long enough that two busy endpoints do not spend their time loading models in turn.
-pub const GPU_PATIENCE: Duration = Duration::from_secs(30);
-
 /// Retires instances: starts that took too long, removed ones, worn-out ones, drained ones, idle ones, excess ones.
 pub(super) fn retire(draft: &mut Draft, policy: &Policy) {
     for name in draft.counters.endpoints.keys().cloned().collect::<Vec<_>>() {
         let Some(of) = policy.endpoints.get(&name) else {
             for instance in instances(draft, &name) {
-                remove(draft, &name, &instance, Reason::plain(Signal::Removed));
+                remove(draft, &name, &instance, Measure::plain(Signal::Removed));
             }
             continue;
         };
@@ -46,18 +43,20 @@ pub(super) fn retire(draft: &mut Draft, policy: &Policy) {
 
 /// Starts what is wanted, oldest waiting job first, as far as bounds, back-off and GPUs allow.
 pub(super) fn grow(draft: &mut Draft, policy: &Policy) {
-    let mut wanting: Vec<(Timestamp, &EndpointName, &EndpointPolicy)> = policy
+    let mut order: Vec<(Timestamp, &EndpointName, &EndpointPolicy)> = policy
         .endpoints
         .iter()
-        .filter(|(name, of)| of.managed && missing(&draft.counters.endpoints[*name], of) > 0)
+        .filter(|(_, of)| of.managed)
         .map(|(name, of)| {
             let oldest = draft.counters.endpoints[name].oldest_queued_at;
             (oldest.unwrap_or(Timestamp::from_micros(i64::MAX)), name, of)
         })
         .collect();
-    wanting.sort_by_key(|&(oldest, name, _)| (oldest, name));
-    for (_, name, of) in wanting {
-        grow_endpoint(draft, policy, name, of);
+    order.sort_by_key(|&(oldest, name, _)| (oldest, name));
+    for (_, name, of) in order {
+        if missing(&draft.counters.endpoints[name], of) > 0 {
+            grow_endpoint(draft, policy, name, of);
+        }
     }
 }
 
@@ -91,38 +90,7 @@ pub(super) fn demand(counters: &EndpointCounters) -> u64 {
     waiting.saturating_add(running)
 }
 
-/// Which other endpoint's instance has this GPU.
-pub(super) fn holder<'a>(
-    endpoints: &'a BTreeMap<EndpointName, EndpointCounters>,
-    not: &EndpointName,
-    gpu: &str,
-) -> Option<(&'a EndpointName, &'a InstanceView)> {
-    endpoints
-        .iter()
-        .filter(|(name, _)| *name != not)
-        .find_map(|(name, counters)| {
-            let has = |i: &&InstanceView| !i.state.is_final() && i.gpu.as_deref() == Some(gpu);
-            counters.instances.iter().find(has).map(|i| (name, i))
-        })
-}
-
-/// The entries of `gpus` that no instance of the endpoint itself uses; an entry that stands there twice may be used twice.
-pub(super) fn unused_gpus(counters: &EndpointCounters, of: &EndpointPolicy) -> Vec<String> {
-    let mut unused = of.gpus.clone();
-    for gpu in counters
-        .instances
-        .iter()
-        .filter(|i| !i.state.is_final())
-        .filter_map(|i| i.gpu.as_ref())
-    {
-        if let Some(at) = unused.iter().position(|entry| entry == gpu) {
-            unused.remove(at);
-        }
-    }
-    unused
-}
-
-fn serving(counters: &EndpointCounters) -> impl Iterator<Item = &InstanceView> {
+pub(super) fn serving(counters: &EndpointCounters) -> impl Iterator<Item = &InstanceView> {
     counters.instances.iter().filter(|i| i.is_serving())
 }
 
@@ -134,53 +102,12 @@ fn instances(draft: &Draft, name: &EndpointName) -> Vec<InstanceView> {
     draft.counters.endpoints[name].instances.clone()
 }
 
-/// The first half of a [`Decision`].
-#[derive(Clone, Copy)]
-struct Reason {
-    signal: Signal,
-    value: u64,
-    threshold: u64,
-}
-
-impl Reason {
-    fn plain(signal: Signal) -> Self {
-        Reason {
-            signal,
-            value: 0,
-            threshold: 0,
-        }
-    }
-
-    fn time(signal: Signal, value: Duration, threshold: Duration) -> Self {
-        Reason {
-            signal,
-            value: millis(value),
-            threshold: millis(threshold),
-        }
-    }
-
-    fn decision(self, endpoint: &EndpointName, instance: Option<InstanceId>, verdict: Verdict) -> Decision {
-        Decision {
-            endpoint: endpoint.clone(),
-            instance,
-            signal: self.signal,
-            value: self.value,
-            threshold: self.threshold,
-            verdict,
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 /// Stops an instance without work, drains one with work: the only way by which the planner ends anything.
-fn remove(draft: &mut Draft, name: &EndpointName, instance: &InstanceView, reason: Reason) {
+pub(super) fn remove(draft: &mut Draft, name: &EndpointName, instance: &InstanceView, reason: Measure) {
     let (endpoint, seen) = (name.clone(), instance.seen());
     let (id, some) = (instance.id, Some(instance.id));
     match instance.state {
@@ -211,7 +138,7 @@ fn remove(draft: &mut Draft, name: &EndpointName, instance: &InstanceView, reaso
 
 fn stop_drained(draft: &mut Draft, name: &EndpointName, instance: &InstanceView) {
     if instance.busy == 0 {
-        remove(draft, name, instance, Reason::plain(Signal::BusySlots));
+        remove(draft, name, instance, Measure::plain(Signal::BusySlots));
     }
 }
 
@@ -228,7 +155,7 @@ fn wear_out(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy, instanc
                     instance: instance.id,
                     seen: instance.seen(),
                 };
-                let reason = Reason::time(Signal::StartMs, took, scaling.start_timeout);
+                let reason = Measure::time(Signal::StartMs, took, scaling.start_timeout);
                 draft.act(
                     action,
                     reason.decision(name, Some(instance.id), Verdict::FailStart),
@@ -239,14 +166,14 @@ fn wear_out(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy, instanc
             let jobs = (instance.jobs_done, scaling.max_jobs_per_instance);
             let rss = (instance.rss_bytes, scaling.max_rss_bytes);
             if jobs.1 > 0 && jobs.0 >= jobs.1 {
-                let reason = Reason {
+                let reason = Measure {
                     signal: Signal::JobsDone,
                     value: jobs.0.into(),
                     threshold: jobs.1.into(),
                 };
                 remove(draft, name, instance, reason);
             } else if rss.1 > 0 && rss.0 > rss.1 {
-                let reason = Reason {
+                let reason = Measure {
                     signal: Signal::RssBytes,
                     value: rss.0,
                     threshold: rss.1,
@@ -255,7 +182,7 @@ fn wear_out(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy, instanc
             } else if let Some(gpu) = &instance.gpu
                 && !of.gpus.contains(gpu)
             {
-                remove(draft, name, instance, Reason::plain(Signal::Removed));
+                remove(draft, name, instance, Measure::plain(Signal::Removed));
             }
         }
         InstanceState::Draining => stop_drained(draft, name, instance),
@@ -267,7 +194,7 @@ fn wear_out(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy, instanc
 fn trim_to_max(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy) {
     let mut serving: Vec<InstanceView> = serving(&draft.counters.endpoints[name]).cloned().collect();
     let most = of.most_instances();
-    let reason = Reason {
+    let reason = Measure {
         signal: Signal::MaxInstances,
         value: count(serving.len()),
         threshold: count(most),
@@ -295,7 +222,7 @@ fn trim_idle(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy) {
                 draft,
                 name,
                 instance,
-                Reason::time(Signal::IdleMs, idle_for, timeout),
+                Measure::time(Signal::IdleMs, idle_for, timeout),
             );
         } else {
             draft.wake_at(since.plus(timeout));
@@ -344,10 +271,10 @@ fn grow_endpoint(draft: &mut Draft, policy: &Policy, name: &EndpointName, of: &E
             Some(_) => taken.push(gpu),
         }
     }
-    wait_for_gpus(draft, policy, name, taken, starts, reason);
+    make_room(draft, policy, name, taken, starts, reason);
 }
 
-fn start(draft: &mut Draft, name: &EndpointName, gpu: Option<String>, reason: Reason) {
+fn start(draft: &mut Draft, name: &EndpointName, gpu: Option<String>, reason: Measure) {
     let live = draft.counters.endpoints[name].instances.len();
     let action = Action::Start {
         endpoint: name.clone(),
@@ -357,111 +284,19 @@ fn start(draft: &mut Draft, name: &EndpointName, gpu: Option<String>, reason: Re
     draft.act(action, reason.decision(name, None, Verdict::Start { gpu }));
 }
 
-fn why_more(counters: &EndpointCounters, of: &EndpointPolicy) -> Reason {
+fn why_more(counters: &EndpointCounters, of: &EndpointPolicy) -> Measure {
     let slots: u64 = serving(counters).map(|i| u64::from(i.slots)).sum();
     if demand(counters) > slots {
-        Reason {
+        Measure {
             signal: Signal::Demand,
             value: demand(counters),
             threshold: slots,
         }
     } else {
-        Reason {
+        Measure {
             signal: Signal::MinInstances,
             value: count(serving(counters).count()),
             threshold: of.scaling.min_instances.into(),
-        }
-    }
-}
-
-/// `needed` more instances of `name` want one of these GPUs, which other endpoints hold: those that are leaving anyway
-/// are waited for; then those that are not needed where they are go; then, after a while, those whose endpoint's
-/// oldest job has waited less.
-fn wait_for_gpus(
-    draft: &mut Draft,
-    policy: &Policy,
-    name: &EndpointName,
-    mut gpus: Vec<String>,
-    needed: usize,
-    reason: Reason,
-) {
-    gpus.dedup();
-    let counters = &draft.counters.endpoints[name];
-    // `min_instances` alone takes nobody's GPU away.
-    let oldest = counters.oldest_queued_at.filter(|_| demand(counters) > 0);
-    let mut holders: Vec<(Willing, String, EndpointName, InstanceView)> = gpus
-        .into_iter()
-        .filter_map(|gpu| {
-            let (other, instance) = holder(&draft.counters.endpoints, name, &gpu)?;
-            let willing = willing(draft, policy, oldest, other, instance);
-            Some((willing, gpu, other.clone(), instance.clone()))
-        })
-        .collect();
-    holders.sort_by_key(|(willing, ..)| *willing);
-    for (willing, gpu, other, instance) in holders.into_iter().take(needed) {
-        let verdict = Verdict::GpuBusy {
-            gpu,
-            holder: other.clone(),
-        };
-        draft.note(reason.decision(name, None, verdict));
-        let waited = oldest.map_or(Duration::ZERO, |since| draft.now.since(since));
-        match willing {
-            Willing::Leaving | Willing::Never => {}
-            Willing::Unneeded => {
-                let why = Reason::time(Signal::GpuWantedMs, waited, Duration::ZERO);
-                remove(draft, &other, &instance, why);
-            }
-            Willing::Outwaited => {
-                let why = Reason::time(Signal::GpuWantedMs, waited, GPU_PATIENCE);
-                remove(draft, &other, &instance, why);
-            }
-            Willing::Later(at) => draft.wake_at(at),
-        }
-    }
-}
-
-/// Whether another endpoint's instance makes room, most willing first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Willing {
-    Leaving,
-    Unneeded,
-    Outwaited,
-    Later(Timestamp),
-    Never,
-}
-
-fn willing(
-    draft: &Draft,
-    policy: &Policy,
-    oldest: Option<Timestamp>,
-    other: &EndpointName,
-    instance: &InstanceView,
-) -> Willing {
-    let (theirs, of) = (&draft.counters.endpoints[other], policy.endpoints.get(other));
-    let Some(oldest) = oldest else {
-        return Willing::Never;
-    };
-    match instance.state {
-        InstanceState::Draining | InstanceState::Stopping => Willing::Leaving,
-        InstanceState::Stopped | InstanceState::Failed => Willing::Leaving,
-        // What has only begun to start gets its chance; the job it was started for may be as old.
-        InstanceState::Starting => Willing::Never,
-        InstanceState::Ready => {
-            let Some(of) = of.filter(|of| of.managed) else {
-                return Willing::Never;
-            };
-            if instance.busy == 0 && serving(theirs).count() > wanted(theirs, of) {
-                return Willing::Unneeded;
-            }
-            if theirs.oldest_queued_at.is_some_and(|other| other <= oldest) {
-                return Willing::Never;
-            }
-            let at = oldest.plus(GPU_PATIENCE);
-            if draft.now >= at {
-                Willing::Outwaited
-            } else {
-                Willing::Later(at)
-            }
         }
     }
 }

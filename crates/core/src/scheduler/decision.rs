@@ -1,6 +1,6 @@
 //! Why the planner did something, or could not: signal, value, threshold, result, as data and as one line of text.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,4 +123,50 @@ impl fmt::Display for Decision {
             Verdict::GpuBusy { gpu, holder } => write!(f, "; gpu {gpu} is held by endpoint {holder}"),
         }
     }
+}
+
+/// The first half of a [`Decision`]: what was looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Measure {
+    pub(super) signal: Signal,
+    pub(super) value: u64,
+    pub(super) threshold: u64,
+}
+
+impl Measure {
+    pub(super) fn plain(signal: Signal) -> Self {
+        Measure {
+            signal,
+            value: 0,
+            threshold: 0,
+        }
+    }
+
+    pub(super) fn time(signal: Signal, value: Duration, threshold: Duration) -> Self {
+        Measure {
+            signal,
+            value: millis(value),
+            threshold: millis(threshold),
+        }
+    }
+
+    pub(super) fn decision(
+        self,
+        endpoint: &EndpointName,
+        instance: Option<InstanceId>,
+        verdict: Verdict,
+    ) -> Decision {
+        Decision {
+            endpoint: endpoint.clone(),
+            instance,
+            signal: self.signal,
+            value: self.value,
+            threshold: self.threshold,
+            verdict,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

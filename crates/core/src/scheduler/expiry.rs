@@ -88,7 +88,7 @@ impl ClockGuard {
         let should_be = last.wall.plus(really_passed);
         let off = should_be.since(wall).max(wall.since(should_be));
         // A stopped process sees both clocks go on; a suspended machine, or a clock that was set, only one of them.
-        if really_passed <= tolerated && off <= tolerated {
+        if really_passed.max(off).max(wall.since(last.wall)) <= tolerated {
             return LeaseCorrection::None;
         }
         // Either way every lease keeps the rest it had at the last tick.
@@ -96,6 +96,97 @@ impl ClockGuard {
             LeaseCorrection::Extend(wall.since(last.wall))
         } else {
             LeaseCorrection::Shorten(last.wall.since(wall))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    /// The correction of the last of these (wall, monotonic) readings, in seconds.
+    fn last_of(readings: &[(i64, u64)]) -> LeaseCorrection {
+        let mut guard = ClockGuard::new(LEASE);
+        let mut last = LeaseCorrection::None;
+        for &(wall, monotonic) in readings {
+            last = guard.tick(
+                Timestamp::from_millis(wall * 1000),
+                Duration::from_secs(monotonic),
+            );
+        }
+        last
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn ordinary_ticks_correct_nothing() {
+        assert_eq!(last_of(&[(1000, 5)]), LeaseCorrection::None);
+        assert_eq!(
+            last_of(&[(1000, 5), (1001, 6), (1016, 21)]),
+            LeaseCorrection::None
+        );
+        assert_eq!(
+            last_of(&[(1000, 5), (1003, 6)]),
+            LeaseCorrection::None,
+            "clocks drift"
+        );
+    }
+
+    #[test]
+    fn a_stopped_process_a_suspended_machine_and_a_set_clock_extend_leases() {
+        assert_eq!(
+            last_of(&[(1000, 5), (1100, 105)]),
+            LeaseCorrection::Extend(seconds(100))
+        );
+        assert_eq!(
+            last_of(&[(1000, 5), (1100, 6)]),
+            LeaseCorrection::Extend(seconds(100))
+        );
+        assert_eq!(last_of(&[(1000, 5), (1100, 6), (1101, 7)]), LeaseCorrection::None);
+    }
+
+    #[test]
+    fn a_clock_set_back_shortens_them() {
+        assert_eq!(
+            last_of(&[(5000, 5), (1401, 6)]),
+            LeaseCorrection::Shorten(seconds(3599))
+        );
+        assert_eq!(
+            last_of(&[(5000, 5), (4990, 6)]),
+            LeaseCorrection::None,
+            "less than half a lease is tolerated"
+        );
+    }
+
+    proptest! {
+        /// What a lease has left never falls by more than half its length between two ticks, whatever the clocks do.
+        #[test]
+        fn no_lease_runs_out_in_a_gap(steps in proptest::collection::vec((-100_000i64..100_000, 0u64..100_000), 1..20)) {
+            let mut guard = ClockGuard::new(LEASE);
+            let (mut wall, mut monotonic) = (Timestamp::from_millis(10_000_000_000), Duration::ZERO);
+            guard.tick(wall, monotonic);
+            let mut expires = wall.plus(LEASE);
+            for (wall_ms, mono_ms) in steps {
+                let left = expires.since(wall);
+                let next = Timestamp::from_millis(wall.as_millis() + wall_ms);
+                monotonic += Duration::from_millis(mono_ms);
+                expires = match guard.tick(next, monotonic) {
+                    LeaseCorrection::None => expires,
+                    LeaseCorrection::Extend(by) => expires.plus(by),
+                    LeaseCorrection::Shorten(by) => expires.minus(by),
+                };
+                wall = next;
+                prop_assert!(expires.since(wall) + LEASE / 2 >= left, "lost {:?} at once", left);
+                prop_assert!(expires.since(wall) <= left + LEASE / 2);
+                expires = wall.plus(LEASE); // renewed
+            }
         }
     }
 }

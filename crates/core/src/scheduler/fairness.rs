@@ -77,3 +77,81 @@ pub fn charge(vtime: VirtualTime, cost: u64, weight: u32) -> VirtualTime {
     let step = (cost / u64::from(weight.max(1))).max(1);
     VirtualTime(vtime.0.saturating_add(step))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenants() -> [TenantId; 2] {
+        ["a", "b"].map(|name| name.parse().unwrap())
+    }
+
+    /// Who of two that always have work gets the next `n` claims.
+    fn serve(fairness: &mut Fairness, n: usize) -> [usize; 2] {
+        let both = tenants();
+        let mut got = [0, 0];
+        for _ in 0..n {
+            let next = usize::from(fairness.effective(&both[1]) < fairness.effective(&both[0]));
+            fairness.claimed(&both, &both[next], JOB_COST);
+            got[next] += 1;
+        }
+        got
+    }
+
+    #[test]
+    fn equal_weights_share_equally() {
+        assert_eq!(serve(&mut Fairness::default(), 100), [50, 50]);
+    }
+
+    #[test]
+    fn a_weight_is_a_proportion() {
+        let mut fairness = Fairness::default();
+        let [a, _] = tenants();
+        let share = Share {
+            weight: 3,
+            ..Share::default()
+        };
+        fairness.tenants.insert(a, share);
+        assert_eq!(serve(&mut fairness, 100), [75, 25]);
+    }
+
+    #[test]
+    fn idling_gives_no_credit_and_no_debt() {
+        let mut fairness = Fairness::default();
+        let [a, b] = tenants();
+        for _ in 0..1000 {
+            fairness.claimed([&a], &a, JOB_COST);
+        }
+        let [to_a, to_b] = serve(&mut fairness, 10);
+        assert!(to_b <= 6, "b was idle and must not get the next 1000 claims");
+        assert!(to_a >= 4, "a worked alone and must not be punished for it");
+        assert!(fairness.effective(&b) >= fairness.clock);
+    }
+
+    #[test]
+    fn another_priority_class_does_not_lift_those_that_wait() {
+        let mut fairness = Fairness::default();
+        let [a, b] = tenants();
+        let urgent: TenantId = "urgent".parse().unwrap();
+        fairness.claimed([&a, &b, &urgent], &a, JOB_COST);
+        for _ in 0..50 {
+            fairness.claimed([&a, &b, &urgent], &urgent, JOB_COST);
+        }
+        assert!(
+            fairness.effective(&b) < fairness.effective(&a),
+            "b's turn is still next"
+        );
+    }
+
+    #[test]
+    fn work_is_never_free_and_never_wraps() {
+        let t = VirtualTime(5);
+        assert!(charge(t, 0, 1) > t);
+        assert!(charge(t, 1, u32::MAX) > t);
+        assert_eq!(charge(t, 10, 0), VirtualTime(15));
+        assert_eq!(
+            charge(VirtualTime(u64::MAX - 1), JOB_COST, 1),
+            VirtualTime(u64::MAX)
+        );
+    }
+}

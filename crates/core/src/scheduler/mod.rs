@@ -7,6 +7,7 @@ mod autoscale;
 pub mod decision;
 pub mod expiry;
 pub mod fairness;
+mod gpus;
 pub mod pick;
 pub mod plan;
 pub mod waiting;

@@ -180,3 +180,171 @@ impl Fit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scheduler::fairness::JOB_COST;
+
+    fn candidate(order: i64, tenant: &str) -> Candidate {
+        Candidate {
+            job: JobId::from_uuid(uuid::Uuid::from_u128(order as u128)),
+            tenant: tenant.parse().unwrap(),
+            priority: 0,
+            order,
+            skipped: 0,
+            models: vec![],
+            avoid: false,
+        }
+    }
+
+    fn with_models(order: i64, models: &[&str]) -> Candidate {
+        Candidate {
+            models: models.iter().map(|m| (*m).to_owned()).collect(),
+            ..candidate(order, "a")
+        }
+    }
+
+    fn slot(loaded: &[&str]) -> SlotView {
+        SlotView {
+            instance: None,
+            loaded: loaded.iter().map(|m| (*m).to_owned()).collect(),
+        }
+    }
+
+    fn choose(candidates: &[Candidate], slot: &SlotView) -> (usize, PickReason) {
+        let choice = pick(candidates, slot, &Fairness::default()).unwrap();
+        (choice.index, choice.reason)
+    }
+
+    #[test]
+    fn nothing_waiting_is_no_choice() {
+        assert_eq!(pick(&[], &slot(&[]), &Fairness::default()), None);
+    }
+
+    #[test]
+    fn priority_beats_fairness_beats_models_beats_age() {
+        let mut fairness = Fairness::default();
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        fairness.claimed([&a, &b], &a, JOB_COST);
+        let choose = |candidates: &[Candidate]| {
+            let choice = pick(candidates, &slot(&["sdxl"]), &fairness).unwrap();
+            (choice.index, choice.reason)
+        };
+
+        let mut all = vec![with_models(1, &[]), candidate(2, "b"), candidate(3, "b")];
+        assert_eq!(choose(&all), (1, PickReason::TenantTurn));
+        all[2].models = vec!["sdxl".to_owned()];
+        assert_eq!(choose(&all), (2, PickReason::ModelsLoaded { overtook: 1 }));
+        all.push(Candidate {
+            priority: 1,
+            ..candidate(9, "a")
+        });
+        assert_eq!(choose(&all), (3, PickReason::Priority { priority: 1 }));
+    }
+
+    #[test]
+    fn the_oldest_goes_first_however_they_are_handed_in() {
+        let all = [candidate(7, "a"), candidate(3, "a"), candidate(5, "a")];
+        assert_eq!(choose(&all, &slot(&[])), (1, PickReason::Order));
+        assert_eq!(choose(&all[..1], &slot(&[])), (0, PickReason::OnlyCandidate));
+    }
+
+    #[test]
+    fn all_models_must_be_loaded_for_a_fit() {
+        let all = [with_models(1, &[]), with_models(2, &["sdxl", "vae"])];
+        assert_eq!(choose(&all, &slot(&["sdxl"])), (0, PickReason::Order));
+        assert_eq!(
+            choose(&all, &slot(&["sdxl", "vae"])),
+            (1, PickReason::ModelsLoaded { overtook: 1 })
+        );
+    }
+
+    #[test]
+    fn a_job_lost_on_this_instance_lets_others_go_first_but_not_for_ever() {
+        let mut all = [candidate(1, "a"), candidate(2, "a")];
+        all[0].avoid = true;
+        assert_eq!(
+            choose(&all, &slot(&[])),
+            (1, PickReason::OthersAvoidInstance { overtook: 1 })
+        );
+        assert_eq!(choose(&all[..1], &slot(&[])), (0, PickReason::OnlyCandidate));
+        all[0].skipped = MAX_SKIPS;
+        assert_eq!(choose(&all, &slot(&[])), (0, PickReason::SkipBound));
+    }
+
+    #[test]
+    fn the_choice_names_whom_it_overtook() {
+        let all = [
+            with_models(4, &["x"]),
+            with_models(1, &[]),
+            candidate(0, "other"),
+            with_models(2, &[]),
+        ];
+        let mut fairness = Fairness::default();
+        let other = "other".parse().unwrap();
+        fairness.claimed([&other], &other, JOB_COST);
+        let choice = pick(&all, &slot(&["x"]), &fairness).unwrap();
+        assert_eq!((choice.index, choice.overtaken), (0, vec![1, 3]));
+    }
+
+    proptest! {
+        /// One old job of each tenant, then a flood of newer ones, all of them with loaded models, for ever.
+        #[test]
+        fn nobody_starves(tenants in 1usize..6, weights in proptest::collection::vec(1u32..4, 6)) {
+            let name = |t: usize| format!("t{t}").parse::<TenantId>().unwrap();
+            let mut fairness = Fairness::default();
+            for (t, weight) in weights.iter().enumerate().take(tenants) {
+                let share = crate::scheduler::Share { weight: *weight, ..Default::default() };
+                fairness.tenants.insert(name(t), share);
+            }
+            let mut waiting: Vec<Candidate> = (0..tenants)
+                .map(|t| candidate(t as i64, name(t).as_str()))
+                .collect();
+            let mut next = 1000;
+            let mut claims = 0;
+            // A tenant of weight 1 gets at least 1/total of the claims; each old job is put off at most MAX_SKIPS times.
+            let total: u32 = weights.iter().take(tenants).sum();
+            while waiting.iter().any(|c| c.order < 1000) {
+                claims += 1;
+                prop_assert!(claims <= (MAX_SKIPS + 2) * (total + 1), "{waiting:?}");
+                for t in 0..tenants {
+                    let fresh = Candidate { tenant: name(t), ..with_models(next, &["x"]) };
+                    waiting.push(fresh);
+                    next += 1;
+                }
+                let choice = pick(&waiting, &slot(&["x"]), &fairness).unwrap();
+                for &i in &choice.overtaken {
+                    waiting[i].skipped += 1;
+                    prop_assert!(waiting[i].skipped <= MAX_SKIPS);
+                }
+                let active: Vec<TenantId> = waiting.iter().map(|c| c.tenant.clone()).collect();
+                fairness.claimed(&active, &waiting[choice.index].tenant, JOB_COST);
+                waiting.remove(choice.index);
+            }
+        }
+
+        #[test]
+        fn the_choice_does_not_depend_on_the_order_of_arguments(
+            kinds in proptest::collection::vec((0usize..3, -1i32..2, 0u32..6, any::<bool>(), any::<bool>()), 1..12),
+            rotate in 0usize..12,
+        ) {
+            let all: Vec<Candidate> = kinds.iter().enumerate().map(|(i, &(t, priority, skipped, fits, avoid))| Candidate {
+                priority,
+                skipped,
+                avoid,
+                models: if fits { vec!["x".to_owned()] } else { vec![] },
+                ..candidate(i as i64, ["a", "b", "c"][t])
+            }).collect();
+            let mut rotated = all.clone();
+            rotated.rotate_left(rotate % all.len());
+            let job = |list: &[Candidate]| {
+                let choice = pick(list, &slot(&["x"]), &Fairness::default()).unwrap();
+                (list[choice.index].job, choice.reason)
+            };
+            prop_assert_eq!(job(&all), job(&rotated));
+        }
+    }
+}

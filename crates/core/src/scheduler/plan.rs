@@ -122,7 +122,7 @@ impl EndpointPolicy {
 pub struct Plan {
     /// To be carried out in this order.
     pub actions: Vec<Action>,
-    /// One per action, and one per thing that is wanted and cannot be done now.
+    /// One per action, in the same order, then one per thing that is wanted and cannot be done now.
     pub reasons: Vec<Decision>,
     /// Plan again then, if nothing wakes the planner before; always after the `now` of this plan.
     pub next_wake: Option<Timestamp>,
@@ -201,10 +201,18 @@ pub enum Expiring {
 /// Decides what to do now.
 pub fn plan(counters: &Counters, policy: &Policy, now: Timestamp) -> Plan {
     let mut draft = Draft::new(counters, policy, now);
-    expiry::expire(&mut draft);
-    autoscale::retire(&mut draft, policy);
-    autoscale::grow(&mut draft, policy);
-    draft.plan
+    loop {
+        let before = draft.plan.actions.len();
+        draft.begin_round();
+        expiry::expire(&mut draft);
+        autoscale::retire(&mut draft, policy);
+        autoscale::grow(&mut draft, policy);
+        // Until a round finds nothing: that is what makes a second plan empty. It ends, because every action moves an
+        // instance one step towards its end, uses up room for starts, or clears a deadline.
+        if draft.plan.actions.len() == before {
+            return draft.finish();
+        }
+    }
 }
 
 /// A plan in the making, with the counters as they will be once its actions are carried out. Each rule looks at these,
@@ -213,6 +221,8 @@ pub(super) struct Draft {
     pub(super) counters: Counters,
     pub(super) now: Timestamp,
     plan: Plan,
+    /// What is wanted and cannot be done; of the last round only.
+    notes: Vec<Decision>,
 }
 
 impl Draft {
@@ -229,7 +239,18 @@ impl Draft {
             counters,
             now,
             plan: Plan::default(),
+            notes: Vec::new(),
         }
+    }
+
+    fn begin_round(&mut self) {
+        self.notes.clear();
+        self.plan.next_wake = None;
+    }
+
+    fn finish(mut self) -> Plan {
+        self.plan.reasons.append(&mut self.notes);
+        self.plan
     }
 
     pub(super) fn act(&mut self, action: Action, reason: Decision) {
@@ -239,7 +260,7 @@ impl Draft {
     }
 
     pub(super) fn note(&mut self, reason: Decision) {
-        self.plan.reasons.push(reason);
+        self.notes.push(reason);
     }
 
     pub(super) fn wake_at(&mut self, at: Timestamp) {

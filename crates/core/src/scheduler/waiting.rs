@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    autoscale::{backing_off, holder, unused_gpus, wanted},
+    autoscale::{backing_off, wanted},
+    gpus::{holder, unused_gpus},
     plan::{Counters, EndpointCounters, Policy},
 };
 use crate::{EndpointName, InstanceState, Timestamp};
