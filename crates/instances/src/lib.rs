@@ -5,7 +5,7 @@
 //! or stop (the planner), how often to try again (the planner), what an instance is asked to do (the runner), or where
 //! handles are kept (the store).
 //!
-//! Start with [`InstanceBackend`].
+//! Start with [`InstanceBackend`], then [`ProcessBackend`].
 
 use std::time::Duration;
 
@@ -13,11 +13,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use darkroom_core::{EndpointName, InstanceId, endpoint::ProcessSpec};
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod handle;
+mod process;
 
 pub use error::{Error, StartError};
 pub use handle::{Dirs, Handle, ProcessIdentity};
+pub use process::{ProcessBackend, ProcessConfig};
 
 /// A way to run instances.
 #[async_trait]
