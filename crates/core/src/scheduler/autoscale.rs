@@ -18,12 +18,24 @@ pub const START_BACKOFF: Backoff = Backoff {
     longest: Duration::from_secs(60),
 };
 
+/// When to look again at an instance that was just drained; the shortest time between two plans.
+const SECOND_LOOK: Duration = Duration::from_millis(5);
+
 /// Retires instances: starts that took too long, removed ones, worn-out ones, drained ones, idle ones, excess ones.
 pub(super) fn retire(draft: &mut Draft, policy: &Policy) {
     for name in draft.counters.endpoints.keys().cloned().collect::<Vec<_>>() {
         let Some(of) = policy.endpoints.get(&name) else {
             for instance in instances(draft, &name) {
-                remove(draft, &name, &instance, Measure::plain(Signal::Removed));
+                match instance.state {
+                    InstanceState::Draining => stop_drained(draft, &name, &instance),
+                    InstanceState::Starting
+                    | InstanceState::Ready
+                    | InstanceState::Stopping
+                    | InstanceState::Stopped
+                    | InstanceState::Failed => {
+                        remove(draft, &name, &instance, Measure::plain(Signal::Removed));
+                    }
+                }
             }
             continue;
         };
@@ -106,38 +118,46 @@ fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-/// Stops an instance without work, drains one with work: the only way by which the planner ends anything.
+/// Retires an instance, the only way by which the planner ends anything that came up. One that answers is drained
+/// first, even if it looks idle: a slot may claim between this look and the deed, and only a draining instance that is
+/// *still* idle in a later plan is sure to have no work.
 pub(super) fn remove(draft: &mut Draft, name: &EndpointName, instance: &InstanceView, reason: Measure) {
-    let (endpoint, seen) = (name.clone(), instance.seen());
-    let (id, some) = (instance.id, Some(instance.id));
-    match instance.state {
-        InstanceState::Starting | InstanceState::Ready | InstanceState::Draining if instance.busy == 0 => {
-            let action = Action::Stop {
-                endpoint,
-                instance: id,
-                seen,
-            };
-            draft.act(action, reason.decision(name, some, Verdict::Stop));
-        }
+    let (endpoint, id, seen) = (name.clone(), instance.id, instance.seen());
+    let (action, verdict) = match instance.state {
         InstanceState::Ready => {
-            let action = Action::Drain {
+            let drain = Action::Drain {
                 endpoint,
                 instance: id,
                 seen,
             };
-            draft.act(action, reason.decision(name, some, Verdict::Drain));
+            (drain, Verdict::Drain)
         }
-        // A starting instance with work is an adopted one that is not answering yet: it becomes ready or fails.
+        // A starting instance with work is an adopted one that does not answer yet: it becomes ready or fails.
+        InstanceState::Starting | InstanceState::Draining if instance.busy == 0 => {
+            let stop = Action::Stop {
+                endpoint,
+                instance: id,
+                seen,
+            };
+            (stop, Verdict::Stop)
+        }
         InstanceState::Starting
         | InstanceState::Draining
         | InstanceState::Stopping
         | InstanceState::Stopped
-        | InstanceState::Failed => {}
-    }
+        | InstanceState::Failed => return,
+    };
+    draft.act(action, reason.decision(name, Some(id), verdict));
 }
 
+/// Stops a draining instance once it is idle, but not in the plan that drained it.
 fn stop_drained(draft: &mut Draft, name: &EndpointName, instance: &InstanceView) {
-    if instance.busy == 0 {
+    if instance.busy > 0 {
+        return;
+    }
+    if instance.state_since == draft.now {
+        draft.wake_at(draft.now.plus(SECOND_LOOK));
+    } else {
         remove(draft, name, instance, Measure::plain(Signal::BusySlots));
     }
 }

@@ -67,8 +67,9 @@ pub enum LeaseCorrection {
     None,
     /// We were away, or the clock jumped forward: all end this much later.
     Extend(Duration),
-    /// The clock was set back: all end this much earlier, else a dead instance would stay unnoticed for that long.
-    Shorten(Duration),
+    /// The clock was set back: none may end later than this from now, else a dead instance would stay unnoticed until
+    /// the clock has caught up. A renewal does the same for its own lease.
+    Cap(Duration),
 }
 
 impl ClockGuard {
@@ -91,11 +92,12 @@ impl ClockGuard {
         if really_passed.max(off).max(wall.since(last.wall)) <= tolerated {
             return LeaseCorrection::None;
         }
-        // Either way every lease keeps the rest it had at the last tick.
+        // Forward, every lease keeps the rest it had at the last tick. Back, the moment of the change is not known, and
+        // a lease that was taken after it is right already: so all get a whole one at most.
         if wall >= last.wall {
             LeaseCorrection::Extend(wall.since(last.wall))
         } else {
-            LeaseCorrection::Shorten(last.wall.since(wall))
+            LeaseCorrection::Cap(self.lease)
         }
     }
 }
@@ -153,11 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_shortens_them() {
-        assert_eq!(
-            last_of(&[(5000, 5), (1401, 6)]),
-            LeaseCorrection::Shorten(seconds(3599))
-        );
+    fn a_clock_set_back_caps_them() {
+        assert_eq!(last_of(&[(5000, 5), (1401, 6)]), LeaseCorrection::Cap(LEASE));
         assert_eq!(
             last_of(&[(5000, 5), (4990, 6)]),
             LeaseCorrection::None,
@@ -180,7 +179,7 @@ mod tests {
                 expires = match guard.tick(next, monotonic) {
                     LeaseCorrection::None => expires,
                     LeaseCorrection::Extend(by) => expires.plus(by),
-                    LeaseCorrection::Shorten(by) => expires.minus(by),
+                    LeaseCorrection::Cap(rest) => expires.min(next.plus(rest)),
                 };
                 wall = next;
                 prop_assert!(expires.since(wall) + LEASE / 2 >= left, "lost {:?} at once", left);

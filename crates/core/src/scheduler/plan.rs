@@ -133,7 +133,7 @@ pub struct Plan {
 pub struct Seen {
     /// The instance's state.
     pub state: InstanceState,
-    /// How many of its slots were busy. For [`Action::Stop`] this is 0 and must be 0 in the same transaction.
+    /// How many of its slots were busy; 0 for [`Action::Stop`], which meets only instances that cannot claim any more.
     pub busy: u32,
 }
 
@@ -159,7 +159,7 @@ pub enum Action {
         /// Its state then.
         seen: Seen,
     },
-    /// End it; no slot of it is busy.
+    /// End it: it is draining and idle, or it never came up.
     Stop {
         /// Of which endpoint.
         endpoint: EndpointName,
@@ -177,7 +177,8 @@ pub enum Action {
         /// Its state then.
         seen: Seen,
     },
-    /// End what has run out of time; the store's clock decides which rows that are.
+    /// End what has run out of time; the store's clock decides which rows that are. Ask
+    /// [`ClockGuard`](super::ClockGuard) first, at this very moment: time may have passed since the plan was made.
     Expire {
         /// Of which endpoint.
         endpoint: EndpointName,
