@@ -1,0 +1,28 @@
+//! Who calls, and what they may do.
+//!
+//! A handler takes [`Caller`] and asks `caller.may(Scope::Client, &endpoint)?`; the state behind it is [`AuthState`],
+//! whose [`Keyring`] is swapped when keys or endpoints change. Nothing here knows jobs: that a foreign job is "not
+//! found" is the service's rule, by [`Caller::tenant`].
+
+mod caller;
+mod credential;
+mod error;
+mod keyring;
+mod listen;
+pub mod login;
+mod origin;
+mod sessions;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    caller::{Caller, Rejection, auth_error_response},
+    credential::SESSION_COOKIE,
+    error::{Error, scope_name},
+    keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
+    listen::check_listen,
+    sessions::{LINK_LIFETIME, SESSION_LIFETIME},
+    state::{AuthState, Rules},
+};

@@ -1,0 +1,3 @@
+//! Pages that are rendered here, without a build step and without assets from elsewhere.
+
+pub mod login;
