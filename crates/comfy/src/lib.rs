@@ -10,4 +10,5 @@
 
 pub mod graph;
 pub mod object_info;
+pub mod session;
 pub mod wire;

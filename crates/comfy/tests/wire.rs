@@ -15,7 +15,7 @@ fn every_recorded_text_is_a_known_message() {
     for (scenario, client, frames) in sockets() {
         for (_, frame) in frames {
             let Frame::Text(text) = frame else { continue };
-            let message = Message::parse(&text).unwrap();
+            let message = Message::parse(text).unwrap();
             assert_eq!(message.raw(), text);
             assert!(
                 !matches!(message.body(), Body::Unknown { .. }),

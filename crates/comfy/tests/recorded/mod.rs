@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -18,15 +19,23 @@ pub enum Frame {
 }
 
 /// Scenario name to the recording, as it was written down (long texts cut).
-pub fn transcripts() -> BTreeMap<String, Value> {
-    serde_json::from_str(include_str!("../data/transcripts.json")).expect("the recording is JSON")
+pub fn transcripts() -> &'static BTreeMap<String, Value> {
+    static ALL: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
+        serde_json::from_str(include_str!("../data/transcripts.json")).expect("the recording is JSON")
+    });
+    &ALL
 }
 
 /// What came over one socket, with milliseconds since it was opened.
 pub type Frames = Vec<(u64, Frame)>;
 
 /// Every recorded socket: scenario, client, frames.
-pub fn sockets() -> Vec<(String, String, Frames)> {
+pub fn sockets() -> &'static [(String, String, Frames)] {
+    static ALL: LazyLock<Vec<(String, String, Frames)>> = LazyLock::new(read_sockets);
+    &ALL
+}
+
+fn read_sockets() -> Vec<(String, String, Frames)> {
     let mut all = Vec::new();
     for (scenario, recording) in transcripts() {
         let own = recording.get("messages").map(|frames| ("", frames));
@@ -56,12 +65,11 @@ pub fn sockets() -> Vec<(String, String, Frames)> {
 
 /// The frames of one scenario's socket.
 pub fn socket(scenario: &str, client: &str) -> Frames {
-    let found = sockets()
-        .into_iter()
-        .find(|(s, c, _)| s == scenario && c == client);
+    let found = sockets().iter().find(|(s, c, _)| s == scenario && c == client);
     found
         .unwrap_or_else(|| panic!("no recording {scenario}/{client}"))
         .2
+        .clone()
 }
 
 /// `None` for the recorder's own remarks.
