@@ -2,7 +2,9 @@
 //!
 //! A put that returned has survived a power loss: callers write the blob first and then the row that names it.
 //! This crate deliberately does not know rows, references, jobs or HTTP: who still needs a blob is the store's
-//! question, and who may read one is the server's.
+//! question, and who may read one is the server's. It only helps the latter with pure rules: [`signed_url`] (our own
+//! expiring links), [`range`] (which part was asked for) and [`content_type`] (what a file is and whether a browser
+//! may show it).
 //!
 //! Start with [`Blobs`], then [`LocalBlobs`] and how it makes a put durable (`local/write.rs`).
 
@@ -15,8 +17,11 @@ use futures::stream::BoxStream;
 
 #[cfg(test)]
 mod conformance;
+pub mod content_type;
 mod error;
 mod local;
+pub mod range;
+pub mod signed_url;
 
 pub use error::Error;
 #[cfg(any(test, feature = "power-loss"))]
