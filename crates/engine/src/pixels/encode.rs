@@ -1,0 +1,100 @@
+//! Frames to PNG, JPEG and WebP bytes.
+
+use image::{ExtendedColorType, ImageEncoder as _, codecs};
+
+use super::to_byte;
+use crate::value::Image;
+
+/// Why an image could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Only 3 and 4 channels have a PNG colour type here.
+    #[error("cannot save an image of {channels} channels")]
+    Channels {
+        /// Samples of a pixel.
+        channels: usize,
+    },
+    /// The encoder failed.
+    #[error("cannot encode the image: {0}")]
+    Png(#[from] png::EncodingError),
+    /// The encoder failed.
+    #[error("cannot encode the image: {0}")]
+    Image(#[from] image::ImageError),
+}
+
+/// 8-bit pixels ready to be encoded: 3 (RGB) or 4 (RGBA) channels.
+pub struct Bytes8 {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Samples of a pixel.
+    pub channels: usize,
+    /// Row-major samples.
+    pub pixels: Vec<u8>,
+}
+
+/// One frame of `image`, clipped and cut to bytes.
+pub fn frame_bytes(image: &Image, frame: &[f32]) -> Bytes8 {
+    Bytes8 {
+        width: image.width as u32,
+        height: image.height as u32,
+        channels: image.channels,
+        pixels: frame.iter().map(|x| to_byte(*x)).collect(),
+    }
+}
+
+/// PNG with `tEXt` chunks (keyword, Latin-1 text) before the pixels, at zlib `level`.
+pub fn png(image: &Bytes8, level: u8, texts: &[(String, String)]) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::with_capacity(image.pixels.len() / 2 + 1024);
+    let mut encoder = png::Encoder::new(&mut out, image.width, image.height);
+    encoder.set_color(match image.channels {
+        3 => png::ColorType::Rgb,
+        4 => png::ColorType::Rgba,
+        channels => return Err(Error::Channels { channels }),
+    });
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_deflate_compression(png::DeflateCompression::Level(level));
+    encoder.set_filter(png::Filter::Adaptive);
+    for (keyword, text) in texts {
+        encoder.add_text_chunk(keyword.clone(), text.clone())?;
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&image.pixels)?;
+    writer.finish()?;
+    Ok(out)
+}
+
+/// JPEG of `quality` 1 to 100; alpha is dropped.
+pub fn jpeg(image: &Bytes8, quality: u8) -> Result<Vec<u8>, Error> {
+    let rgb: Vec<u8> = match image.channels {
+        3 => image.pixels.clone(),
+        4 => image.pixels.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
+        channels => return Err(Error::Channels { channels }),
+    };
+    let mut out = Vec::new();
+    codecs::jpeg::JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100)).write_image(
+        &rgb,
+        image.width,
+        image.height,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(out)
+}
+
+/// Lossless WebP. ComfyUI writes lossy WebP previews; ours are larger and never worse.
+pub fn webp(image: &Bytes8) -> Result<Vec<u8>, Error> {
+    let color = match image.channels {
+        3 => ExtendedColorType::Rgb8,
+        4 => ExtendedColorType::Rgba8,
+        channels => return Err(Error::Channels { channels }),
+    };
+    let mut out = Vec::new();
+    codecs::webp::WebPEncoder::new_lossless(&mut out).write_image(
+        &image.pixels,
+        image.width,
+        image.height,
+        color,
+    )?;
+    Ok(out)
+}

@@ -1,0 +1,127 @@
+//! What flows along the links of a graph: images, masks and plain JSON values.
+
+pub mod python;
+pub mod tensor_text;
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::exec::Raised;
+
+/// The largest tensor a node may make: 2 GiB, a square RGB image of 13 377 pixels a side. ComfyUI has no such bound;
+/// without one a graph of one `EmptyImage` takes the machine down.
+pub const MAX_TENSOR_BYTES: usize = 2 << 30;
+
+/// One value on one output slot. Cloning is cheap: pixels are shared.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// A batch of images.
+    Image(Arc<Image>),
+    /// A batch of masks.
+    Mask(Arc<Mask>),
+    /// Numbers, texts and everything a widget can hold.
+    Json(Json),
+}
+
+/// `IMAGE`: 32-bit floats in batch, row, column, channel order; nominally 0 to 1, never clamped between nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// Number of frames.
+    pub batch: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// 3 (RGB) or 4 (RGBA) in practice; 1 is possible.
+    pub channels: usize,
+    /// `batch * height * width * channels` samples.
+    pub data: Vec<f32>,
+}
+
+/// `MASK`: 32-bit floats in batch, row, column order. 1 marks what is transparent or to be changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mask {
+    /// Number of frames.
+    pub batch: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// `batch * height * width` samples.
+    pub data: Vec<f32>,
+}
+
+impl Value {
+    /// The text `str(value)` would give in Python, which clients see in `PreviewAny` and in errors.
+    pub fn to_python_text(&self) -> String {
+        match self {
+            Value::Image(image) => {
+                tensor_text::tensor(&[image.batch, image.height, image.width, image.channels], &image.data)
+            }
+            Value::Mask(mask) => tensor_text::tensor(&[mask.batch, mask.height, mask.width], &mask.data),
+            Value::Json(Json::String(text)) => text.clone(),
+            Value::Json(json) => python::repr(json),
+        }
+    }
+}
+
+impl From<Image> for Value {
+    fn from(image: Image) -> Self {
+        Value::Image(Arc::new(image))
+    }
+}
+
+impl From<Mask> for Value {
+    fn from(mask: Mask) -> Self {
+        Value::Mask(Arc::new(mask))
+    }
+}
+
+impl From<Json> for Value {
+    fn from(json: Json) -> Self {
+        Value::Json(json)
+    }
+}
+
+impl Image {
+    /// Samples of one frame.
+    pub fn frame_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// The samples of each frame in turn.
+    pub fn frames(&self) -> impl Iterator<Item = &[f32]> {
+        // A zero-sized frame has no samples; `chunks_exact` refuses a length of 0.
+        self.data.chunks_exact(self.frame_len().max(1))
+    }
+
+    /// An image of the same batch and size made sample by sample.
+    pub fn map(&self, f: impl Fn(f32) -> f32) -> Image {
+        Image { data: self.data.iter().map(|x| f(*x)).collect(), ..*self }
+    }
+}
+
+/// Refuses tensors above [`MAX_TENSOR_BYTES`] before anything is allocated.
+pub fn reserve(shape: &[usize]) -> Result<Vec<f32>, Raised> {
+    let samples = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+    match samples {
+        Some(samples) if samples <= MAX_TENSOR_BYTES / 4 => Ok(Vec::with_capacity(samples)),
+        _ => Err(Raised::new(
+            "RuntimeError",
+            format!("not enough memory: a tensor of shape {shape:?} is above the limit of {MAX_TENSOR_BYTES} bytes"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_tensors_are_refused_without_allocating() {
+        assert!(reserve(&[4096, 16384, 16384, 3]).is_err());
+        assert!(reserve(&[usize::MAX, 2]).is_err());
+        assert!(reserve(&[1, 8, 8, 3]).unwrap().capacity() >= 192);
+    }
+}
