@@ -1,0 +1,55 @@
+//! The node classes: one function each, and one line in [`TABLE`].
+//!
+//! To add a class: its `/object_info` entry into a file of `schemas/`, a function into the family's file, a line here.
+
+pub mod call;
+mod image;
+mod load;
+mod mask;
+mod preview_any;
+mod primitive;
+mod save;
+mod scale;
+mod testing;
+
+use crate::{exec::Raised, registry::NodeKind};
+use call::{Call, Output};
+
+/// A node function.
+pub type Run = fn(&Call<'_>) -> Result<Output, Raised>;
+
+/// The classes everyone gets.
+pub const TABLE: &[NodeKind] = &[
+    NodeKind::new("LoadImage", load::load_image).changes(load::file_hash).checks(&["image"], load::file_exists),
+    NodeKind::new("LoadImageMask", load::load_image_mask)
+        .changes(load::file_hash)
+        .checks(&["image"], load::file_exists),
+    NodeKind::new("SaveImage", save::save_image),
+    NodeKind::new("PreviewImage", save::preview_image),
+    NodeKind::new("EmptyImage", image::empty),
+    NodeKind::new("ImageScale", scale::to_size),
+    NodeKind::new("ImageScaleBy", scale::by_factor),
+    NodeKind::new("ImageInvert", image::invert),
+    NodeKind::new("ImageCrop", image::crop),
+    NodeKind::new("ImageBatch", image::batch),
+    NodeKind::new("MaskToImage", mask::to_image),
+    NodeKind::new("ImageToMask", mask::from_image),
+    NodeKind::new("SolidMask", mask::solid),
+    NodeKind::new("InvertMask", mask::invert),
+    NodeKind::new("PreviewAny", preview_any::show),
+    NodeKind::new("PrimitiveString", primitive::value),
+    NodeKind::new("PrimitiveStringMultiline", primitive::value),
+    NodeKind::new("PrimitiveInt", primitive::value),
+    NodeKind::new("PrimitiveFloat", primitive::value),
+    NodeKind::new("PrimitiveBoolean", primitive::value),
+];
+
+/// `/object_info` entries of [`TABLE`], by family.
+pub const SCHEMAS: &[&str] = &[
+    include_str!("schemas/image.json"),
+    include_str!("schemas/mask.json"),
+    include_str!("schemas/utils.json"),
+];
+
+/// Classes for testing clients and servers, with their schemas; only with `--test-nodes`.
+pub use testing::{SCHEMA as TEST_SCHEMA, TABLE as TEST_TABLE};
