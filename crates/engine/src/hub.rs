@@ -77,14 +77,29 @@ impl Hub {
         {
             let _ = sender.try_send(Frame::event("executing", &json!({"node": node})));
         }
-        state.listeners.insert(sid.clone(), Listener { connection, frames: sender, preview_metadata: false });
-        Subscription { sid, connection, frames }
+        state.listeners.insert(
+            sid.clone(),
+            Listener {
+                connection,
+                frames: sender,
+                preview_metadata: false,
+            },
+        );
+        Subscription {
+            sid,
+            connection,
+            frames,
+        }
     }
 
     /// Removes a listener, unless a newer socket has taken its place (there ComfyUI differs: it removes the newer one).
     pub fn unsubscribe(&self, subscription: &Subscription) {
         let mut state = self.lock();
-        if state.listeners.get(&subscription.sid).is_some_and(|l| l.connection == subscription.connection) {
+        if state
+            .listeners
+            .get(&subscription.sid)
+            .is_some_and(|l| l.connection == subscription.connection)
+        {
             state.listeners.remove(&subscription.sid);
         }
     }
@@ -99,7 +114,9 @@ impl Hub {
     /// True if the client understands previews that name their node.
     pub fn wants_preview_metadata(&self, client: Option<&str>) -> bool {
         let state = self.lock();
-        client.and_then(|sid| state.listeners.get(sid)).is_some_and(|listener| listener.preview_metadata)
+        client
+            .and_then(|sid| state.listeners.get(sid))
+            .is_some_and(|listener| listener.preview_metadata)
     }
 
     /// Whose prompt runs; a client that comes back meanwhile is told the current node.
@@ -117,12 +134,17 @@ impl Hub {
         let mut state = self.lock();
         match to {
             Some(sid) => {
-                let stuck = state.listeners.get(sid).is_some_and(|l| l.frames.try_send(frame).is_err());
+                let stuck = state
+                    .listeners
+                    .get(sid)
+                    .is_some_and(|l| l.frames.try_send(frame).is_err());
                 if stuck {
                     state.listeners.remove(sid);
                 }
             }
-            None => state.listeners.retain(|_, listener| listener.frames.try_send(frame.clone()).is_ok()),
+            None => state
+                .listeners
+                .retain(|_, listener| listener.frames.try_send(frame.clone()).is_ok()),
         }
     }
 
@@ -181,6 +203,9 @@ mod tests {
             hub.send_status(0);
         }
         assert_eq!(texts(&mut slow).len(), BACKLOG);
-        assert!(matches!(slow.frames.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+        assert!(matches!(
+            slow.frames.try_recv(),
+            Err(mpsc::error::TryRecvError::Disconnected)
+        ));
     }
 }

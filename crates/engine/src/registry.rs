@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use darkroom_comfy::object_info::{InputKind, NodeClass, ObjectInfo};
+use darkroom_comfy::{
+    graph::validate::{InputChecks, Literals, Refusal},
+    object_info::{InputKind, InputSpec, NodeClass, ObjectInfo},
+};
 use serde_json::Value as Json;
 
 use crate::{
@@ -20,8 +23,8 @@ use crate::{
 
 /// `IS_CHANGED`: a text that is equal as long as the result may be reused; `None`: never reuse.
 pub type Fingerprint = fn(&Inputs, &Directories) -> Option<String>;
-/// `VALIDATE_INPUTS`: the inputs' literals by name; the error is shown to the user.
-pub type Check = fn(&dyn Fn(&str) -> Option<Json>, &Directories) -> Result<(), String>;
+/// `VALIDATE_INPUTS`: judges the literal inputs; the refusals are shown to the user.
+pub type Check = fn(&Literals<'_>, &Directories) -> Vec<Refusal>;
 
 /// One class: its name, its function, and the hooks it has.
 #[derive(Clone, Copy)]
@@ -39,17 +42,28 @@ pub struct NodeKind {
 impl NodeKind {
     /// A class without hooks.
     pub const fn new(name: &'static str, run: Run) -> NodeKind {
-        NodeKind { name, run, fingerprint: None, check: None }
+        NodeKind {
+            name,
+            run,
+            fingerprint: None,
+            check: None,
+        }
     }
 
     /// With `IS_CHANGED`.
     pub const fn changes(self, fingerprint: Fingerprint) -> NodeKind {
-        NodeKind { fingerprint: Some(fingerprint), ..self }
+        NodeKind {
+            fingerprint: Some(fingerprint),
+            ..self
+        }
     }
 
     /// With `VALIDATE_INPUTS`.
     pub const fn checks(self, inputs: &'static [&'static str], check: Check) -> NodeKind {
-        NodeKind { check: Some((inputs, check)), ..self }
+        NodeKind {
+            check: Some((inputs, check)),
+            ..self
+        }
     }
 }
 
@@ -64,8 +78,16 @@ impl Registry {
     /// The built-in classes, and the test classes if asked for. Cheap: schemas are parsed on first use.
     pub fn new(test_nodes: bool) -> Registry {
         let test: &[NodeKind] = if test_nodes { nodes::TEST_TABLE } else { &[] };
-        let kinds = nodes::TABLE.iter().chain(test).map(|kind| (kind.name, *kind)).collect();
-        Registry { test_nodes, kinds, info: OnceLock::new() }
+        let kinds = nodes::TABLE
+            .iter()
+            .chain(test)
+            .map(|kind| (kind.name, *kind))
+            .collect();
+        Registry {
+            test_nodes,
+            kinds,
+            info: OnceLock::new(),
+        }
     }
 
     /// The class of this name.
@@ -76,10 +98,15 @@ impl Registry {
     /// What all classes declare. File pickers are empty here: validation asks the file system.
     pub fn info(&self) -> &Arc<ObjectInfo> {
         self.info.get_or_init(|| {
-            let test: &[&str] = if self.test_nodes { &[nodes::TEST_SCHEMA] } else { &[] };
+            let test: &[&str] = if self.test_nodes {
+                &[nodes::TEST_SCHEMA]
+            } else {
+                &[]
+            };
             let mut all = ObjectInfo::default();
             for text in nodes::SCHEMAS.iter().chain(test) {
-                let info: ObjectInfo = serde_json::from_str(text).expect("schemas are compiled in and tested");
+                let info: ObjectInfo =
+                    serde_json::from_str(text).expect("schemas are compiled in and tested");
                 all.classes.extend(info.classes);
             }
             Arc::new(all)
@@ -98,6 +125,33 @@ impl Registry {
     }
 }
 
+/// The classes' own validators, as validation of a graph asks them.
+pub struct Checks<'a> {
+    /// The classes.
+    pub registry: &'a Registry,
+    /// Where the files are that they look for.
+    pub directories: &'a Directories,
+}
+
+impl Checks<'_> {
+    fn of(&self, class_type: &str) -> Option<(&'static [&'static str], Check)> {
+        self.registry.kind(class_type)?.check
+    }
+}
+
+impl InputChecks for Checks<'_> {
+    fn covers(&self, class_type: &str, input: &str, _spec: &InputSpec) -> bool {
+        self.of(class_type)
+            .is_some_and(|(inputs, _)| inputs.contains(&input))
+    }
+
+    fn check(&self, class_type: &str, literals: &Literals<'_>) -> Vec<Refusal> {
+        self.of(class_type)
+            .map(|(_, check)| check(literals, self.directories))
+            .unwrap_or_default()
+    }
+}
+
 /// The path of a file a loader names, if it is inside the instance's directories and exists.
 pub fn existing_file(name: &str, directories: &Directories) -> Option<PathBuf> {
     directories.annotated(name).filter(|path| path.is_file())
@@ -106,5 +160,10 @@ pub fn existing_file(name: &str, directories: &Directories) -> Option<PathBuf> {
 /// Runs a class's function; a panic in it is a failure of the node and not the end of the worker.
 pub fn run(kind: &NodeKind, call: &Call<'_>) -> Result<nodes::call::Output, Raised> {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (kind.run)(call)));
-    outcome.unwrap_or_else(|_| Err(Raised::new("RuntimeError", format!("internal error in node class {}", kind.name))))
+    outcome.unwrap_or_else(|_| {
+        Err(Raised::new(
+            "RuntimeError",
+            format!("internal error in node class {}", kind.name),
+        ))
+    })
 }

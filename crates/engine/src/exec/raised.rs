@@ -24,7 +24,10 @@ pub enum Raised {
 impl Raised {
     /// A failure.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Raised {
-        Raised::Error { kind: kind.into(), message: message.into() }
+        Raised::Error {
+            kind: kind.into(),
+            message: message.into(),
+        }
     }
 
     /// A failed file operation; the system's text names no path.

@@ -59,7 +59,9 @@ impl Directories {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        [&self.input, &self.output, &self.temp, &self.user].into_iter().try_for_each(std::fs::create_dir_all)
+        [&self.input, &self.output, &self.temp, &self.user]
+            .into_iter()
+            .try_for_each(std::fs::create_dir_all)
     }
 
     /// The path of a folder.
@@ -81,9 +83,13 @@ impl Directories {
 
     /// The names of the files directly in the input directory, sorted, as file pickers list them.
     pub fn input_files(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(&self.input) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(&self.input) else {
+            return Vec::new();
+        };
         let files = entries.flatten().filter(|entry| entry.path().is_file());
-        let mut names: Vec<String> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = files
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         names.sort();
         names
     }
@@ -92,7 +98,9 @@ impl Directories {
 /// `name [output]` as name and folder.
 pub fn split_annotation(name: &str) -> (&str, Option<Folder>) {
     for folder in [Folder::Output, Folder::Input, Folder::Temp] {
-        let bare = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(folder.name()));
+        let bare = name
+            .strip_suffix(']')
+            .and_then(|rest| rest.strip_suffix(folder.name()));
         if let Some(bare) = bare.and_then(|rest| rest.strip_suffix('[')) {
             return (bare.strip_suffix(' ').unwrap_or(bare), Some(folder));
         }
@@ -137,7 +145,10 @@ mod tests {
 
     #[test]
     fn annotations_choose_the_folder() {
-        assert_eq!(split_annotation("a b.png [output]"), ("a b.png", Some(Folder::Output)));
+        assert_eq!(
+            split_annotation("a b.png [output]"),
+            ("a b.png", Some(Folder::Output))
+        );
         assert_eq!(split_annotation("a.png [temp]"), ("a.png", Some(Folder::Temp)));
         assert_eq!(split_annotation("a.png [elsewhere]"), ("a.png [elsewhere]", None));
     }
@@ -148,8 +159,14 @@ mod tests {
         for bad in ["../x", "a/../../x", "/etc/passwd", "..", "a\0b"] {
             assert_eq!(inside(base, Path::new(bad)), None, "{bad}");
         }
-        assert_eq!(inside(base, Path::new("../input/a.png")), Some("/data/input/a.png".into()));
-        assert_eq!(inside(base, Path::new("a/./b/../c.png")), Some("/data/input/a/c.png".into()));
+        assert_eq!(
+            inside(base, Path::new("../input/a.png")),
+            Some("/data/input/a.png".into())
+        );
+        assert_eq!(
+            inside(base, Path::new("a/./b/../c.png")),
+            Some("/data/input/a/c.png".into())
+        );
     }
 
     proptest! {

@@ -22,10 +22,19 @@ pub struct SaveName {
 
 impl SaveName {
     /// Chooses the name for `prefix`, whose variables are the size of the first frame and the local time `now`.
-    pub fn choose(base: &Path, prefix: &str, width: usize, height: usize, now: &Zoned) -> Result<SaveName, Raised> {
+    pub fn choose(
+        base: &Path,
+        prefix: &str,
+        width: usize,
+        height: usize,
+        now: &Zoned,
+    ) -> Result<SaveName, Raised> {
         let prefix = fill_in(prefix, width, height, now);
         let normal = normalize(Path::new(&prefix));
-        let subfolder = normal.parent().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+        let subfolder = normal
+            .parent()
+            .map(|p| p.to_string_lossy().into_owned())
+            .unwrap_or_default();
         // An empty prefix normalises to ".", whose file name Python gives as "." too.
         let stem = match normal.file_name() {
             Some(name) => name.to_string_lossy().into_owned(),
@@ -36,15 +45,25 @@ impl SaveName {
         let typed = prefix.rsplit('/').next().unwrap_or_default().chars().count();
         let counter = match std::fs::read_dir(&directory) {
             Ok(entries) => {
-                let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-                names.filter_map(|name| number(&name, typed, &stem)).max().map_or(1, |n| n + 1)
+                let names = entries
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().into_string().ok());
+                names
+                    .filter_map(|name| number(&name, typed, &stem))
+                    .max()
+                    .map_or(1, |n| n + 1)
             }
             Err(_) => {
                 std::fs::create_dir_all(&directory).map_err(|error| Raised::io(&error))?;
                 1
             }
         };
-        Ok(SaveName { directory, subfolder, stem, counter })
+        Ok(SaveName {
+            directory,
+            subfolder,
+            stem,
+            counter,
+        })
     }
 
     /// The name of one file of a batch.
@@ -55,7 +74,10 @@ impl SaveName {
 }
 
 fn outside() -> Raised {
-    Raised::new("Exception", "**** ERROR: Saving image outside the output folder is not allowed.")
+    Raised::new(
+        "Exception",
+        "**** ERROR: Saving image outside the output folder is not allowed.",
+    )
 }
 
 fn fill_in(prefix: &str, width: usize, height: usize, now: &Zoned) -> String {
@@ -76,12 +98,20 @@ fn fill_in(prefix: &str, width: usize, height: usize, now: &Zoned) -> String {
 /// The number of an existing file if its name is `stem`, an underscore and digits. ComfyUI cuts at the length of the
 /// prefix *as typed*, so a prefix with a trailing slash never finds its own files; nor does one with `%batch_num%`.
 fn number(name: &str, typed: usize, stem: &str) -> Option<u64> {
-    let cut = name.char_indices().nth(typed + 1).map_or(name.len(), |(at, _)| at);
+    let cut = name
+        .char_indices()
+        .nth(typed + 1)
+        .map_or(name.len(), |(at, _)| at);
     let (head, tail) = name.split_at(cut);
     if head.strip_suffix('_') != Some(stem) {
         return None;
     }
-    Some(tail.split('_').next().and_then(|digits| digits.parse().ok()).unwrap_or(0))
+    Some(
+        tail.split('_')
+            .next()
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -99,7 +129,14 @@ mod tests {
     #[test]
     fn counting_goes_on_after_the_largest_number() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["a_00007_.png", "a_00002_.png", "ab_00099_.png", "a_x_.png", "a", "_"] {
+        for name in [
+            "a_00007_.png",
+            "a_00002_.png",
+            "ab_00099_.png",
+            "a_x_.png",
+            "a",
+            "_",
+        ] {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         assert_eq!(choose(dir.path(), "a").counter, 8);
@@ -115,8 +152,14 @@ mod tests {
             (name.subfolder.clone(), name.file(2))
         };
         let is = |subfolder: &str, file: &str| (subfolder.to_owned(), file.to_owned());
-        assert_eq!(names("%year%-%month%-%day%/%hour%_%minute%_%second%"), is("2026-11-20", "12_03_04_00003_.png"));
-        assert_eq!(names("%width%x%height%_%batch_num%"), is("", "12x10_2_00003_.png"));
+        assert_eq!(
+            names("%year%-%month%-%day%/%hour%_%minute%_%second%"),
+            is("2026-11-20", "12_03_04_00003_.png")
+        );
+        assert_eq!(
+            names("%width%x%height%_%batch_num%"),
+            is("", "12x10_2_00003_.png")
+        );
         assert_eq!(names(""), is("", "._00003_.png"));
         assert_eq!(names("sub/"), is("", "sub_00003_.png"));
         assert_eq!(names("a/../b/pic"), is("b", "pic_00003_.png"));
@@ -128,7 +171,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for prefix in ["../x", "/etc/evil", "..", "a/../../x", "/"] {
             let error = SaveName::choose(dir.path(), prefix, 1, 1, &noon()).unwrap_err();
-            assert!(!error.to_string().contains(&*dir.path().to_string_lossy()), "{prefix}: {error}");
+            assert!(
+                !error.to_string().contains(&*dir.path().to_string_lossy()),
+                "{prefix}: {error}"
+            );
         }
     }
 }

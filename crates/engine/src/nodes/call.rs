@@ -70,10 +70,21 @@ pub struct Output {
     pub ui: Option<Map<String, Json>>,
 }
 
+impl Host {
+    /// The wall clock in the machine's time zone, for the date in a file name.
+    pub fn local_time(&self) -> jiff::Zoned {
+        let now = jiff::Timestamp::from_microsecond(self.clock.now().as_micros()).unwrap_or_default();
+        now.to_zoned(jiff::tz::TimeZone::system())
+    }
+}
+
 impl Output {
     /// Values without anything to show.
     pub fn values(values: impl IntoIterator<Item = Value>) -> Output {
-        Output { values: values.into_iter().collect(), ui: None }
+        Output {
+            values: values.into_iter().collect(),
+            ui: None,
+        }
     }
 
     /// One value.
@@ -83,7 +94,10 @@ impl Output {
 
     /// A list to show under `kind`.
     pub fn ui(kind: &str, items: Vec<Json>) -> Output {
-        Output { values: Vec::new(), ui: Some(Map::from_iter([(kind.to_owned(), Json::Array(items))])) }
+        Output {
+            values: Vec::new(),
+            ui: Some(Map::from_iter([(kind.to_owned(), Json::Array(items))])),
+        }
     }
 }
 
@@ -95,7 +109,10 @@ impl NodeObject {
         self.suffix.get_or_init(|| {
             let mut random = [0; 5];
             ids.fill(&mut random);
-            random.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+            random
+                .iter()
+                .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
+                .collect()
         })
     }
 }
@@ -135,7 +152,8 @@ impl Call<'_> {
 
     /// An `INT` input that is a size or a position.
     pub fn size(&self, name: &str) -> Result<usize, Raised> {
-        usize::try_from(self.int(name)?).map_err(|_| Raised::new("ValueError", format!("{name} must not be negative")))
+        usize::try_from(self.int(name)?)
+            .map_err(|_| Raised::new("ValueError", format!("{name} must not be negative")))
     }
 
     /// A `FLOAT` input.
@@ -161,5 +179,8 @@ fn mistyped(name: &str, wanted: &str, found: Option<&Value>) -> Raised {
         Some(Value::Json(Json::String(_))) => "a text",
         Some(Value::Json(_)) => "a plain value",
     };
-    Raised::new("TypeError", format!("input '{name}' must be {wanted}, not {found}"))
+    Raised::new(
+        "TypeError",
+        format!("input '{name}' must be {wanted}, not {found}"),
+    )
 }

@@ -14,14 +14,24 @@ use crate::{
 
 /// `EmptyImage`: one colour.
 pub fn empty(call: &Call<'_>) -> Result<Output, Raised> {
-    let (batch, height, width) = (call.size("batch_size")?, call.size("height")?, call.size("width")?);
+    let (batch, height, width) = (
+        call.size("batch_size")?,
+        call.size("height")?,
+        call.size("width")?,
+    );
     let color = call.int("color")?;
     let pixel = [16, 8, 0].map(|shift| from_byte((color >> shift) as u8));
     let mut data = reserve(&[batch, height, width, 3])?;
     for _ in 0..batch * height * width {
         data.extend_from_slice(&pixel);
     }
-    Ok(Output::one(Image { batch, height, width, channels: 3, data }))
+    Ok(Output::one(Image {
+        batch,
+        height,
+        width,
+        channels: 3,
+        data,
+    }))
 }
 
 /// `ImageInvert`: 1 - x, alpha included.
@@ -45,7 +55,13 @@ pub fn batch(call: &Call<'_>) -> Result<Output, Raised> {
     let second: Cow<'_, Image> = if (first.height, first.width) == (second.height, second.width) {
         Cow::Borrowed(second)
     } else {
-        Cow::Owned(resize::common_upscale(second, first.width, first.height, Method::Bilinear, true)?)
+        Cow::Owned(resize::common_upscale(
+            second,
+            first.width,
+            first.height,
+            Method::Bilinear,
+            true,
+        )?)
     };
     if first.channels != second.channels {
         return Err(Raised::new(
@@ -60,5 +76,11 @@ pub fn batch(call: &Call<'_>) -> Result<Output, Raised> {
     let mut data = reserve(&[batch, first.height, first.width, first.channels])?;
     data.extend_from_slice(&first.data);
     data.extend_from_slice(&second.data);
-    Ok(Output::one(Image { batch, height: first.height, width: first.width, channels: first.channels, data }))
+    Ok(Output::one(Image {
+        batch,
+        height: first.height,
+        width: first.width,
+        channels: first.channels,
+        data,
+    }))
 }

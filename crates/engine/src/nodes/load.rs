@@ -1,7 +1,8 @@
 //! Files to images and masks.
 
-use std::path::PathBuf;
+use std::{io::Read, path::PathBuf};
 
+use darkroom_comfy::graph::validate::{Literals, Refusal};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
@@ -24,13 +25,20 @@ const NO_MASK_SIDE: usize = 64;
 pub fn load_image(call: &Call<'_>) -> Result<Output, Raised> {
     let frames = read(call)?;
     let (width, height) = (frames[0].width, frames[0].height);
-    let frames: Vec<&Frame> = frames.iter().filter(|f| (f.width, f.height) == (width, height)).collect();
+    let frames: Vec<&Frame> = frames
+        .iter()
+        .filter(|f| (f.width, f.height) == (width, height))
+        .collect();
     let mut data = reserve(&[frames.len(), height, width, 3])?;
     for frame in &frames {
         data.extend(frame.rgb.iter().map(|byte| from_byte(*byte)));
     }
     let has_alpha = frames.iter().any(|frame| frame.alpha.is_some());
-    let (mask_width, mask_height) = if has_alpha { (width, height) } else { (NO_MASK_SIDE, NO_MASK_SIDE) };
+    let (mask_width, mask_height) = if has_alpha {
+        (width, height)
+    } else {
+        (NO_MASK_SIDE, NO_MASK_SIDE)
+    };
     let mut mask = Vec::with_capacity(frames.len() * mask_width * mask_height);
     for frame in &frames {
         match &frame.alpha {
@@ -39,8 +47,23 @@ pub fn load_image(call: &Call<'_>) -> Result<Output, Raised> {
         }
     }
     let batch = frames.len();
-    let image = Image { batch, height, width, channels: 3, data };
-    Ok(Output::values([image.into(), Mask { batch, height: mask_height, width: mask_width, data: mask }.into()]))
+    let image = Image {
+        batch,
+        height,
+        width,
+        channels: 3,
+        data,
+    };
+    Ok(Output::values([
+        image.into(),
+        Mask {
+            batch,
+            height: mask_height,
+            width: mask_width,
+            data: mask,
+        }
+        .into(),
+    ]))
 }
 
 /// `LoadImageMask`: one band of the first frame; alpha inverted, colours as they are.
@@ -51,27 +74,47 @@ pub fn load_image_mask(call: &Call<'_>) -> Result<Output, Raised> {
         "red" => band(0),
         "green" => band(1),
         "blue" => band(2),
-        _ => frame.rgba_alpha().iter().map(|byte| 1.0 - from_byte(*byte)).collect(),
+        _ => frame
+            .rgba_alpha()
+            .iter()
+            .map(|byte| 1.0 - from_byte(*byte))
+            .collect(),
     };
-    Ok(Output::one(Mask { batch: 1, height: frame.height, width: frame.width, data }))
+    Ok(Output::one(Mask {
+        batch: 1,
+        height: frame.height,
+        width: frame.width,
+        data,
+    }))
 }
 
 /// `IS_CHANGED` of the loaders: SHA-256 of the file.
 pub fn file_hash(inputs: &Inputs, directories: &Directories) -> Option<String> {
-    let Some(Value::Json(Json::String(name))) = inputs.get("image") else { return None };
+    let Some(Value::Json(Json::String(name))) = inputs.get("image") else {
+        return None;
+    };
     let mut file = std::fs::File::open(existing_file(name, directories)?).ok()?;
     let mut hash = Sha256::new();
-    std::io::copy(&mut file, &mut hash).ok()?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => break,
+            n => hash.update(&buffer[..n]),
+        }
+    }
     Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// `VALIDATE_INPUTS` of the loaders.
-pub fn file_exists(inputs: &dyn Fn(&str) -> Option<Json>, directories: &Directories) -> Result<(), String> {
-    match inputs("image") {
-        Some(Json::String(name)) if existing_file(&name, directories).is_none() => {
-            Err(format!("Invalid image file: {name}"))
+pub fn file_exists(literals: &Literals<'_>, directories: &Directories) -> Vec<Refusal> {
+    match literals.get("image") {
+        Some(Json::String(name)) if existing_file(name, directories).is_none() => {
+            vec![Refusal {
+                input: "image".into(),
+                reason: Some(format!("Invalid image file: {name}")),
+            }]
         }
-        _ => Ok(()),
+        _ => Vec::new(),
     }
 }
 

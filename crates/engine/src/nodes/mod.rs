@@ -20,7 +20,9 @@ pub type Run = fn(&Call<'_>) -> Result<Output, Raised>;
 
 /// The classes everyone gets.
 pub const TABLE: &[NodeKind] = &[
-    NodeKind::new("LoadImage", load::load_image).changes(load::file_hash).checks(&["image"], load::file_exists),
+    NodeKind::new("LoadImage", load::load_image)
+        .changes(load::file_hash)
+        .checks(&["image"], load::file_exists),
     NodeKind::new("LoadImageMask", load::load_image_mask)
         .changes(load::file_hash)
         .checks(&["image"], load::file_exists),

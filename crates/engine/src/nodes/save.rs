@@ -23,14 +23,22 @@ pub fn save_image(call: &Call<'_>) -> Result<Output, Raised> {
 /// `PreviewImage`: PNGs in the temporary directory, under a name of this node's own.
 pub fn preview_image(call: &Call<'_>) -> Result<Output, Raised> {
     let suffix = call.object.suffix(&*call.host.ids);
-    save(call, Folder::Temp, &format!("ComfyUI_temp_{suffix}"), PREVIEW_LEVEL)
+    save(
+        call,
+        Folder::Temp,
+        &format!("ComfyUI_temp_{suffix}"),
+        PREVIEW_LEVEL,
+    )
 }
 
 /// Writes every frame of `images` and reports the files.
 pub fn save(call: &Call<'_>, folder: Folder, prefix: &str, level: u8) -> Result<Output, Raised> {
     let images = call.image("images")?;
     if images.batch == 0 {
-        return Err(Raised::new("IndexError", "index 0 is out of bounds for dimension 0 with size 0"));
+        return Err(Raised::new(
+            "IndexError",
+            "index 0 is out of bounds for dimension 0 with size 0",
+        ));
     }
     let now = call.host.local_time();
     let base = call.host.directories.path(folder);
@@ -39,7 +47,11 @@ pub fn save(call: &Call<'_>, folder: Folder, prefix: &str, level: u8) -> Result<
     let mut reported = Vec::with_capacity(images.batch);
     for (index, frame) in images.frames().enumerate() {
         let bytes = encode::png(&encode::frame_bytes(images, frame), level, &texts).map_err(|error| {
-            let kind = if matches!(error, encode::Error::Channels { .. }) { "TypeError" } else { "OSError" };
+            let kind = if matches!(error, encode::Error::Channels { .. }) {
+                "TypeError"
+            } else {
+                "OSError"
+            };
             Raised::new(kind, error.to_string())
         })?;
         let file = name.file(index);
@@ -56,7 +68,12 @@ fn texts(call: &Call<'_>) -> Vec<(String, String)> {
     }
     let mut texts = vec![("prompt".to_owned(), python::dumps(&call.graph.to_value()))];
     if let Some(Json::Object(extra)) = call.extra_data.get("extra_pnginfo") {
-        texts.extend(extra.iter().filter(|(key, _)| is_keyword(key)).map(|(k, v)| (k.clone(), python::dumps(v))));
+        texts.extend(
+            extra
+                .iter()
+                .filter(|(key, _)| is_keyword(key))
+                .map(|(k, v)| (k.clone(), python::dumps(v))),
+        );
     }
     texts
 }

@@ -36,10 +36,19 @@ pub fn by_factor(call: &Call<'_>) -> Result<Output, Raised> {
     scaled(call, image, side(image.width), side(image.height), false)
 }
 
-fn scaled(call: &Call<'_>, image: &Image, width: usize, height: usize, center: bool) -> Result<Output, Raised> {
+fn scaled(
+    call: &Call<'_>,
+    image: &Image,
+    width: usize,
+    height: usize,
+    center: bool,
+) -> Result<Output, Raised> {
     let name = call.text("upscale_method")?;
     let method = Method::parse(name).ok_or_else(|| {
-        Raised::new("NotImplementedError", format!("'{name}' is not an upscale method"))
+        Raised::new(
+            "NotImplementedError",
+            format!("'{name}' is not an upscale method"),
+        )
     })?;
     Ok(Output::one(common_upscale(image, width, height, method, center)?))
 }

@@ -69,7 +69,11 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
             let decoder = codecs::webp::WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
             let size = decoder.dimensions();
             check(size, 1)?;
-            if decoder.has_animation() { animation(decoder.into_frames(), size) } else { Ok(vec![still(decoder)?]) }
+            if decoder.has_animation() {
+                animation(decoder.into_frames(), size)
+            } else {
+                Ok(vec![still(decoder)?])
+            }
         }
         _ => Err(Error::Unknown),
     }
@@ -108,7 +112,11 @@ fn check((width, height): (u32, u32), frames: u64) -> Result<(), Error> {
         return Err(Error::Damaged(format!("image of {width} x {height} pixels")));
     }
     if width > MAX_SIDE || height > MAX_SIDE || bytes > MAX_DECODED_BYTES {
-        return Err(Error::TooLarge { width, height, frames });
+        return Err(Error::TooLarge {
+            width,
+            height,
+            frames,
+        });
     }
     Ok(())
 }
@@ -125,7 +133,13 @@ fn still(mut decoder: impl ImageDecoder) -> Result<Frame, Error> {
     let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let alpha = has_alpha.then(|| image.to_rgba8().pixels().map(|p| p.0[3]).collect());
-    let frame = Frame { width, height, rgb: image.into_rgb8().into_raw(), alpha, key_alpha: None };
+    let frame = Frame {
+        width,
+        height,
+        rgb: image.into_rgb8().into_raw(),
+        alpha,
+        key_alpha: None,
+    };
     Ok(frame.oriented(orientation))
 }
 
@@ -148,15 +162,25 @@ fn animation(frames: image::Frames<'_>, size: (u32, u32)) -> Result<Vec<Frame>, 
             key_alpha: None,
         });
     }
-    let opaque = out.iter().all(|frame| frame.alpha.iter().flatten().all(|alpha| *alpha == 255));
+    let opaque = out
+        .iter()
+        .all(|frame| frame.alpha.iter().flatten().all(|alpha| *alpha == 255));
     if opaque {
         out.iter_mut().for_each(|frame| frame.alpha = None);
     }
-    if out.is_empty() { Err(Error::Damaged("no frames".into())) } else { Ok(out) }
+    if out.is_empty() {
+        Err(Error::Damaged("no frames".into()))
+    } else {
+        Ok(out)
+    }
 }
 
 fn orient(plane: &[u8], width: usize, height: usize, channels: usize, orientation: Orientation) -> Vec<u8> {
-    let (new_width, new_height) = if orientation.to_exif() >= 5 { (height, width) } else { (width, height) };
+    let (new_width, new_height) = if orientation.to_exif() >= 5 {
+        (height, width)
+    } else {
+        (width, height)
+    };
     let mut out = Vec::with_capacity(plane.len());
     for y in 0..new_height {
         for x in 0..new_width {

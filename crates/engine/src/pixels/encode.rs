@@ -69,7 +69,11 @@ pub fn png(image: &Bytes8, level: u8, texts: &[(String, String)]) -> Result<Vec<
 pub fn jpeg(image: &Bytes8, quality: u8) -> Result<Vec<u8>, Error> {
     let rgb: Vec<u8> = match image.channels {
         3 => image.pixels.clone(),
-        4 => image.pixels.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
+        4 => image
+            .pixels
+            .chunks_exact(4)
+            .flat_map(|p| [p[0], p[1], p[2]])
+            .collect(),
         channels => return Err(Error::Channels { channels }),
     };
     let mut out = Vec::new();

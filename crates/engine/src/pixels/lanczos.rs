@@ -10,7 +10,10 @@ const LOBES: f64 = 3.0;
 /// Appends the frame resized to `width` x `height`. Four channels are treated as RGBA: colours are weighted by alpha.
 pub fn resize(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) -> Result<(), Raised> {
     if !matches!(frame.channels, 3 | 4) {
-        return Err(Raised::new("TypeError", format!("Cannot handle this data type: {} channels", frame.channels)));
+        return Err(Raised::new(
+            "TypeError",
+            format!("Cannot handle this data type: {} channels", frame.channels),
+        ));
     }
     let mut pixels: Vec<u8> = frame.samples.iter().map(|x| to_byte(*x)).collect();
     let resampled = width != frame.width || height != frame.height;
@@ -63,19 +66,27 @@ fn windows(input: usize, output: usize) -> Vec<Window> {
             let center = (position as f64 + 0.5) * scale;
             let start = ((center - support + 0.5) as i64).max(0) as usize;
             let end = ((center + support + 0.5) as i64).min(input as i64) as usize;
-            let mut weights: Vec<f64> =
-                (start..end).map(|x| kernel((x as f64 - center + 0.5) * (1.0 / filter_scale))).collect();
+            let mut weights: Vec<f64> = (start..end)
+                .map(|x| kernel((x as f64 - center + 0.5) * (1.0 / filter_scale)))
+                .collect();
             let sum: f64 = weights.iter().sum();
             if sum != 0.0 {
                 weights.iter_mut().for_each(|w| *w *= 1.0 / sum);
             }
-            Window { start, weights: weights.into_iter().map(fixed).collect() }
+            Window {
+                start,
+                weights: weights.into_iter().map(fixed).collect(),
+            }
         })
         .collect()
 }
 
 fn kernel(x: f64) -> f64 {
-    if (-LOBES..LOBES).contains(&x) { sinc(x) * sinc(x / LOBES) } else { 0.0 }
+    if (-LOBES..LOBES).contains(&x) {
+        sinc(x) * sinc(x / LOBES)
+    } else {
+        0.0
+    }
 }
 
 fn sinc(x: f64) -> f64 {
@@ -103,7 +114,12 @@ fn horizontal(pixels: &[u8], width: usize, height: usize, new_width: usize, chan
         for window in &windows {
             for k in 0..channels {
                 let samples = row[window.start * channels + k..].iter().step_by(channels);
-                let sum = window.weights.iter().zip(samples).map(|(w, s)| w * i32::from(*s)).sum::<i32>();
+                let sum = window
+                    .weights
+                    .iter()
+                    .zip(samples)
+                    .map(|(w, s)| w * i32::from(*s))
+                    .sum::<i32>();
                 out.push(clip(sum + (1 << (PRECISION_BITS - 1))));
             }
         }
@@ -118,7 +134,10 @@ fn vertical(pixels: &[u8], width: usize, height: usize, new_height: usize, chann
     let mut sums = vec![0i32; stride];
     for window in windows(height, new_height) {
         sums.fill(1 << (PRECISION_BITS - 1));
-        for (row, weight) in pixels[window.start * stride..].chunks_exact(stride).zip(&window.weights) {
+        for (row, weight) in pixels[window.start * stride..]
+            .chunks_exact(stride)
+            .zip(&window.weights)
+        {
             for (sum, sample) in sums.iter_mut().zip(row) {
                 *sum += weight * i32::from(*sample);
             }

@@ -33,13 +33,18 @@ mod tests {
     #[test]
     fn inverting_is_off_by_one_where_torch_is() {
         // 159 of the 256 values, measured on the original.
-        let off = (0..=255u8).filter(|k| to_byte(1.0 - from_byte(*k)) != 255 - k).count();
+        let off = (0..=255u8)
+            .filter(|k| to_byte(1.0 - from_byte(*k)) != 255 - k)
+            .count();
         assert_eq!(off, 159);
         assert_eq!(to_byte(1.0 - from_byte(128)), 126);
     }
 
     #[test]
     fn out_of_range_samples_are_clipped() {
-        assert_eq!([to_byte(-1.0), to_byte(2.0), to_byte(f32::NAN), to_byte(0.5)], [0, 255, 0, 127]);
+        assert_eq!(
+            [to_byte(-1.0), to_byte(2.0), to_byte(f32::NAN), to_byte(0.5)],
+            [0, 255, 0, 127]
+        );
     }
 }

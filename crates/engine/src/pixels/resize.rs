@@ -45,20 +45,29 @@ pub fn common_upscale(
     method: Method,
     center: bool,
 ) -> Result<Image, Raised> {
-    if width == 0 || height == 0 || image.width == 0 || image.height == 0 {
+    let cropped = if center && height > 0 {
+        center_crop(image, width, height)
+    } else {
+        None
+    };
+    let source = cropped.as_ref().unwrap_or(image);
+    if width == 0 || height == 0 || source.width == 0 || source.height == 0 {
         return Err(Raised::new(
             "RuntimeError",
             format!(
                 "Input and output sizes should be greater than 0, but got input (H: {}, W: {}) output (H: {height}, W: {width})",
-                image.height, image.width
+                source.height, source.width
             ),
         ));
     }
-    let cropped = if center { center_crop(image, width, height) } else { None };
-    let source = cropped.as_ref().unwrap_or(image);
     let mut data = reserve(&[source.batch, height, width, source.channels])?;
     for frame in source.frames() {
-        let frame = Frame { samples: frame, width: source.width, height: source.height, channels: source.channels };
+        let frame = Frame {
+            samples: frame,
+            width: source.width,
+            height: source.height,
+            channels: source.channels,
+        };
         match method {
             Method::Nearest => nearest(frame, width, height, &mut data),
             Method::Bilinear => bilinear(frame, width, height, &mut data),
@@ -67,7 +76,13 @@ pub fn common_upscale(
             Method::Lanczos => lanczos::resize(frame, width, height, &mut data)?,
         }
     }
-    Ok(Image { batch: source.batch, height, width, channels: source.channels, data })
+    Ok(Image {
+        batch: source.batch,
+        height,
+        width,
+        channels: source.channels,
+        data,
+    })
 }
 
 /// One frame to read from.
@@ -92,6 +107,9 @@ impl Frame<'_> {
 
 /// The part of `image` with the aspect ratio of the target, or `None` when the ratios are equal.
 fn center_crop(image: &Image, width: usize, height: usize) -> Option<Image> {
+    if image.width == 0 || image.height == 0 {
+        return None;
+    }
     let (old_width, old_height) = (image.width as f64, image.height as f64);
     let old_aspect = old_width / old_height;
     let new_aspect = width as f64 / height as f64;
@@ -104,7 +122,14 @@ fn center_crop(image: &Image, width: usize, height: usize) -> Option<Image> {
     if x == 0 && y == 0 {
         return None;
     }
-    Some(crop(image, x, y, image.width - 2 * x, image.height - 2 * y))
+    // A very thin image can be cropped to nothing; the caller refuses that.
+    Some(crop(
+        image,
+        x,
+        y,
+        image.width.saturating_sub(2 * x),
+        image.height.saturating_sub(2 * y),
+    ))
 }
 
 /// The rectangle at `x`, `y` of the given size, which must lie inside.
@@ -116,7 +141,13 @@ pub fn crop(image: &Image, x: usize, y: usize, width: usize, height: usize) -> I
             data.extend_from_slice(&frame[start..start + width * image.channels]);
         }
     }
-    Image { batch: image.batch, height, width, channels: image.channels, data }
+    Image {
+        batch: image.batch,
+        height,
+        width,
+        channels: image.channels,
+        data,
+    }
 }
 
 fn nearest(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
@@ -138,7 +169,11 @@ fn linear_taps(o: usize, input: usize, output: usize) -> (usize, usize, f32) {
     let scale = input as f32 / output as f32;
     let source = (scale * (o as f32 + 0.5) - 0.5).max(0.0);
     let first = (source as usize).min(input - 1);
-    (first, (first + 1).min(input - 1), (source - first as f32).clamp(0.0, 1.0))
+    (
+        first,
+        (first + 1).min(input - 1),
+        (source - first as f32).clamp(0.0, 1.0),
+    )
 }
 
 fn bilinear(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
@@ -158,7 +193,8 @@ fn bilinear(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
 }
 
 fn area(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
-    let window = |o: usize, input: usize, output: usize| (o * input / output, ((o + 1) * input).div_ceil(output));
+    let window =
+        |o: usize, input: usize, output: usize| (o * input / output, ((o + 1) * input).div_ceil(output));
     for y in 0..height {
         let (top, bottom) = window(y, frame.height, height);
         for x in 0..width {
@@ -186,7 +222,12 @@ fn cubic_taps(o: usize, input: usize, output: usize) -> [(usize, f64); 4] {
     let base = source.floor();
     let t = source - base;
     let at = |offset: i64| (base as i64 + offset).clamp(0, input as i64 - 1) as usize;
-    [(at(-1), far(t + 1.0)), (at(0), near(t)), (at(1), near(1.0 - t)), (at(2), far(2.0 - t))]
+    [
+        (at(-1), far(t + 1.0)),
+        (at(0), near(t)),
+        (at(1), near(1.0 - t)),
+        (at(2), far(2.0 - t)),
+    ]
 }
 
 fn bicubic(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
@@ -197,8 +238,10 @@ fn bicubic(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
             for k in 0..frame.channels {
                 let mut sum = 0f64;
                 for (row, down) in rows {
-                    let line: f64 =
-                        taps.iter().map(|(column, across)| f64::from(frame.pixel(row, *column)[k]) * across).sum();
+                    let line: f64 = taps
+                        .iter()
+                        .map(|(column, across)| f64::from(frame.pixel(row, *column)[k]) * across)
+                        .sum();
                     sum += line * down;
                 }
                 out.push(sum as f32);
@@ -213,10 +256,22 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Method; 5] = [Method::Nearest, Method::Bilinear, Method::Area, Method::Bicubic, Method::Lanczos];
+    const ALL: [Method; 5] = [
+        Method::Nearest,
+        Method::Bilinear,
+        Method::Area,
+        Method::Bicubic,
+        Method::Lanczos,
+    ];
 
     fn flat(width: usize, height: usize, value: f32) -> Image {
-        Image { batch: 1, height, width, channels: 3, data: vec![value; width * height * 3] }
+        Image {
+            batch: 1,
+            height,
+            width,
+            channels: 3,
+            data: vec![value; width * height * 3],
+        }
     }
 
     proptest! {

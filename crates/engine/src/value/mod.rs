@@ -56,9 +56,10 @@ impl Value {
     /// The text `str(value)` would give in Python, which clients see in `PreviewAny` and in errors.
     pub fn to_python_text(&self) -> String {
         match self {
-            Value::Image(image) => {
-                tensor_text::tensor(&[image.batch, image.height, image.width, image.channels], &image.data)
-            }
+            Value::Image(image) => tensor_text::tensor(
+                &[image.batch, image.height, image.width, image.channels],
+                &image.data,
+            ),
             Value::Mask(mask) => tensor_text::tensor(&[mask.batch, mask.height, mask.width], &mask.data),
             Value::Json(Json::String(text)) => text.clone(),
             Value::Json(json) => python::repr(json),
@@ -98,7 +99,10 @@ impl Image {
 
     /// An image of the same batch and size made sample by sample.
     pub fn map(&self, f: impl Fn(f32) -> f32) -> Image {
-        Image { data: self.data.iter().map(|x| f(*x)).collect(), ..*self }
+        Image {
+            data: self.data.iter().map(|x| f(*x)).collect(),
+            ..*self
+        }
     }
 }
 
@@ -109,7 +113,9 @@ pub fn reserve(shape: &[usize]) -> Result<Vec<f32>, Raised> {
         Some(samples) if samples <= MAX_TENSOR_BYTES / 4 => Ok(Vec::with_capacity(samples)),
         _ => Err(Raised::new(
             "RuntimeError",
-            format!("not enough memory: a tensor of shape {shape:?} is above the limit of {MAX_TENSOR_BYTES} bytes"),
+            format!(
+                "not enough memory: a tensor of shape {shape:?} is above the limit of {MAX_TENSOR_BYTES} bytes"
+            ),
         )),
     }
 }

@@ -14,7 +14,10 @@ pub fn repr(value: &Value) -> String {
         Value::String(text) => string_repr(text),
         Value::Array(items) => format!("[{}]", items.iter().map(repr).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let entries: Vec<_> = map.iter().map(|(k, v)| format!("{}: {}", string_repr(k), repr(v))).collect();
+            let entries: Vec<_> = map
+                .iter()
+                .map(|(k, v)| format!("{}: {}", string_repr(k), repr(v)))
+                .collect();
             format!("{{{}}}", entries.join(", "))
         }
     }
@@ -30,10 +33,19 @@ pub fn dumps(value: &Value) -> String {
 /// `repr(float)`: the shortest digits that read back, an exponent below 1e-4 and from 1e16 on, always a fraction or an exponent.
 pub fn float_repr(x: f64) -> String {
     if !x.is_finite() {
-        return if x.is_nan() { "nan" } else if x > 0.0 { "inf" } else { "-inf" }.into();
+        return if x.is_nan() {
+            "nan"
+        } else if x > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into();
     }
     let scientific = format!("{x:e}");
-    let (digits, exponent) = scientific.split_once('e').expect("{:e} always writes an exponent");
+    let (digits, exponent) = scientific
+        .split_once('e')
+        .expect("{:e} always writes an exponent");
     let exponent: i32 = exponent.parse().expect("{:e} writes a decimal exponent");
     if (-4..16).contains(&exponent) {
         let plain = format!("{x}");
@@ -51,7 +63,11 @@ fn number_repr(number: &Number) -> String {
 }
 
 fn string_repr(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     let mut out = String::from(quote);
     for c in text.chars() {
         match c {
@@ -144,8 +160,14 @@ mod tests {
 
     #[test]
     fn values_print_as_in_python() {
-        assert_eq!(repr(&json!({"a": [1, "it's", null, true, 2.0]})), r#"{'a': [1, "it's", None, True, 2.0]}"#);
-        assert_eq!(dumps(&json!({"k": ["é😀\n", 1.0]})), r#"{"k": ["\u00e9\ud83d\ude00\n", 1.0]}"#);
+        assert_eq!(
+            repr(&json!({"a": [1, "it's", null, true, 2.0]})),
+            r#"{'a': [1, "it's", None, True, 2.0]}"#
+        );
+        assert_eq!(
+            dumps(&json!({"k": ["é😀\n", 1.0]})),
+            r#"{"k": ["\u00e9\ud83d\ude00\n", 1.0]}"#
+        );
     }
 
     proptest! {

@@ -10,7 +10,9 @@ use super::{Error, Frame, MAX_DECODED_BYTES, animation, check, damaged};
 
 /// All frames of a PNG or APNG file.
 pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
-    let limits = Limits { bytes: MAX_DECODED_BYTES as usize };
+    let limits = Limits {
+        bytes: MAX_DECODED_BYTES as usize,
+    };
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_transformations(Transformations::EXPAND);
     // Profiles and texts are not used; skipping them also keeps their compressed bombs closed.
@@ -34,7 +36,11 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
         .unwrap_or(Orientation::NoTransforms);
     let (color, keyed) = (reader.info().color_type, reader.info().trns.is_some());
     let (expanded, depth) = reader.output_color_type();
-    let length = reader.output_buffer_size().ok_or(Error::TooLarge { width: size.0, height: size.1, frames: 1 })?;
+    let length = reader.output_buffer_size().ok_or(Error::TooLarge {
+        width: size.0,
+        height: size.1,
+        frames: 1,
+    })?;
     let mut buffer = vec![0; length];
     match reader.next_frame(&mut buffer) {
         Ok(_) => {}
@@ -53,7 +59,13 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
     };
     let by_key = keyed && color != ColorType::Indexed;
     let (alpha, key_alpha) = if by_key { (None, alpha) } else { (alpha, None) };
-    let frame = Frame { width: size.0 as usize, height: size.1 as usize, rgb, alpha, key_alpha };
+    let frame = Frame {
+        width: size.0 as usize,
+        height: size.1 as usize,
+        rgb,
+        alpha,
+        key_alpha,
+    };
     Ok(vec![frame.oriented(orientation)])
 }
 
@@ -66,7 +78,9 @@ fn samples(buffer: Vec<u8>, depth: BitDepth, color: ColorType) -> Vec<u8> {
     if depth != BitDepth::Sixteen {
         return buffer;
     }
-    let wide = buffer.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let wide = buffer
+        .chunks_exact(2)
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
     if color == ColorType::Grayscale {
         wide.map(|v| v.min(255) as u8).collect()
     } else {
@@ -85,7 +99,9 @@ mod tests {
 
     fn header(width: u32, height: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        png::Encoder::new(&mut bytes, width, height).write_header().unwrap();
+        png::Encoder::new(&mut bytes, width, height)
+            .write_header()
+            .unwrap();
         bytes
     }
 
@@ -93,8 +109,16 @@ mod tests {
     fn absurd_dimensions_are_refused_at_once() {
         let clock = SystemClock::new();
         let start = clock.monotonic();
-        for (width, height) in [(65_000, 65_000), (1, 20_000), (16_384, 16_384), (0x7fff_ffff, 0x7fff_ffff)] {
-            assert!(matches!(frames(&header(width, height)), Err(Error::TooLarge { .. })), "{width} x {height}");
+        for (width, height) in [
+            (65_000, 65_000),
+            (1, 20_000),
+            (16_384, 16_384),
+            (0x7fff_ffff, 0x7fff_ffff),
+        ] {
+            assert!(
+                matches!(frames(&header(width, height)), Err(Error::TooLarge { .. })),
+                "{width} x {height}"
+            );
         }
         assert!(clock.monotonic() - start < Duration::from_millis(200));
     }

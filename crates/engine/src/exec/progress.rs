@@ -1,0 +1,124 @@
+//! How far each node of the running prompt is, as `progress_state` tells it.
+
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use darkroom_comfy::graph::NodeId;
+use indexmap::IndexMap;
+use serde_json::{Map, Value as Json, json};
+
+use super::{Raised, report::Report};
+use crate::{nodes::call::Progress, pixels::encode::Bytes8};
+
+/// The nodes that were started or reported in this prompt, in that order.
+pub struct ProgressTable<'a> {
+    report: &'a Report<'a>,
+    nodes: RefCell<IndexMap<NodeId, Step>>,
+}
+
+/// Numbers are kept as JSON: the original says `0.0` of `1.0` at the start and whole numbers where a node counts.
+struct Step {
+    value: Json,
+    max: Json,
+    state: &'static str,
+}
+
+/// One running node's view of the table.
+pub struct NodeProgress<'a> {
+    /// The table.
+    pub table: &'a ProgressTable<'a>,
+    /// Where messages go.
+    pub report: &'a Report<'a>,
+    /// The node.
+    pub node: &'a NodeId,
+    /// Set when the prompt should stop; cleared by whoever acts on it.
+    pub interrupt: &'a AtomicBool,
+}
+
+impl<'a> ProgressTable<'a> {
+    /// An empty table.
+    pub fn new(report: &'a Report<'a>) -> Self {
+        ProgressTable {
+            report,
+            nodes: RefCell::default(),
+        }
+    }
+
+    /// A node begins.
+    pub fn start(&self, id: &NodeId) {
+        self.set(
+            id,
+            Step {
+                value: json!(0.0),
+                max: json!(1.0),
+                state: "running",
+            },
+        );
+    }
+
+    /// A node ended, or its result was there already.
+    pub fn finish(&self, id: &NodeId) {
+        let max = self
+            .nodes
+            .borrow()
+            .get(id)
+            .map_or(json!(1), |step| step.max.clone());
+        self.set(
+            id,
+            Step {
+                value: max.clone(),
+                max,
+                state: "finished",
+            },
+        );
+    }
+
+    fn set(&self, id: &NodeId, step: Step) {
+        self.nodes.borrow_mut().insert(id.clone(), step);
+        let prompt = self.report.prompt_id();
+        let nodes = self.nodes.borrow();
+        let entry = |(id, step): (&NodeId, &Step)| {
+            let state = json!({
+                "value": step.value, "max": step.max, "state": step.state, "node_id": id, "prompt_id": prompt,
+                "display_node_id": id, "parent_node_id": null, "real_node_id": id,
+            });
+            (id.as_str().to_owned(), state)
+        };
+        let nodes: Map<String, Json> = nodes.iter().map(entry).collect();
+        self.report.progress_state(nodes);
+    }
+}
+
+impl Progress for NodeProgress<'_> {
+    fn update(&self, value: u64, max: u64, preview: Option<&Bytes8>) -> Result<(), Raised> {
+        self.check()?;
+        self.table.set(
+            self.node,
+            Step {
+                value: json!(value),
+                max: json!(max),
+                state: "running",
+            },
+        );
+        // A client that understands metadata gets the preview before the count, any other after it.
+        let metadata = self.report.wants_preview_metadata();
+        if let (Some(preview), true) = (preview, metadata) {
+            self.report.preview_with_metadata(self.node, preview);
+        }
+        self.report.progress(self.node, value, max);
+        if let (Some(preview), false) = (preview, metadata) {
+            self.report.preview(preview);
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Raised> {
+        if self.interrupt.swap(false, Ordering::SeqCst) {
+            Err(Raised::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}
