@@ -1,4 +1,7 @@
-use std::process::{Command, Stdio};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
 
 use darkroom_core::endpoint::ProcessSpec;
 
@@ -117,7 +120,7 @@ async fn what_it_started_counts_as_it_and_ends_with_it() {
 async fn another_program_with_its_number_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let backend = backend(dir.path());
-    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut other = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
     let right = proc_fs::identify(other.id()).unwrap();
     let wrong_start = ProcessIdentity {
         start_time_ticks: right.start_time_ticks - 1,
