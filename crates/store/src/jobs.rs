@@ -259,6 +259,10 @@ pub struct QueueCounters {
     pub oldest_queued_at: Option<Timestamp>,
     /// When the first waiting job expires.
     pub next_expiry_at: Option<Timestamp>,
+    /// Jobs whose attempt is collecting: not in `running`, their slots are free.
+    pub collecting: u64,
+    /// When the first lease of an open attempt ends unless renewed.
+    pub next_lease_expiry_at: Option<Timestamp>,
 }
 
 /// What a cancel did.
@@ -294,7 +298,8 @@ pub trait Jobs: Send + Sync {
     /// Records where an attempt runs, before its prompt is posted. Survives kill -9, does not wait for the disk.
     async fn start(&self, lease: Lease, on: RunningOn) -> Result<Result<(), Stale>, Error>;
 
-    /// The instance is done and its slot is free; outputs wait for the blob store.
+    /// The instance is done and its slot is free; outputs wait for the blob store. Survives kill -9, does not wait for
+    /// the disk: after a power loss the instance is gone as well.
     async fn collecting(&self, lease: Lease) -> Result<Result<(), Stale>, Error>;
 
     /// Extends the lease by `ttl` from the store's now. Does not wait for the disk.
@@ -353,6 +358,9 @@ pub trait Jobs: Send + Sync {
 
     /// Extends every open lease by `gap`: the clock jumped or the server slept.
     async fn extend_leases(&self, gap: Duration) -> Result<(), Error>;
+
+    /// Ends every open lease earlier by `gap`: the wall clock was set back, and dead instances must not stay unnoticed.
+    async fn shorten_leases(&self, gap: Duration) -> Result<(), Error>;
 
     /// Removes finished jobs of an endpoint older than `retention`, with events, attempts, and file references
     /// (dropping the last reference puts a blob into the trash), at most 200 rows a call.

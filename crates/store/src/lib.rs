@@ -1,5 +1,5 @@
-//! Durable state behind five traits, one per noun: [`Jobs`], [`Catalog`], [`Files`], [`Access`], and queues (which
-//! come with the EAS queue service).
+//! Durable state behind five traits, one per noun: [`Jobs`], [`Catalog`], [`Files`], [`Access`]; the fifth, `Queues` (items,
+//! groups and deliveries of the EAS queue service), comes with that service.
 //!
 //! The verbs are the domain's (`claim`, `renew`, `finish`), never a table's, and every one of them fits Postgres as
 //! well as SQLite: the store's own clock decides leases, numbers come from counters that are advanced under the
@@ -10,9 +10,12 @@
 
 pub mod access;
 pub mod catalog;
+#[cfg(test)]
+mod conformance;
 pub mod error;
 pub mod files;
 pub mod jobs;
+pub mod sqlite;
 pub mod wake;
 
 pub use access::Access;
@@ -20,6 +23,7 @@ pub use catalog::Catalog;
 pub use error::Error;
 pub use files::Files;
 pub use jobs::Jobs;
+pub use sqlite::SqliteStore;
 pub use wake::{Topic, Wakeups};
 
 /// All of the traits together: what the server holds.

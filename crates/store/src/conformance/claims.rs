@@ -1,0 +1,169 @@
+//! Who gets which job.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use darkroom_core::{InstanceId, JobState};
+use uuid::Uuid;
+
+use super::{
+    World, lost, tests,
+    world::{endpoint, lease, tenant},
+};
+
+tests! {
+    async fn nothing_waiting_is_nothing_claimed(world: World) {
+        assert!(world.claim().await.is_none());
+        world.accept_one().await;
+        let mut elsewhere = world.claim_for(1);
+        elsewhere.endpoint = "other".parse().unwrap();
+        assert!(world.store().claim(elsewhere).await.unwrap().is_none());
+    }
+
+    async fn a_claim_brings_the_job_an_attempt_and_a_fence(world: World) {
+        let id = world.accept_one().await;
+        let claimed = world.claim().await.unwrap();
+        assert_eq!((claimed.job.id, claimed.attempt), (id, 1));
+        assert_eq!(claimed.job.state, JobState::Running);
+        assert_eq!(claimed.job.started_at, Some(darkroom_core::Clock::now(&*world.clock)));
+        assert!(!claimed.reason.is_empty());
+        let attempts = world.store().attempts(id).await.unwrap();
+        assert_eq!(attempts.len(), 1);
+        assert_eq!((attempts[0].fence, attempts[0].number), (claimed.fence, 1));
+        assert_eq!(attempts[0].reason, claimed.reason);
+        assert!(world.claim().await.is_none(), "a job is held once");
+    }
+
+    async fn fences_grow_for_ever(world: World) {
+        let mut last = 0;
+        for _ in 0..3 {
+            world.accept_one().await;
+            let claimed = world.claim().await.unwrap();
+            assert!(claimed.fence.0 > last);
+            last = claimed.fence.0;
+            world.finish(lease(&claimed), lost()).await;
+            let again = world.claim().await.unwrap();
+            assert!(again.fence.0 > last);
+            last = again.fence.0;
+            world.finish(lease(&again), super::done()).await;
+        }
+    }
+
+    async fn higher_priority_first_then_older(world: World) {
+        let low = { let mut j = world.new_job(); j.priority = -1; world.accept(j).await };
+        let a = world.accept_one().await;
+        let b = world.accept_one().await;
+        let high = { let mut j = world.new_job(); j.priority = 5; world.accept(j).await };
+        for expected in [high, a, b, low] {
+            assert_eq!(world.claim().await.unwrap().job.id, expected);
+        }
+    }
+
+    async fn a_flooding_tenant_does_not_starve_another(world: World) {
+        for _ in 0..40 {
+            let mut job = world.new_job();
+            job.tenant = tenant("flood");
+            world.accept(job).await;
+        }
+        let mut quiet = BTreeSet::new();
+        for _ in 0..3 {
+            let mut job = world.new_job();
+            job.tenant = tenant("quiet");
+            quiet.insert(world.accept(job).await);
+        }
+        for _ in 0..7 {
+            quiet.remove(&world.claim().await.unwrap().job.id);
+        }
+        assert!(quiet.is_empty(), "turns are taken one by one");
+    }
+
+    async fn more_tenants_than_are_looked_at_all_get_their_turn(world: World) {
+        for n in 0..60 {
+            for _ in 0..2 {
+                let mut job = world.new_job();
+                job.tenant = tenant(&format!("t{n}"));
+                world.accept(job).await;
+            }
+        }
+        let mut served = BTreeSet::new();
+        for _ in 0..60 {
+            served.insert(world.claim().await.unwrap().job.tenant);
+        }
+        assert_eq!(served.len(), 60, "nobody has two before everybody has one");
+    }
+
+    async fn loaded_models_win_but_overtake_only_so_often(world: World) {
+        let plain = world.accept_one().await;
+        for _ in 0..10 {
+            let mut job = world.new_job();
+            job.meta.models = vec!["sdxl".to_owned()];
+            world.accept(job).await;
+        }
+        let mut overtaken = 0;
+        loop {
+            let mut claim = world.claim_for(1);
+            claim.loaded_models = vec!["sdxl".to_owned(), "vae".to_owned()];
+            if world.store().claim(claim).await.unwrap().unwrap().job.id == plain {
+                break;
+            }
+            overtaken += 1;
+        }
+        assert_eq!(overtaken, darkroom_core::scheduler::pick::MAX_SKIPS);
+    }
+
+    async fn a_job_lost_on_an_instance_goes_to_another_one(world: World) {
+        let first = world.accept_one().await;
+        let second = world.accept_one().await;
+        let claimed = world.claim().await.unwrap();
+        assert_eq!(claimed.job.id, first);
+        world.finish(lease(&claimed), lost()).await;
+        assert_eq!(world.claim().await.unwrap().job.id, second, "the same instance takes the other");
+        let other = world.store().claim(world.claim_for(2)).await.unwrap().unwrap();
+        assert_eq!((other.job.id, other.attempt), (first, 2));
+    }
+
+    async fn many_slots_claiming_at_once_never_share_a_job(world: World) {
+        for _ in 0..30 {
+            world.accept_one().await;
+        }
+        let tasks: Vec<_> = (0..40u128).map(|n| {
+            let store = world.store().clone();
+            let mut claim = world.claim_for(n);
+            claim.instance = InstanceId::from_uuid(Uuid::from_u128(n));
+            tokio::spawn(async move { store.claim(claim).await.unwrap().map(|c| c.job.id) })
+        }).collect();
+        let mut got = Vec::new();
+        for task in tasks {
+            got.extend(task.await.unwrap());
+        }
+        assert_eq!(got.len(), 30);
+        assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), 30);
+    }
+
+    async fn counters_follow_every_change(world: World) {
+        let read = async || world.store().counters().await.unwrap().remove(&endpoint()).unwrap_or_default();
+        assert_eq!(read().await, Default::default());
+        let accepted_at = darkroom_core::Clock::now(&*world.clock);
+        world.accept_one().await;
+        world.clock.advance(Duration::from_secs(1));
+        let mut low = world.new_job();
+        low.priority = -1;
+        low.queue_ttl = Some(Duration::from_secs(60));
+        world.accept(low).await;
+        let now = read().await;
+        assert_eq!((now.queued, now.queued_low_priority, now.running), (2, 1, 0));
+        assert_eq!(now.oldest_queued_at, Some(accepted_at));
+        assert_eq!(now.next_expiry_at, Some(accepted_at.plus(Duration::from_secs(61))));
+        let held = world.claim_lease().await;
+        let now = read().await;
+        assert_eq!((now.queued, now.queued_low_priority, now.running), (1, 1, 1));
+        assert_eq!(now.next_lease_expiry_at, Some(accepted_at.plus(Duration::from_secs(31))));
+        world.store().collecting(held).await.unwrap().unwrap();
+        world.store().collecting(held).await.unwrap().unwrap();
+        let now = read().await;
+        assert_eq!((now.running, now.collecting), (0, 1));
+        world.finish(held, super::done()).await;
+        let held = world.claim_lease().await;
+        world.finish(held, super::failed()).await;
+        assert_eq!(read().await, Default::default());
+    }
+}

@@ -1,0 +1,62 @@
+//! Durable events: numbers, order, caps.
+
+use darkroom_core::event::{EventKind, MAX_EVENT_BYTES_PER_JOB, MAX_EVENTS_PER_JOB};
+
+use super::{World, done, event, lost, tests};
+
+tests! {
+    async fn numbers_have_no_gaps_across_attempts(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let two = vec![event(EventKind::ExecutionStart, "{\"a\":1}"), event(EventKind::Executing, "{}")];
+        assert_eq!(world.store().append_events(held, two).await.unwrap().unwrap(), 4);
+        world.finish(held, lost()).await;
+        let held = world.claim_lease().await;
+        world.store().append_events(held, vec![event(EventKind::Log, "\"x\"")]).await.unwrap().unwrap();
+        world.finish(held, done()).await;
+        let all = world.store().events(id, 0, 100).await.unwrap();
+        assert_eq!(all.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+        assert_eq!(all.iter().map(|e| e.attempt).collect::<Vec<_>>(), [0, 1, 1, 1, 1, 2, 2, 2]);
+        let states: Vec<serde_json::Value> = all.iter().filter(|e| e.kind == EventKind::State)
+            .map(|e| serde_json::from_str(&e.data).unwrap()).collect();
+        let words: Vec<_> = states.iter().map(|s| s["state"].as_str().unwrap()).collect();
+        assert_eq!(words, ["queued", "running", "queued", "running", "succeeded"]);
+        assert_eq!(states[2]["lost"], "it died");
+        assert_eq!(all[2].data, "{\"a\":1}", "verbatim");
+    }
+
+    async fn a_reader_goes_on_where_it_left(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let logs = (0..10).map(|n| event(EventKind::Log, &n.to_string())).collect();
+        world.store().append_events(held, logs).await.unwrap().unwrap();
+        let page = world.store().events(id, 4, 3).await.unwrap();
+        assert_eq!(page.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 6, 7]);
+        assert!(world.store().events(id, 12, 3).await.unwrap().is_empty());
+        assert!(world.store().events(world.new_job().id, 0, 3).await.unwrap().is_empty());
+    }
+
+    async fn beyond_the_cap_one_marker_and_still_every_state(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        for _ in 0..3 {
+            let logs = (0..MAX_EVENTS_PER_JOB / 2).map(|_| event(EventKind::Log, "{}")).collect();
+            world.store().append_events(held, logs).await.unwrap().unwrap();
+        }
+        world.finish(held, done()).await;
+        let last = world.store().events(id, MAX_EVENTS_PER_JOB - 1, 100).await.unwrap();
+        let kinds: Vec<_> = last.iter().map(|e| e.kind).collect();
+        assert_eq!(kinds, [EventKind::Log, EventKind::Truncated, EventKind::State]);
+    }
+
+    async fn bytes_are_capped_as_well(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let big = "x".repeat(usize::try_from(MAX_EVENT_BYTES_PER_JOB / 2).unwrap());
+        for _ in 0..3 {
+            world.store().append_events(held, vec![event(EventKind::Executed, &big)]).await.unwrap().unwrap();
+        }
+        let kinds: Vec<_> = world.store().events(id, 2, 100).await.unwrap().iter().map(|e| e.kind).collect();
+        assert_eq!(kinds, [EventKind::Executed, EventKind::Executed, EventKind::Truncated]);
+    }
+}

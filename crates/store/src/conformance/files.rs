@@ -1,0 +1,82 @@
+//! References, intents and the trash.
+
+use std::time::Duration;
+
+use darkroom_core::Clock;
+
+use super::{
+    World, tests,
+    world::{blob, tenant},
+};
+use crate::files::FileRef;
+
+fn reference(world: &World, owner: &str, name: &str, key: &str) -> FileRef {
+    FileRef {
+        owner: owner.to_owned(),
+        name: name.to_owned(),
+        tenant: tenant("t"),
+        blob: blob(key),
+        size: 3,
+        content_type: "image/png".to_owned(),
+        created_at: world.clock.now(),
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+tests! {
+    async fn a_reference_reads_back_and_replaces(world: World) {
+        let first = reference(&world, "upload:t", "图.png", "a");
+        world.store().put_ref(first.clone()).await.unwrap();
+        assert_eq!(world.store().file_ref("upload:t", "图.png").await.unwrap(), Some(first.clone()));
+        let second = reference(&world, "upload:t", "图.png", "b");
+        world.store().put_ref(second.clone()).await.unwrap();
+        assert_eq!(world.store().refs_of("upload:t").await.unwrap(), [second]);
+        assert!(world.store().refs_to(&blob("a")).await.unwrap().is_empty());
+        assert_eq!(world.store().trash_due(Duration::ZERO, 9).await.unwrap(), [blob("a")], "replaced is dropped");
+    }
+
+    async fn only_the_last_reference_puts_a_blob_into_the_trash(world: World) {
+        world.store().put_ref(reference(&world, "x", "1", "a")).await.unwrap();
+        world.store().put_ref(reference(&world, "y", "1", "a")).await.unwrap();
+        assert!(world.store().drop_ref("x", "1").await.unwrap());
+        assert!(!world.store().drop_ref("x", "1").await.unwrap());
+        assert!(world.store().trash_due(Duration::ZERO, 9).await.unwrap().is_empty());
+        assert!(world.store().drop_ref("y", "1").await.unwrap());
+        assert!(world.store().trash_due(HOUR, 9).await.unwrap().is_empty(), "not before the delay");
+        world.clock.advance(HOUR);
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("a")]);
+        assert!(world.store().empty_trash(&blob("a")).await.unwrap());
+        assert!(world.store().trash_due(Duration::ZERO, 9).await.unwrap().is_empty());
+        assert!(!world.store().empty_trash(&blob("a")).await.unwrap());
+    }
+
+    async fn a_new_reference_saves_a_blob_from_the_trash(world: World) {
+        world.store().put_ref(reference(&world, "x", "1", "a")).await.unwrap();
+        world.store().drop_ref("x", "1").await.unwrap();
+        assert_eq!(world.store().trash_due(Duration::ZERO, 9).await.unwrap(), [blob("a")]);
+        world.store().put_ref(reference(&world, "y", "1", "a")).await.unwrap();
+        assert!(!world.store().empty_trash(&blob("a")).await.unwrap(), "it must stay");
+        assert_eq!(world.store().refs_to(&blob("a")).await.unwrap().len(), 1);
+    }
+
+    async fn an_intent_without_a_reference_is_found_after_a_day(world: World) {
+        world.store().intend(&blob("left")).await.unwrap();
+        world.store().intend(&blob("named")).await.unwrap();
+        world.store().put_ref(reference(&world, "x", "1", "named")).await.unwrap();
+        world.store().intend(&blob("named")).await.unwrap();
+        world.clock.advance(HOUR);
+        assert!(world.store().trash_due(Duration::ZERO, 9).await.unwrap().is_empty(), "it may be under way");
+        world.clock.advance(HOUR * 23);
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("left")]);
+        assert!(world.store().empty_trash(&blob("left")).await.unwrap());
+    }
+
+    async fn the_trash_is_told_in_portions(world: World) {
+        for n in 0..5 {
+            world.store().put_ref(reference(&world, "x", &n.to_string(), &format!("b{n}"))).await.unwrap();
+            world.store().drop_ref("x", &n.to_string()).await.unwrap();
+        }
+        assert_eq!(world.store().trash_due(Duration::ZERO, 3).await.unwrap().len(), 3);
+    }
+}

@@ -1,0 +1,113 @@
+//! Lists of jobs and places in the line.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use darkroom_core::{Clock, JobId, JobState};
+
+use super::{
+    World, done, tests,
+    world::{endpoint, external, tenant},
+};
+use crate::jobs::{JobFilter, OnDuplicate, Page};
+
+const ALL: Page = Page {
+    limit: 1000,
+    after: None,
+};
+
+async fn ids(world: &World, filter: JobFilter, page: Page) -> Vec<JobId> {
+    world
+        .store()
+        .jobs(filter, page)
+        .await
+        .unwrap()
+        .iter()
+        .map(|job| job.id)
+        .collect()
+}
+
+tests! {
+    async fn pages_join_without_gaps_or_repeats_in_both_orders(world: World) {
+        let mut accepted = Vec::new();
+        for _ in 0..7 {
+            accepted.push(world.accept_one().await);
+        }
+        for oldest_first in [true, false] {
+            let mut seen = Vec::new();
+            loop {
+                let filter = JobFilter { oldest_first, ..JobFilter::default() };
+                let page = ids(&world, filter, Page { limit: 3, after: seen.last().copied() }).await;
+                if page.is_empty() {
+                    break;
+                }
+                seen.extend(page);
+            }
+            if !oldest_first {
+                seen.reverse();
+            }
+            assert_eq!(seen, accepted);
+        }
+    }
+
+    async fn every_filter_filters(world: World) {
+        let mut other_tenant = world.new_job();
+        other_tenant.tenant = tenant("u");
+        let other_tenant = world.accept(other_tenant).await;
+        let mut other_endpoint = world.new_job();
+        other_endpoint.endpoint = "other".parse().unwrap();
+        let other_endpoint = world.accept(other_endpoint).await;
+        let mut native = world.new_job();
+        native.meta.dialect = "native".to_owned();
+        let native = world.accept(native).await;
+        world.clock.advance(Duration::from_secs(10));
+        let later = world.clock.now();
+        let mut named = world.new_job();
+        named.external_id = external("图-100%_x", OnDuplicate::Reject);
+        let named = world.accept(named).await;
+        let mut running = world.new_job();
+        running.priority = 1;
+        let running = world.accept(running).await;
+        let held = world.claim_lease().await;
+        let all: BTreeSet<_> = [other_tenant, other_endpoint, native, named, running].into();
+
+        let check = async |filter: JobFilter, expected: &[JobId]| {
+            let found: BTreeSet<_> = ids(&world, filter.clone(), ALL).await.into_iter().collect();
+            assert_eq!(found, expected.iter().copied().collect(), "{filter:?}");
+        };
+        let any = JobFilter::default;
+        check(any(), &all.iter().copied().collect::<Vec<_>>()).await;
+        check(JobFilter { tenant: Some(tenant("u")), ..any() }, &[other_tenant]).await;
+        check(JobFilter { endpoint: Some("other".parse().unwrap()), ..any() }, &[other_endpoint]).await;
+        check(JobFilter { endpoint: Some("none".parse().unwrap()), ..any() }, &[]).await;
+        check(JobFilter { dialect: Some("native".to_owned()), ..any() }, &[native]).await;
+        check(JobFilter { created_from: Some(later), ..any() }, &[named, running]).await;
+        check(JobFilter { created_before: Some(later), ..any() }, &[other_tenant, other_endpoint, native]).await;
+        check(JobFilter { external_id_prefix: Some("图-1".to_owned()), ..any() }, &[named]).await;
+        check(JobFilter { external_id_prefix: Some("图-1%".to_owned()), ..any() }, &[]).await;
+        check(JobFilter { states: vec![JobState::Running], ..any() }, &[running]).await;
+        world.finish(held, done()).await;
+        let open = vec![JobState::Queued, JobState::Running];
+        let mine = JobFilter { tenant: Some(tenant("t")), endpoint: Some(endpoint()), states: open, ..any() };
+        check(mine, &[native, named]).await;
+        check(JobFilter { states: vec![JobState::Succeeded, JobState::Failed], ..any() }, &[running]).await;
+    }
+
+    async fn a_place_in_the_line_counts_what_stands_before(world: World) {
+        let a = world.accept_one().await;
+        let mut second = world.new_job();
+        second.tenant = tenant("u");
+        let b = world.accept(second).await;
+        let c = world.accept_one().await;
+        let mut high = world.new_job();
+        high.priority = 9;
+        let high = world.accept(high).await;
+        let place = async |id| world.store().position(id).await.unwrap();
+        assert_eq!(
+            [place(high).await, place(a).await, place(b).await, place(c).await],
+            [Some(0), Some(1), Some(2), Some(3)],
+        );
+        world.claim_lease().await;
+        assert_eq!([place(high).await, place(a).await, place(c).await], [None, Some(0), Some(2)]);
+        assert_eq!(place(world.new_job().id).await, None);
+    }
+}

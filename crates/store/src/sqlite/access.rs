@@ -1,0 +1,129 @@
+//! Keys and the outbox on SQLite.
+
+use async_trait::async_trait;
+use darkroom_core::{JobId, Timestamp};
+use rusqlite::{Row, params};
+
+use super::{SqliteStore, sql};
+use crate::{
+    Access, Error,
+    access::{KeyRecord, OutboxRow},
+    wake::Topic,
+};
+
+const SMALL: usize = 512;
+
+fn read_key(row: &Row<'_>) -> Result<KeyRecord, Error> {
+    let hash: Vec<u8> = row.get("secret_sha256")?;
+    Ok(KeyRecord {
+        name: row.get("name")?,
+        secret_sha256: hash.try_into().map_err(|hash: Vec<u8>| Error::Inconsistent {
+            table: "keys",
+            what: format!("secret_sha256 has {} bytes", hash.len()),
+        })?,
+        prefix: row.get("prefix")?,
+        scopes: sql::json(row, "scopes", "keys")?,
+        endpoints: sql::json(row, "endpoints", "keys")?,
+        tenant: sql::parsed(row, "tenant", "keys", |t| t.parse().ok())?,
+        created_at: sql::instant(row, "created_at")?,
+        revoked_at: sql::instant_opt(row, "revoked_at")?,
+    })
+}
+
+fn read_outbox(row: &Row<'_>) -> Result<OutboxRow, Error> {
+    Ok(OutboxRow {
+        id: row.get("id")?,
+        job: JobId::from_uuid(sql::uuid(row, "job", "outbox")?),
+        kind: row.get("kind")?,
+        body: row.get("body")?,
+        tries: sql::unsigned(row, "tries")?,
+        due_at: sql::instant(row, "due_at")?,
+    })
+}
+
+#[async_trait]
+impl Access for SqliteStore {
+    async fn add_key(&self, key: KeyRecord) -> Result<bool, Error> {
+        self.durably(SMALL, move |tx| {
+            let added = sql::execute(
+                tx.conn,
+                "INSERT INTO keys (name, secret_sha256, prefix, scopes, endpoints, tenant, created_at, revoked_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+                params![
+                    key.name,
+                    key.secret_sha256.as_slice(),
+                    key.prefix,
+                    sql::to_json(&key.scopes),
+                    sql::to_json(&key.endpoints),
+                    key.tenant.as_str(),
+                    key.created_at.as_micros(),
+                    key.revoked_at.map(Timestamp::as_micros),
+                ],
+            )?;
+            Ok(added > 0)
+        })
+        .await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, Error> {
+        self.readers
+            .run(|conn| {
+                sql::rows(
+                    conn,
+                    "SELECT name, secret_sha256, prefix, scopes, endpoints, tenant, created_at, revoked_at \
+                     FROM keys ORDER BY nr",
+                    [],
+                    read_key,
+                )
+            })
+            .await
+    }
+
+    async fn revoke_key(&self, name: &str) -> Result<bool, Error> {
+        let name = name.to_owned();
+        self.durably(SMALL, move |tx| {
+            let revoked = sql::execute(
+                tx.conn,
+                "UPDATE keys SET revoked_at = ?2 WHERE name = ?1 AND revoked_at IS NULL",
+                params![name, tx.now.as_micros()],
+            )?;
+            Ok(revoked > 0)
+        })
+        .await
+    }
+
+    async fn outbox_due(&self, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+        // On the writer, which knows the store's now; it is asked only after a wake-up or a timer.
+        self.riding(0, move |tx| {
+            sql::rows(
+                tx.conn,
+                "SELECT id, job, kind, body, tries, due_at FROM outbox WHERE due_at <= ?1 ORDER BY id LIMIT ?2",
+                params![tx.now.as_micros(), limit],
+                read_outbox,
+            )
+        })
+        .await
+    }
+
+    async fn outbox_done(&self, id: i64) -> Result<(), Error> {
+        // Forgotten by a power loss, it is delivered once more; receivers are told to expect that.
+        self.riding(SMALL, move |tx| {
+            sql::execute(tx.conn, "DELETE FROM outbox WHERE id = ?1", [id])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn outbox_retry(&self, id: i64, due_at: Timestamp) -> Result<(), Error> {
+        self.riding(SMALL, move |tx| {
+            sql::execute(
+                tx.conn,
+                "UPDATE outbox SET tries = tries + 1, due_at = ?2 WHERE id = ?1",
+                params![id, due_at.as_micros()],
+            )?;
+            tx.wake(Topic::Outbox);
+            Ok(())
+        })
+        .await
+    }
+}

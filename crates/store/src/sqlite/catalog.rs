@@ -1,0 +1,323 @@
+//! Endpoints, instances, object_info, settings and decisions on SQLite.
+
+use async_trait::async_trait;
+use darkroom_core::{
+    EndpointName, InstanceId, InstanceState, Timestamp,
+    instance::{self, Event},
+};
+use rusqlite::{Row, params};
+
+use super::{SqliteStore, sql, tx::Tx};
+use crate::{
+    Catalog, Error,
+    catalog::{InstanceChange, InstanceRecord},
+    wake::Topic,
+};
+
+const SMALL: usize = 1024;
+/// Decisions kept per endpoint, and how many more may gather before the oldest go.
+const MAX_DECISIONS: u32 = 1000;
+const DECISIONS_SLACK: i64 = 64;
+
+const INSTANCE: &str = "SELECT id, endpoint, home, state, state_since, created_at, gpu, handle, start_reason, \
+     state_reason, jobs_done, phases FROM instances";
+
+fn read(row: &Row<'_>) -> Result<InstanceRecord, Error> {
+    let phases: Vec<(String, Timestamp)> = sql::json(row, "phases", "instances")?;
+    Ok(InstanceRecord {
+        id: InstanceId::from_uuid(sql::uuid(row, "id", "instances")?),
+        endpoint: sql::parsed(row, "endpoint", "instances", |t| t.parse().ok())?,
+        home: sql::parsed(row, "home", "instances", |t| t.parse().ok())?,
+        state: sql::parsed(row, "state", "instances", InstanceState::parse)?,
+        state_since: sql::instant(row, "state_since")?,
+        created_at: sql::instant(row, "created_at")?,
+        gpu: row.get("gpu")?,
+        handle: row.get("handle")?,
+        start_reason: row.get("start_reason")?,
+        state_reason: row.get("state_reason")?,
+        jobs_done: sql::unsigned(row, "jobs_done")?,
+        phases,
+    })
+}
+
+fn add(tx: &Tx<'_>, instance: &InstanceRecord) -> Result<(), Error> {
+    sql::execute(
+        tx.conn,
+        "INSERT INTO instances (id, endpoint, home, state, state_since, created_at, gone, gpu, handle, \
+         start_reason, state_reason, jobs_done, phases) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        params![
+            instance.id.as_uuid().as_bytes().as_slice(),
+            instance.endpoint.as_str(),
+            instance.home.as_str(),
+            instance.state.as_str(),
+            instance.state_since.as_micros(),
+            instance.created_at.as_micros(),
+            instance.state.is_final(),
+            instance.gpu,
+            instance.handle,
+            instance.start_reason,
+            instance.state_reason,
+            instance.jobs_done,
+            sql::to_json(&instance.phases),
+        ],
+    )?;
+    tx.wake(Topic::Capacity);
+    Ok(())
+}
+
+fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: InstanceChange) -> Result<bool, Error> {
+    let InstanceChange {
+        state,
+        reason,
+        handle,
+        phase,
+        job_done,
+    } = change;
+    let key = id.as_uuid().as_bytes();
+    let found = sql::row(
+        tx.conn,
+        &format!("{INSTANCE} WHERE id = ?1"),
+        [key.as_slice()],
+        read,
+    )?;
+    let Some(mut instance) = found.filter(|instance| instance.state == seen) else {
+        return Ok(false);
+    };
+    if let Some(next) = state.filter(|next| *next != seen) {
+        if !possible(seen, next) {
+            return Err(Error::Inconsistent {
+                table: "instances",
+                what: format!("{id}: no event leads from {} to {}", seen.as_str(), next.as_str()),
+            });
+        }
+        instance.state = next;
+        instance.state_since = tx.now;
+    }
+    if let Some(phase) = phase {
+        instance.phases.push((phase, tx.now));
+    }
+    sql::execute(
+        tx.conn,
+        "UPDATE instances SET state = ?2, state_since = ?3, gone = ?4, handle = COALESCE(?5, handle), \
+         state_reason = COALESCE(?6, state_reason), jobs_done = jobs_done + ?7, phases = ?8 WHERE id = ?1",
+        params![
+            key.as_slice(),
+            instance.state.as_str(),
+            instance.state_since.as_micros(),
+            instance.state.is_final(),
+            handle,
+            reason,
+            job_done,
+            sql::to_json(&instance.phases),
+        ],
+    )?;
+    tx.wake(Topic::Capacity);
+    Ok(true)
+}
+
+/// Whether the state machine knows a way.
+fn possible(from: InstanceState, to: InstanceState) -> bool {
+    [
+        Event::BecameReady,
+        Event::DrainRequested,
+        Event::StopRequested,
+        Event::Exited,
+        Event::StartFailed,
+    ]
+    .into_iter()
+    .any(|event| instance::apply(from, event) == Ok(to))
+}
+
+fn put_object_info(tx: &Tx<'_>, endpoint: &EndpointName, json: &[u8]) -> Result<(), Error> {
+    // The same megabytes again after every start are not written again.
+    let same = sql::execute(
+        tx.conn,
+        "UPDATE object_info SET at = ?3 WHERE endpoint = ?1 AND json = ?2",
+        params![endpoint.as_str(), json, tx.now.as_micros()],
+    )?;
+    if same == 0 {
+        sql::execute(
+            tx.conn,
+            "INSERT OR REPLACE INTO object_info (endpoint, json, at) VALUES (?1, ?2, ?3)",
+            params![endpoint.as_str(), json, tx.now.as_micros()],
+        )?;
+    }
+    Ok(())
+}
+
+fn add_decision(tx: &Tx<'_>, endpoint: &EndpointName, json: &str) -> Result<(), Error> {
+    sql::execute(
+        tx.conn,
+        "INSERT INTO decisions (endpoint, at, json) VALUES (?1, ?2, ?3)",
+        params![endpoint.as_str(), tx.now.as_micros(), json],
+    )?;
+    if tx.conn.last_insert_rowid() % DECISIONS_SLACK == 0 {
+        sql::execute(
+            tx.conn,
+            "DELETE FROM decisions WHERE endpoint = ?1 AND nr <= \
+             (SELECT nr FROM decisions WHERE endpoint = ?1 ORDER BY nr DESC LIMIT 1 OFFSET ?2)",
+            params![endpoint.as_str(), MAX_DECISIONS],
+        )?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Catalog for SqliteStore {
+    // What is known of instances rides along: after a power loss their processes are gone as well.
+
+    async fn add_instance(&self, instance: InstanceRecord) -> Result<(), Error> {
+        self.riding(SMALL, move |tx| add(tx, &instance)).await
+    }
+
+    async fn change_instance(
+        &self,
+        id: InstanceId,
+        seen: InstanceState,
+        wanted: InstanceChange,
+    ) -> Result<bool, Error> {
+        self.riding(SMALL, move |tx| change(tx, id, seen, wanted)).await
+    }
+
+    async fn instance(&self, id: InstanceId) -> Result<Option<InstanceRecord>, Error> {
+        self.readers
+            .run(move |conn| {
+                let sql = format!("{INSTANCE} WHERE id = ?1");
+                sql::row(conn, &sql, [id.as_uuid().as_bytes().as_slice()], read)
+            })
+            .await
+    }
+
+    async fn instances(&self, include_gone: bool) -> Result<Vec<InstanceRecord>, Error> {
+        self.readers
+            .run(move |conn| {
+                let mut all = sql::rows(conn, &format!("{INSTANCE} WHERE gone = 0"), [], read)?;
+                if include_gone {
+                    let sql = format!("{INSTANCE} WHERE gone = 1 ORDER BY state_since DESC LIMIT 200");
+                    all.extend(sql::rows(conn, &sql, [], read)?);
+                }
+                all.sort_by_key(|instance| (instance.created_at, instance.id));
+                Ok(all)
+            })
+            .await
+    }
+
+    async fn sweep_instances(&self, before: Timestamp) -> Result<Vec<InstanceRecord>, Error> {
+        self.durably(SMALL, move |tx| {
+            let gone = sql::rows(
+                tx.conn,
+                &format!("{INSTANCE} WHERE gone = 1 AND state_since < ?1 ORDER BY state_since LIMIT 200"),
+                [before.as_micros()],
+                read,
+            )?;
+            for instance in &gone {
+                sql::execute(
+                    tx.conn,
+                    "DELETE FROM instances WHERE id = ?1",
+                    [instance.id.as_uuid().as_bytes().as_slice()],
+                )?;
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
+    async fn put_object_info(&self, endpoint: &EndpointName, json: Vec<u8>) -> Result<(), Error> {
+        let endpoint = endpoint.clone();
+        self.riding(json.len(), move |tx| put_object_info(tx, &endpoint, &json))
+            .await
+    }
+
+    async fn object_info(&self, endpoint: &EndpointName) -> Result<Option<(Vec<u8>, Timestamp)>, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| {
+                sql::row(
+                    conn,
+                    "SELECT json, at FROM object_info WHERE endpoint = ?1",
+                    [endpoint.as_str()],
+                    |row| Ok((row.get("json")?, sql::instant(row, "at")?)),
+                )
+            })
+            .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<(EndpointName, String)>, Error> {
+        self.readers
+            .run(|conn| {
+                sql::rows(
+                    conn,
+                    "SELECT name, json FROM endpoints ORDER BY name",
+                    [],
+                    |row| {
+                        let name = sql::parsed(row, "name", "endpoints", |t| t.parse().ok())?;
+                        Ok((name, row.get("json")?))
+                    },
+                )
+            })
+            .await
+    }
+
+    async fn put_endpoint(&self, name: &EndpointName, json: String) -> Result<(), Error> {
+        let name = name.clone();
+        self.durably(SMALL, move |tx| {
+            let sql = "INSERT OR REPLACE INTO endpoints (name, json) VALUES (?1, ?2)";
+            sql::execute(tx.conn, sql, params![name.as_str(), json])?;
+            tx.wake(Topic::Capacity);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_endpoint(&self, name: &EndpointName) -> Result<bool, Error> {
+        let name = name.clone();
+        self.durably(SMALL, move |tx| {
+            let removed = sql::execute(tx.conn, "DELETE FROM endpoints WHERE name = ?1", [name.as_str()])?;
+            tx.wake(Topic::Capacity);
+            Ok(removed > 0)
+        })
+        .await
+    }
+
+    async fn setting(&self, name: &str) -> Result<Option<String>, Error> {
+        let name = name.to_owned();
+        self.readers
+            .run(move |conn| sql::value(conn, "SELECT value FROM settings WHERE name = ?1", [name]))
+            .await
+    }
+
+    async fn put_setting(&self, name: &str, value: &str) -> Result<(), Error> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.durably(SMALL, move |tx| {
+            let sql = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
+            sql::execute(tx.conn, sql, [name, value])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn add_decision(&self, endpoint: &EndpointName, json: String) -> Result<(), Error> {
+        let endpoint = endpoint.clone();
+        self.riding(json.len(), move |tx| add_decision(tx, &endpoint, &json))
+            .await
+    }
+
+    async fn decisions(
+        &self,
+        endpoint: &EndpointName,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| {
+                sql::rows(
+                    conn,
+                    "SELECT at, json FROM decisions WHERE endpoint = ?1 ORDER BY nr DESC LIMIT ?2",
+                    params![endpoint.as_str(), limit.min(MAX_DECISIONS)],
+                    |row| Ok((sql::instant(row, "at")?, row.get("json")?)),
+                )
+            })
+            .await
+    }
+}

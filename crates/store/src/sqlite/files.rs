@@ -1,0 +1,258 @@
+//! References to blobs and their trash. A blob is in the trash exactly when it was written, intended or dropped, and no
+//! reference names it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use darkroom_core::{
+    BlobKey, JobId, TenantId,
+    output::{Output, OutputBody},
+};
+use rusqlite::{Row, params};
+
+use super::{SqliteStore, sql, tx::Tx};
+use crate::{Error, Files, files::FileRef};
+
+/// An intended blob may be under way for long (a blob store that is away); only after a day nobody will name it.
+const INTENT_DELAY: Duration = Duration::from_secs(24 * 3600);
+const SMALL: usize = 512;
+
+/// The owner of a job's references.
+pub(super) fn owner(job: JobId) -> String {
+    format!("job:{job}")
+}
+
+/// Refers to the blob of a job's input or result.
+pub(super) fn refer_to_payload(
+    tx: &Tx<'_>,
+    job: JobId,
+    tenant: &TenantId,
+    name: &str,
+    blob: &BlobKey,
+    size: u64,
+) -> Result<(), Error> {
+    let reference = FileRef {
+        owner: owner(job),
+        name: name.to_owned(),
+        tenant: tenant.clone(),
+        blob: blob.clone(),
+        size,
+        content_type: "application/json".to_owned(),
+        created_at: tx.now,
+    };
+    put(tx, &reference)
+}
+
+/// Refers to every file among a job's outputs, as `output/<position>`.
+pub(super) fn refer_to_outputs(
+    tx: &Tx<'_>,
+    job: JobId,
+    tenant: &TenantId,
+    outputs: &[Output],
+) -> Result<(), Error> {
+    for (position, output) in outputs.iter().enumerate() {
+        match &output.body {
+            OutputBody::File {
+                key,
+                size,
+                content_type,
+                blake3: _,
+            } => put(
+                tx,
+                &FileRef {
+                    owner: owner(job),
+                    name: format!("output/{position}"),
+                    tenant: tenant.clone(),
+                    blob: key.clone(),
+                    size: *size,
+                    content_type: content_type.clone(),
+                    created_at: tx.now,
+                },
+            )?,
+            OutputBody::Text { text: _ } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Drops what a job refers to but its input.
+pub(super) fn drop_results(tx: &Tx<'_>, job: JobId) -> Result<(), Error> {
+    for reference in of_owner(tx.conn, &owner(job))? {
+        if reference.name != "input" {
+            drop_one(tx, &reference.owner, &reference.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops all references of an owner.
+pub(super) fn drop_owner(tx: &Tx<'_>, owner: &str) -> Result<(), Error> {
+    let blobs: Vec<String> = sql::rows(
+        tx.conn,
+        "DELETE FROM file_refs WHERE owner = ?1 RETURNING blob",
+        [owner],
+        |row| Ok(row.get(0)?),
+    )?;
+    blobs.iter().try_for_each(|blob| trash_if_unreferenced(tx, blob))
+}
+
+fn put(tx: &Tx<'_>, reference: &FileRef) -> Result<(), Error> {
+    let replaced: Option<String> = sql::value(
+        tx.conn,
+        "SELECT blob FROM file_refs WHERE owner = ?1 AND name = ?2",
+        [&reference.owner, &reference.name],
+    )?;
+    sql::execute(
+        tx.conn,
+        "INSERT OR REPLACE INTO file_refs (owner, name, tenant, blob, size, content_type, created_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            reference.owner,
+            reference.name,
+            reference.tenant.as_str(),
+            reference.blob.as_str(),
+            sql::int(reference.size),
+            reference.content_type,
+            reference.created_at.as_micros(),
+        ],
+    )?;
+    sql::execute(
+        tx.conn,
+        "DELETE FROM trash WHERE blob = ?1",
+        [reference.blob.as_str()],
+    )?;
+    match replaced {
+        Some(old) if old != reference.blob.as_str() => trash_if_unreferenced(tx, &old),
+        _ => Ok(()),
+    }
+}
+
+fn drop_one(tx: &Tx<'_>, owner: &str, name: &str) -> Result<bool, Error> {
+    let blob: Option<String> = sql::value(
+        tx.conn,
+        "DELETE FROM file_refs WHERE owner = ?1 AND name = ?2 RETURNING blob",
+        [owner, name],
+    )?;
+    match blob {
+        Some(blob) => trash_if_unreferenced(tx, &blob).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn trash_if_unreferenced(tx: &Tx<'_>, blob: &str) -> Result<(), Error> {
+    sql::execute(
+        tx.conn,
+        "INSERT OR REPLACE INTO trash (blob, since, intended) \
+         SELECT ?1, ?2, 0 WHERE NOT EXISTS (SELECT 1 FROM file_refs WHERE blob = ?1)",
+        params![blob, tx.now.as_micros()],
+    )?;
+    Ok(())
+}
+
+fn intend(tx: &Tx<'_>, blob: &BlobKey) -> Result<(), Error> {
+    sql::execute(
+        tx.conn,
+        "INSERT OR REPLACE INTO trash (blob, since, intended) \
+         SELECT ?1, ?2, 1 WHERE NOT EXISTS (SELECT 1 FROM file_refs WHERE blob = ?1)",
+        params![blob.as_str(), tx.now.as_micros()],
+    )?;
+    Ok(())
+}
+
+fn empty_trash(tx: &Tx<'_>, blob: &BlobKey) -> Result<bool, Error> {
+    let forgotten = sql::execute(tx.conn, "DELETE FROM trash WHERE blob = ?1", [blob.as_str()])?;
+    let referenced: Option<i64> = sql::value(
+        tx.conn,
+        "SELECT 1 FROM file_refs WHERE blob = ?1 LIMIT 1",
+        [blob.as_str()],
+    )?;
+    Ok(forgotten > 0 && referenced.is_none())
+}
+
+const FILE_REF: &str = "SELECT owner, name, tenant, blob, size, content_type, created_at FROM file_refs";
+
+fn read(row: &Row<'_>) -> Result<FileRef, Error> {
+    Ok(FileRef {
+        owner: row.get("owner")?,
+        name: row.get("name")?,
+        tenant: sql::parsed(row, "tenant", "file_refs", |t| t.parse().ok())?,
+        blob: sql::parsed(row, "blob", "file_refs", |t| t.parse().ok())?,
+        size: sql::unsigned(row, "size")?,
+        content_type: row.get("content_type")?,
+        created_at: sql::instant(row, "created_at")?,
+    })
+}
+
+fn of_owner(conn: &rusqlite::Connection, owner: &str) -> Result<Vec<FileRef>, Error> {
+    sql::rows(
+        conn,
+        &format!("{FILE_REF} WHERE owner = ?1 ORDER BY name"),
+        [owner],
+        read,
+    )
+}
+
+#[async_trait]
+impl Files for SqliteStore {
+    async fn intend(&self, blob: &BlobKey) -> Result<(), Error> {
+        let blob = blob.clone();
+        self.riding(SMALL, move |tx| intend(tx, &blob)).await
+    }
+
+    async fn put_ref(&self, reference: FileRef) -> Result<(), Error> {
+        self.durably(SMALL, move |tx| put(tx, &reference)).await
+    }
+
+    async fn file_ref(&self, owner: &str, name: &str) -> Result<Option<FileRef>, Error> {
+        let (owner, name) = (owner.to_owned(), name.to_owned());
+        self.readers
+            .run(move |conn| {
+                let sql = format!("{FILE_REF} WHERE owner = ?1 AND name = ?2");
+                sql::row(conn, &sql, [owner, name], read)
+            })
+            .await
+    }
+
+    async fn refs_of(&self, owner: &str) -> Result<Vec<FileRef>, Error> {
+        let owner = owner.to_owned();
+        self.readers.run(move |conn| of_owner(conn, &owner)).await
+    }
+
+    async fn refs_to(&self, blob: &BlobKey) -> Result<Vec<FileRef>, Error> {
+        let blob = blob.clone();
+        self.readers
+            .run(move |conn| {
+                let sql = format!("{FILE_REF} WHERE blob = ?1 ORDER BY owner, name");
+                sql::rows(conn, &sql, [blob.as_str()], read)
+            })
+            .await
+    }
+
+    async fn drop_ref(&self, owner: &str, name: &str) -> Result<bool, Error> {
+        let (owner, name) = (owner.to_owned(), name.to_owned());
+        self.durably(SMALL, move |tx| drop_one(tx, &owner, &name)).await
+    }
+
+    async fn trash_due(&self, delay: Duration, limit: u32) -> Result<Vec<BlobKey>, Error> {
+        // The store's clock is read on the writer; a look at the trash is rare.
+        self.riding(0, move |tx| {
+            sql::rows(
+                tx.conn,
+                "SELECT blob FROM trash WHERE intended = 0 AND since <= ?1 \
+                 UNION ALL SELECT blob FROM trash WHERE intended = 1 AND since <= ?2 LIMIT ?3",
+                params![
+                    tx.now.minus(delay).as_micros(),
+                    tx.now.minus(delay.max(INTENT_DELAY)).as_micros(),
+                    limit
+                ],
+                |row| sql::parsed(row, "blob", "trash", |t| t.parse().ok()),
+            )
+        })
+        .await
+    }
+
+    async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error> {
+        let blob = blob.clone();
+        self.durably(SMALL, move |tx| empty_trash(tx, &blob)).await
+    }
+}

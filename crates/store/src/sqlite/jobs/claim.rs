@@ -1,0 +1,247 @@
+//! Handing the best waiting job to a slot. What is read does not grow with the queue: the few lanes whose turn may be
+//! now, and the first jobs of each.
+
+use std::collections::BTreeMap;
+
+use darkroom_core::{
+    AttemptState, Fence, InstanceId, JobId, TenantId,
+    job::Event,
+    scheduler::{
+        Candidate, Choice, Fairness, Share, SlotView, VirtualTime, fairness::JOB_COST, pick,
+        pick::CANDIDATES_PER_LANE,
+    },
+};
+use rusqlite::params;
+use serde_json::{Map, Value};
+
+use super::{
+    super::{sql, tx::Tx},
+    life::{Head, micros},
+    read,
+};
+use crate::{
+    Error,
+    jobs::{Claim, Claimed},
+};
+
+/// Lanes looked at in one claim: those that have had the least service, the longest waiting first. More tenants than
+/// this take turns all the same, since whoever is served goes behind the others.
+const MAX_LANES: usize = 16;
+
+struct Lane {
+    priority: i32,
+    tenant: TenantId,
+    share: Share,
+}
+
+pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error> {
+    let Some((lanes, mut fairness)) = lanes(tx, claim)? else {
+        return Ok(None);
+    };
+    let mut candidates = Vec::new();
+    let lowest = lanes[..lanes.len().min(MAX_LANES)]
+        .iter()
+        .map(|lane| fairness.effective(&lane.tenant))
+        .min();
+    for lane in &lanes {
+        // A lane whose turn it cannot be is represented by one job, so that the reason is told truly.
+        let turn = lane.priority == lanes[0].priority && Some(fairness.effective(&lane.tenant)) == lowest;
+        let limit = if turn { CANDIDATES_PER_LANE } else { 1 };
+        read_candidates(tx, claim, lane, limit, &mut candidates)?;
+    }
+    let slot = SlotView {
+        instance: Some(claim.instance),
+        loaded: claim.loaded_models.iter().cloned().collect(),
+    };
+    let offered: Vec<Candidate> = candidates
+        .iter()
+        .map(|(_, candidate)| candidate.clone())
+        .collect();
+    let Some(choice) = pick(&offered, &slot, &fairness) else {
+        return Ok(None);
+    };
+    let chosen = &offered[choice.index];
+    let active: Vec<&TenantId> = lanes
+        .iter()
+        .filter(|lane| lane.priority == chosen.priority)
+        .map(|lane| &lane.tenant)
+        .collect();
+    fairness.claimed(active, &chosen.tenant, JOB_COST);
+    save_fairness(tx, claim, &fairness, &chosen.tenant)?;
+    for &index in &choice.overtaken {
+        sql::execute(
+            tx.conn,
+            "UPDATE jobs SET skipped = skipped + 1 WHERE nr = ?1",
+            [candidates[index].0],
+        )?;
+    }
+    tx.failpoint("claim");
+    hand_over(tx, claim, chosen.job, &choice).map(Some)
+}
+
+/// The lanes of the highest priority that may be next, and one lower lane as a witness, with the endpoint's accounts.
+fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
+    let endpoint = claim.endpoint.as_str();
+    let top: Option<i32> = sql::value(
+        tx.conn,
+        "SELECT priority FROM lanes WHERE endpoint = ?1 ORDER BY priority DESC LIMIT 1",
+        [endpoint],
+    )?;
+    let Some(top) = top else {
+        return Ok(None);
+    };
+    let clock: i64 = sql::value(
+        tx.conn,
+        "SELECT clock FROM queues WHERE endpoint = ?1",
+        [endpoint],
+    )?
+    .unwrap_or(0);
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Lane {
+            priority: row.get("priority")?,
+            tenant: sql::parsed(row, "tenant", "lanes", |t| t.parse().ok())?,
+            share: Share {
+                vtime: VirtualTime(sql::unsigned(row, "vtime")?),
+                weight: sql::unsigned(row, "weight")?,
+            },
+        })
+    };
+    let mut lanes = sql::rows(
+        tx.conn,
+        "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
+         FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
+         WHERE l.endpoint = ?1 AND l.priority = ?2 ORDER BY MAX(COALESCE(s.vtime, 0), ?3), l.since LIMIT ?4",
+        params![endpoint, top, clock, sql::int(MAX_LANES as u64)],
+        read,
+    )?;
+    lanes.extend(sql::row(
+        tx.conn,
+        "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
+         FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
+         WHERE l.endpoint = ?1 AND l.priority < ?2 ORDER BY l.priority DESC LIMIT 1",
+        params![endpoint, top],
+        read,
+    )?);
+    let tenants: BTreeMap<_, _> = lanes
+        .iter()
+        .map(|lane| (lane.tenant.clone(), lane.share))
+        .collect();
+    let fairness = Fairness {
+        clock: VirtualTime(u64::try_from(clock).unwrap_or(0)),
+        tenants,
+    };
+    Ok(Some((lanes, fairness)))
+}
+
+fn read_candidates(
+    tx: &Tx<'_>,
+    claim: &Claim,
+    lane: &Lane,
+    limit: usize,
+    candidates: &mut Vec<(i64, Candidate)>,
+) -> Result<(), Error> {
+    let instance = claim.instance.as_uuid().as_bytes();
+    let found = sql::rows(
+        tx.conn,
+        "SELECT nr, id, ord, skipped, models, avoid FROM jobs \
+         WHERE endpoint = ?1 AND tenant = ?2 AND priority = ?3 AND state = 'queued' ORDER BY ord LIMIT ?4",
+        params![
+            claim.endpoint.as_str(),
+            lane.tenant.as_str(),
+            lane.priority,
+            sql::int(limit as u64)
+        ],
+        |row| {
+            let models = match row.get_ref("models")? {
+                rusqlite::types::ValueRef::Null => Vec::new(),
+                _ => sql::json(row, "models", "jobs")?,
+            };
+            let candidate = Candidate {
+                job: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
+                tenant: lane.tenant.clone(),
+                priority: lane.priority,
+                order: row.get("ord")?,
+                skipped: sql::unsigned(row, "skipped")?,
+                models,
+                avoid: row.get::<_, Option<Vec<u8>>>("avoid")?.as_deref() == Some(instance.as_slice()),
+            };
+            Ok((row.get("nr")?, candidate))
+        },
+    )?;
+    candidates.extend(found);
+    Ok(())
+}
+
+fn save_fairness(tx: &Tx<'_>, claim: &Claim, fairness: &Fairness, chosen: &TenantId) -> Result<(), Error> {
+    sql::execute(
+        tx.conn,
+        "UPDATE queues SET clock = ?2 WHERE endpoint = ?1",
+        params![claim.endpoint.as_str(), sql::int(fairness.clock.0)],
+    )?;
+    let share = fairness.tenants.get(chosen).copied().unwrap_or_default();
+    sql::execute(
+        tx.conn,
+        "INSERT INTO shares (endpoint, tenant, vtime, weight) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT DO UPDATE SET vtime = excluded.vtime",
+        params![
+            claim.endpoint.as_str(),
+            chosen.as_str(),
+            sql::int(share.vtime.0),
+            share.weight
+        ],
+    )?;
+    Ok(())
+}
+
+fn hand_over(tx: &Tx<'_>, claim: &Claim, job: JobId, choice: &Choice) -> Result<Claimed, Error> {
+    let missing = |what: &str| Error::Inconsistent {
+        table: "jobs",
+        what: format!("{job}: {what}"),
+    };
+    let fence: i64 = sql::value(
+        tx.conn,
+        "UPDATE counters SET value = value + 1 WHERE name = 'fence' RETURNING value",
+        [],
+    )?
+    .ok_or_else(|| missing("no fence counter"))?;
+    let mut head = Head::load(tx, None, job)?.ok_or_else(|| missing("a candidate is gone"))?;
+    head.attempts += 1;
+    head.fence = Some(Fence(fence));
+    let reason = choice.reason.to_string();
+    sql::execute(
+        tx.conn,
+        "INSERT INTO attempts (fence, job, number, state, endpoint, instance, owner, claimed_at, lease_until, reason) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            fence,
+            head.nr,
+            head.attempts,
+            AttemptState::Claimed.as_str(),
+            claim.endpoint.as_str(),
+            claim.instance.as_uuid().as_bytes().as_slice(),
+            claim.owner.as_str(),
+            tx.now.as_micros(),
+            tx.now.as_micros().saturating_add(micros(claim.lease)),
+            reason
+        ],
+    )?;
+    sql::execute(
+        tx.conn,
+        "UPDATE queues SET running = running + 1 WHERE endpoint = ?1",
+        [claim.endpoint.as_str()],
+    )?;
+    head.apply(tx, Event::Claimed, on(claim.instance))?;
+    let record = read::job(tx.conn, None, job)?.ok_or_else(|| missing("has no body"))?;
+    Ok(Claimed {
+        job: record,
+        attempt: head.attempts,
+        fence: Fence(fence),
+        reason,
+    })
+}
+
+fn on(instance: InstanceId) -> Map<String, Value> {
+    let mut facts = Map::new();
+    facts.insert("instance".to_owned(), instance.to_string().into());
+    facts
+}

@@ -1,0 +1,315 @@
+//! How a job changes: every transition goes through `core::job::apply`, and what follows from it is written here, in one
+//! place and one transaction: the row, the queue's numbers, the `state` event, the outbox, the wake-ups.
+
+use darkroom_core::{
+    AttemptOutcome, EndpointName, Failure, JobId, JobState, TenantId, Timestamp,
+    attempt::Fence,
+    event::{EventKind, NewEvent},
+    job::{self, Effect, Life},
+    retry,
+};
+use rusqlite::{Row, params};
+use serde_json::{Map, Value, json};
+
+use super::super::{sql, tx::Tx};
+use crate::{Error, wake::Topic};
+
+/// The part of a job's row that transitions read and write.
+pub(super) struct Head {
+    pub(super) nr: i64,
+    pub(super) id: JobId,
+    pub(super) tenant: TenantId,
+    pub(super) endpoint: EndpointName,
+    pub(super) priority: i32,
+    pub(super) life: Life,
+    pub(super) ord: i64,
+    pub(super) avoid: Option<Vec<u8>>,
+    pub(super) queue_ttl: Option<i64>,
+    pub(super) expires_at: Option<i64>,
+    pub(super) started_at: Option<i64>,
+    pub(super) finished_at: Option<i64>,
+    pub(super) attempts: u32,
+    pub(super) fence: Option<Fence>,
+    pub(super) failure: Option<Failure>,
+    pub(super) last_event: u64,
+    pub(super) event_bytes: u64,
+    pub(super) truncated: bool,
+    max_attempts: u32,
+    webhook: Option<String>,
+}
+
+/// Columns that [`Head::read`] wants, of a table named `j`.
+pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.started_at, \
+     j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, \
+     j.cancel_requested, j.fence, j.last_event, j.event_bytes, j.truncated, j.failure";
+
+impl Head {
+    /// The job with that id; `tenant: None` is an operator.
+    pub(super) fn load(tx: &Tx<'_>, tenant: Option<&TenantId>, id: JobId) -> Result<Option<Head>, Error> {
+        let head = sql::row(
+            tx.conn,
+            &format!("SELECT {HEAD} FROM jobs j WHERE j.id = ?1"),
+            [id.as_uuid().as_bytes().as_slice()],
+            Head::read,
+        )?;
+        Ok(head.filter(|head| tenant.is_none_or(|tenant| *tenant == head.tenant)))
+    }
+
+    /// Reads the columns of [`HEAD`].
+    pub(super) fn read(row: &Row<'_>) -> Result<Head, Error> {
+        let failure = match row.get_ref("failure")? {
+            rusqlite::types::ValueRef::Null => None,
+            _ => Some(sql::json(row, "failure", "jobs")?),
+        };
+        Ok(Head {
+            nr: row.get("nr")?,
+            id: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
+            tenant: sql::parsed(row, "tenant", "jobs", |t| t.parse().ok())?,
+            endpoint: sql::parsed(row, "endpoint", "jobs", |t| t.parse().ok())?,
+            priority: row.get("priority")?,
+            life: Life {
+                state: sql::parsed(row, "state", "jobs", JobState::parse)?,
+                lost_attempts: sql::unsigned(row, "lost")?,
+                released_attempts: sql::unsigned(row, "released")?,
+                cancel_requested: row.get("cancel_requested")?,
+            },
+            ord: row.get("ord")?,
+            avoid: row.get("avoid")?,
+            queue_ttl: row.get("queue_ttl")?,
+            expires_at: row.get("expires_at")?,
+            started_at: row.get("started_at")?,
+            finished_at: row.get("finished_at")?,
+            attempts: sql::unsigned(row, "attempts")?,
+            fence: row.get::<_, Option<i64>>("fence")?.map(Fence),
+            failure,
+            last_event: sql::unsigned(row, "last_event")?,
+            event_bytes: sql::unsigned(row, "event_bytes")?,
+            truncated: row.get("truncated")?,
+            max_attempts: sql::unsigned(row, "max_attempts")?,
+            webhook: row.get("webhook")?,
+        })
+    }
+
+    /// Applies an event to the job and writes all that follows. `facts` go into the `state` event.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] when the event cannot happen: callers look before.
+    pub(super) fn apply(
+        &mut self,
+        tx: &Tx<'_>,
+        event: job::Event,
+        facts: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let limits = retry::Limits {
+            max_attempts: self.max_attempts,
+        };
+        let (next, effects) =
+            job::apply(&self.life, event, limits).map_err(|refused| Error::Inconsistent {
+                table: "jobs",
+                what: format!("{}: {refused}", self.id),
+            })?;
+        let before = std::mem::replace(&mut self.life, next);
+        let changed = before.state != self.life.state;
+        if changed {
+            if before.state == JobState::Queued {
+                leave_line(tx, self)?;
+            }
+            if before.state == JobState::Running {
+                self.fence = None;
+            }
+            if before.state.is_final() {
+                self.finished_at = None;
+                self.failure = None;
+                // An explicit wish is a new place in the line.
+                self.ord = next_place(tx, &self.endpoint)?;
+            }
+            match self.life.state {
+                JobState::Queued => enter_line(tx, self)?,
+                JobState::Running => self.started_at = Some(tx.now.as_micros()),
+                JobState::Succeeded | JobState::Failed | JobState::Cancelled | JobState::Expired => {
+                    self.finished_at = Some(tx.now.as_micros());
+                }
+            }
+        }
+        for effect in effects {
+            match effect {
+                Effect::Ended { failure } => self.failure = failure,
+                // Entered the line above.
+                Effect::Requeued => {}
+                // Whoever holds the attempt listens to the job.
+                Effect::TellAttemptToStop => tx.wake(Topic::Job(self.id)),
+            }
+        }
+        if changed {
+            self.state_event(tx, facts)?;
+            if self.life.state.is_final() {
+                self.tell_outside(tx)?;
+            }
+            tx.wake(Topic::Capacity);
+        }
+        self.save(tx)
+    }
+
+    fn state_event(&mut self, tx: &Tx<'_>, mut facts: Map<String, Value>) -> Result<(), Error> {
+        let mut data = Map::new();
+        data.insert("state".to_owned(), self.life.state.as_str().into());
+        if self.attempts > 0 {
+            data.insert("attempt".to_owned(), self.attempts.into());
+        }
+        data.append(&mut facts);
+        if let Some(failure) = &self.failure {
+            let Failure {
+                code,
+                message,
+                node_id,
+                node_type,
+                detail: _,
+            } = failure;
+            data.insert("code".to_owned(), code.as_str().into());
+            data.insert("message".to_owned(), message.as_str().into());
+            for (name, value) in [("node_id", node_id), ("node_type", node_type)] {
+                if let Some(value) = value {
+                    data.insert(name.to_owned(), value.as_str().into());
+                }
+            }
+        }
+        let event = NewEvent {
+            kind: EventKind::State,
+            data: Value::Object(data).to_string(),
+        };
+        super::events::append(tx, self, &[event])
+    }
+
+    fn tell_outside(&self, tx: &Tx<'_>) -> Result<(), Error> {
+        let Some(url) = &self.webhook else {
+            return Ok(());
+        };
+        let body = json!({ "url": url, "job": self.id, "state": self.life.state });
+        sql::execute(
+            tx.conn,
+            "INSERT INTO outbox (job, kind, body, due_at) VALUES (?1, 'webhook', ?2, ?3)",
+            params![
+                self.id.as_uuid().as_bytes().as_slice(),
+                body.to_string(),
+                tx.now.as_micros()
+            ],
+        )?;
+        tx.wake(Topic::Outbox);
+        Ok(())
+    }
+
+    fn save(&self, tx: &Tx<'_>) -> Result<(), Error> {
+        sql::execute(
+            tx.conn,
+            "UPDATE jobs SET state = ?2, ord = ?3, avoid = ?4, started_at = ?5, finished_at = ?6, expires_at = ?7, \
+             attempts = ?8, lost = ?9, released = ?10, cancel_requested = ?11, fence = ?12, failure = ?13, \
+             last_event = ?14, event_bytes = ?15, truncated = ?16 WHERE nr = ?1",
+            params![
+                self.nr,
+                self.life.state.as_str(),
+                self.ord,
+                self.avoid,
+                self.started_at,
+                self.finished_at,
+                self.expires_at,
+                self.attempts,
+                self.life.lost_attempts,
+                self.life.released_attempts,
+                self.life.cancel_requested,
+                self.fence.map(|f| f.0),
+                self.failure.as_ref().map(sql::to_json),
+                sql::int(self.last_event),
+                sql::int(self.event_bytes),
+                self.truncated,
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+/// The next place at the end of an endpoint's line.
+pub(super) fn next_place(tx: &Tx<'_>, endpoint: &EndpointName) -> Result<i64, Error> {
+    let place = sql::value(
+        tx.conn,
+        "INSERT INTO queues (endpoint, next_ord) VALUES (?1, 1) \
+         ON CONFLICT (endpoint) DO UPDATE SET next_ord = next_ord + 1 RETURNING next_ord",
+        [endpoint.as_str()],
+    )?;
+    place.ok_or(Error::Inconsistent {
+        table: "queues",
+        what: "an upsert returned nothing".to_owned(),
+    })
+}
+
+/// Counts a job into its line; it waits from now on.
+pub(super) fn enter_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
+    head.expires_at = head.queue_ttl.map(|ttl| tx.now.as_micros().saturating_add(ttl));
+    count_in(tx, &head.endpoint, &head.tenant, head.priority, head.ord)
+}
+
+/// Counts one more waiting job at place `ord`.
+pub(super) fn count_in(
+    tx: &Tx<'_>,
+    endpoint: &EndpointName,
+    tenant: &TenantId,
+    priority: i32,
+    ord: i64,
+) -> Result<(), Error> {
+    sql::execute(
+        tx.conn,
+        "UPDATE queues SET queued = queued + 1, queued_low = queued_low + ?2 WHERE endpoint = ?1",
+        params![endpoint.as_str(), priority < 0],
+    )?;
+    sql::execute(
+        tx.conn,
+        "INSERT INTO lanes (endpoint, priority, tenant, queued, since) VALUES (?1, ?2, ?3, 1, ?4) \
+         ON CONFLICT DO UPDATE SET queued = queued + 1",
+        params![endpoint.as_str(), priority, tenant.as_str(), ord],
+    )?;
+    tx.wake(Topic::Queue(endpoint.clone()));
+    tx.wake(Topic::Capacity);
+    Ok(())
+}
+
+fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
+    head.expires_at = None;
+    sql::execute(
+        tx.conn,
+        "UPDATE queues SET queued = queued - 1, queued_low = queued_low - ?2 WHERE endpoint = ?1",
+        params![head.endpoint.as_str(), head.priority < 0],
+    )?;
+    let lane = params![head.endpoint.as_str(), head.priority, head.tenant.as_str()];
+    let left: Option<i64> = sql::value(
+        tx.conn,
+        "UPDATE lanes SET queued = queued - 1 WHERE endpoint = ?1 AND priority = ?2 AND tenant = ?3 RETURNING queued",
+        lane,
+    )?;
+    if left == Some(0) {
+        sql::execute(
+            tx.conn,
+            "DELETE FROM lanes WHERE endpoint = ?1 AND priority = ?2 AND tenant = ?3",
+            lane,
+        )?;
+    }
+    Ok(())
+}
+
+/// Facts for a `state` event about an attempt that did not bring a result.
+pub(super) fn facts_of(outcome: &AttemptOutcome) -> Map<String, Value> {
+    let mut facts = Map::new();
+    match outcome {
+        AttemptOutcome::Lost { reason } => {
+            facts.insert("lost".to_owned(), reason.as_str().into());
+        }
+        AttemptOutcome::Released { reason } => {
+            facts.insert("released".to_owned(), reason.as_str().into());
+        }
+        AttemptOutcome::Done | AttemptOutcome::Failed(_) | AttemptOutcome::Cancelled => {}
+    }
+    facts
+}
+
+/// Microseconds of a duration, as columns hold it.
+pub(super) fn micros(duration: std::time::Duration) -> i64 {
+    Timestamp::ZERO.plus(duration).as_micros()
+}

@@ -1,0 +1,86 @@
+//! Pages of jobs.
+
+use darkroom_core::JobState;
+use rusqlite::{Connection, types::Value};
+
+use super::{
+    super::sql,
+    read::{RECORD, record},
+};
+use crate::{
+    Error,
+    jobs::{JobFilter, JobRecord, Page},
+};
+
+pub(super) fn jobs(conn: &Connection, filter: &JobFilter, page: &Page) -> Result<Vec<JobRecord>, Error> {
+    let (sql, params) = query(filter, page);
+    sql::rows(conn, &sql, rusqlite::params_from_iter(params), record)
+}
+
+fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
+    let mut wheres = Vec::new();
+    let mut params: Vec<Value> = Vec::new();
+    let mut add = |condition: &str, value: Value| {
+        params.push(value);
+        wheres.push(condition.replace('?', &format!("?{}", params.len())));
+    };
+    if let Some(tenant) = &filter.tenant {
+        add("j.tenant = ?", Value::Text(tenant.to_string()));
+    }
+    if let Some(endpoint) = &filter.endpoint {
+        // The plus keeps the planner from sorting an endpoint's jobs: lists go along the order of ids.
+        add("+j.endpoint = ?", Value::Text(endpoint.to_string()));
+    }
+    if let Some(dialect) = &filter.dialect {
+        add("j.dialect = ?", Value::Text(dialect.clone()));
+    }
+    if let Some(prefix) = &filter.external_id_prefix {
+        add("substr(j.ext_id, 1, length(?)) = ?", Value::Text(prefix.clone()));
+    }
+    if let Some(from) = filter.created_from {
+        add("j.created_at >= ?", Value::Integer(from.as_micros()));
+    }
+    if let Some(before) = filter.created_before {
+        add("j.created_at < ?", Value::Integer(before.as_micros()));
+    }
+    if let Some(after) = page.after {
+        let condition = if filter.oldest_first {
+            "j.id > ?"
+        } else {
+            "j.id < ?"
+        };
+        add(condition, Value::Blob(after.as_uuid().as_bytes().to_vec()));
+    }
+    if !filter.states.is_empty() {
+        // Literal words of our own, so that the partial index of open jobs can serve.
+        let words: Vec<String> = filter
+            .states
+            .iter()
+            .map(|s| format!("'{}'", s.as_str()))
+            .collect();
+        wheres.push(format!("j.state IN ({})", words.join(", ")));
+    }
+    let open_only = !filter.states.is_empty() && filter.states.iter().all(|s| !s.is_final());
+    let from = if open_only {
+        // Few are open among many finished ones.
+        wheres.push(format!(
+            "j.state IN ('{}', '{}')",
+            JobState::Queued.as_str(),
+            JobState::Running.as_str()
+        ));
+        RECORD.replace("FROM jobs j", "FROM jobs j INDEXED BY jobs_open")
+    } else {
+        RECORD.to_owned()
+    };
+    let conditions = if wheres.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", wheres.join(" AND "))
+    };
+    let order = if filter.oldest_first { "ASC" } else { "DESC" };
+    let limit = page.limit.clamp(1, 1000);
+    (
+        format!("{from}{conditions} ORDER BY j.id {order} LIMIT {limit}"),
+        params,
+    )
+}

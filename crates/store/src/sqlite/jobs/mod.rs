@@ -1,0 +1,165 @@
+//! The verbs of [`Jobs`] on SQLite: each is one operation on the writer, or one read.
+
+mod claim;
+mod end;
+mod events;
+mod lease;
+mod life;
+mod list;
+mod read;
+mod submit;
+mod sweep;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use darkroom_core::{
+    EndpointName, JobId, JobState, NodeName, TenantId,
+    attempt::{Lease, RunningOn, Stale},
+    event::{Event, NewEvent},
+};
+
+use super::{
+    SqliteStore,
+    queue::{Lane, Wait},
+};
+use crate::{
+    Error, Jobs,
+    jobs::{
+        AttemptRecord, Cancelled, Claim, Claimed, Finish, JobFilter, JobRecord, NewJob, Page, QueueCounters,
+        Renewed, Submitted, Swept,
+    },
+};
+
+/// About how much a small operation writes.
+const SMALL: usize = 512;
+
+#[async_trait]
+impl Jobs for SqliteStore {
+    async fn submit(&self, job: NewJob) -> Result<Submitted, Error> {
+        let bytes = submit::bytes(&job);
+        self.write(Lane::Submit, Wait::ForDisk, bytes, move |tx| {
+            submit::submit(tx, &job)
+        })
+        .await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Option<Claimed>, Error> {
+        self.riding(2048, move |tx| claim::claim(tx, &claim)).await
+    }
+
+    async fn start(&self, lease: Lease, on: RunningOn) -> Result<Result<(), Stale>, Error> {
+        self.riding(SMALL, move |tx| lease::start(tx, lease, &on)).await
+    }
+
+    async fn collecting(&self, lease: Lease) -> Result<Result<(), Stale>, Error> {
+        self.riding(SMALL, move |tx| lease::collecting(tx, lease)).await
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<Result<Renewed, Stale>, Error> {
+        self.riding(SMALL, move |tx| lease::renew(tx, lease, ttl)).await
+    }
+
+    async fn adopt(&self, lease: Lease, owner: NodeName, ttl: Duration) -> Result<Result<(), Stale>, Error> {
+        self.durably(SMALL, move |tx| lease::adopt(tx, lease, &owner, ttl))
+            .await
+    }
+
+    async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error> {
+        let bytes = events.iter().map(|event| event.data.len() + 64).sum();
+        self.riding(bytes, move |tx| lease::append_events(tx, lease, &events))
+            .await
+    }
+
+    async fn finish(&self, lease: Lease, finish: Finish) -> Result<Result<JobState, Stale>, Error> {
+        let bytes = lease::finish_bytes(&finish);
+        self.durably(bytes, move |tx| lease::finish(tx, lease, finish))
+            .await
+    }
+
+    async fn cancel(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Cancelled>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| end::cancel(tx, tenant.as_ref(), job))
+            .await
+    }
+
+    async fn retry(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<bool>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| end::retry(tx, tenant.as_ref(), job))
+            .await
+    }
+
+    async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<JobRecord>, Error> {
+        let tenant = tenant.cloned();
+        self.readers
+            .run(move |conn| read::job(conn, tenant.as_ref(), job))
+            .await
+    }
+
+    async fn job_by_external_id(
+        &self,
+        tenant: &TenantId,
+        endpoint: Option<&EndpointName>,
+        dialect: &str,
+        id: &str,
+    ) -> Result<Option<JobId>, Error> {
+        let (tenant, endpoint) = (tenant.clone(), endpoint.cloned());
+        let (dialect, id) = (dialect.to_owned(), id.to_owned());
+        self.readers
+            .run(move |conn| read::by_external_id(conn, &tenant, endpoint.as_ref(), &dialect, &id))
+            .await
+    }
+
+    async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error> {
+        self.readers
+            .run(move |conn| list::jobs(conn, &filter, &page))
+            .await
+    }
+
+    async fn position(&self, job: JobId) -> Result<Option<u64>, Error> {
+        self.readers.run(move |conn| read::position(conn, job)).await
+    }
+
+    async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {
+        self.readers
+            .run(move |conn| read::events(conn, job, after, limit))
+            .await
+    }
+
+    async fn attempts(&self, job: JobId) -> Result<Vec<AttemptRecord>, Error> {
+        self.readers.run(move |conn| read::attempts(conn, job)).await
+    }
+
+    async fn open_attempts(&self, owner: Option<&NodeName>) -> Result<Vec<AttemptRecord>, Error> {
+        let owner = owner.cloned();
+        self.readers
+            .run(move |conn| read::open_attempts(conn, owner.as_ref()))
+            .await
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<EndpointName, QueueCounters>, Error> {
+        self.readers.run(read::counters).await
+    }
+
+    async fn expire(&self) -> Result<Swept, Error> {
+        self.write(Lane::Sweep, Wait::ForDisk, SMALL, end::expire).await
+    }
+
+    async fn extend_leases(&self, gap: Duration) -> Result<(), Error> {
+        self.riding(SMALL, move |tx| end::move_leases(tx, gap, true))
+            .await
+    }
+
+    async fn shorten_leases(&self, gap: Duration) -> Result<(), Error> {
+        self.riding(SMALL, move |tx| end::move_leases(tx, gap, false))
+            .await
+    }
+
+    async fn sweep_finished(&self, endpoint: &EndpointName, retention: Duration) -> Result<Swept, Error> {
+        let endpoint = endpoint.clone();
+        self.write(Lane::Sweep, Wait::ForDisk, SMALL, move |tx| {
+            sweep::sweep_finished(tx, &endpoint, retention)
+        })
+        .await
+    }
+}

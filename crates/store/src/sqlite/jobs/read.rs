@@ -1,0 +1,217 @@
+//! Reading jobs, attempts, events, counters.
+
+use std::collections::BTreeMap;
+
+use darkroom_core::{
+    AttemptState, EndpointName, Fence, InstanceId, JobId, JobState, NodeName, TenantId, Timestamp,
+    attempt::RunningOn,
+    event::{Event, EventKind},
+};
+use rusqlite::{Connection, Row, params};
+
+use super::super::sql;
+use crate::{
+    Error,
+    jobs::{AttemptRecord, JobRecord, QueueCounters},
+};
+
+/// Columns of [`record`], and where they come from.
+pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.state, j.meta, j.created_at, \
+     j.started_at, j.finished_at, j.attempts, j.lost, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
+     i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
+     r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \
+     FROM jobs j JOIN inputs i ON i.job = j.nr LEFT JOIN results r ON r.job = j.nr";
+
+pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
+    let null =
+        |column: &str| -> Result<bool, Error> { Ok(row.get_ref(column)? == rusqlite::types::ValueRef::Null) };
+    let input = sql::payload(row, ["input_inline", "input_blob", "input_size"], "inputs")?;
+    let external: (Option<String>, Option<String>) = (row.get("ext_dialect")?, row.get("ext_id")?);
+    Ok(JobRecord {
+        id: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
+        tenant: sql::parsed(row, "tenant", "jobs", |t| t.parse().ok())?,
+        endpoint: sql::parsed(row, "endpoint", "jobs", |t| t.parse().ok())?,
+        priority: row.get("priority")?,
+        state: sql::parsed(row, "state", "jobs", JobState::parse)?,
+        input: input.ok_or_else(|| Error::Inconsistent {
+            table: "inputs",
+            what: "a job without a body".to_owned(),
+        })?,
+        meta: sql::json(row, "meta", "jobs")?,
+        created_at: sql::instant(row, "created_at")?,
+        started_at: sql::instant_opt(row, "started_at")?,
+        finished_at: sql::instant_opt(row, "finished_at")?,
+        attempts: sql::unsigned(row, "attempts")?,
+        lost_attempts: sql::unsigned(row, "lost")?,
+        cancel_requested: row.get("cancel_requested")?,
+        failure: if null("failure")? {
+            None
+        } else {
+            Some(sql::json(row, "failure", "jobs")?)
+        },
+        result: sql::payload(row, ["result_inline", "result_blob", "result_size"], "results")?,
+        outputs: if null("outputs")? {
+            Vec::new()
+        } else {
+            sql::json(row, "outputs", "results")?
+        },
+        external_id: external.0.zip(external.1),
+    })
+}
+
+pub(super) fn job(
+    conn: &Connection,
+    tenant: Option<&TenantId>,
+    id: JobId,
+) -> Result<Option<JobRecord>, Error> {
+    let record = sql::row(
+        conn,
+        &format!("{RECORD} WHERE j.id = ?1"),
+        [id.as_uuid().as_bytes().as_slice()],
+        record,
+    )?;
+    Ok(record.filter(|record| tenant.is_none_or(|tenant| *tenant == record.tenant)))
+}
+
+pub(super) fn by_external_id(
+    conn: &Connection,
+    tenant: &TenantId,
+    endpoint: Option<&EndpointName>,
+    dialect: &str,
+    id: &str,
+) -> Result<Option<JobId>, Error> {
+    // The newest, where several endpoints know the name.
+    sql::row(
+        conn,
+        "SELECT j.id FROM external_ids e JOIN jobs j ON j.nr = e.job \
+         WHERE e.tenant = ?1 AND e.dialect = ?2 AND e.id = ?3 AND (?4 IS NULL OR e.endpoint = ?4) \
+         ORDER BY e.job DESC LIMIT 1",
+        params![tenant.as_str(), dialect, id, endpoint.map(EndpointName::as_str)],
+        |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
+    )
+}
+
+pub(super) fn position(conn: &Connection, id: JobId) -> Result<Option<u64>, Error> {
+    let waiting = sql::row(
+        conn,
+        "SELECT endpoint, priority, ord FROM jobs WHERE id = ?1 AND state = 'queued'",
+        [id.as_uuid().as_bytes().as_slice()],
+        |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, i32>(1)?,
+                row.get::<_, i64>(2)?,
+            ))
+        },
+    )?;
+    let Some((endpoint, priority, ord)) = waiting else {
+        return Ok(None);
+    };
+    // Higher priorities from the lanes' counters; only the own priority is counted, along the index.
+    let before: i64 = sql::value(
+        conn,
+        "SELECT COALESCE((SELECT SUM(queued) FROM lanes WHERE endpoint = ?1 AND priority > ?2), 0) \
+         + COALESCE((SELECT SUM((SELECT COUNT(*) FROM jobs j WHERE j.endpoint = ?1 AND j.tenant = l.tenant \
+           AND j.priority = ?2 AND j.state = 'queued' AND j.ord < ?3)) \
+           FROM lanes l WHERE l.endpoint = ?1 AND l.priority = ?2), 0)",
+        params![endpoint, priority, ord],
+    )?
+    .unwrap_or(0);
+    Ok(Some(u64::try_from(before).unwrap_or(0)))
+}
+
+pub(super) fn events(conn: &Connection, id: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {
+    sql::rows(
+        conn,
+        "SELECT e.seq, e.at, e.attempt, e.kind, e.data FROM events e \
+         WHERE e.job = (SELECT nr FROM jobs WHERE id = ?1) AND e.seq > ?2 ORDER BY e.seq LIMIT ?3",
+        params![id.as_uuid().as_bytes().as_slice(), sql::int(after), limit],
+        |row| {
+            Ok(Event {
+                seq: sql::unsigned(row, "seq")?,
+                at: sql::instant(row, "at")?,
+                attempt: sql::unsigned(row, "attempt")?,
+                kind: sql::parsed(row, "kind", "events", EventKind::parse)?,
+                data: row.get("data")?,
+            })
+        },
+    )
+}
+
+const ATTEMPT: &str = "SELECT j.id, a.number, a.fence, a.state, a.endpoint, a.instance, a.owner, a.client_id, \
+     a.prompt_id, a.claimed_at, a.ended_at, a.lease_until, a.reason FROM attempts a JOIN jobs j ON j.nr = a.job";
+
+fn attempt(row: &Row<'_>) -> Result<AttemptRecord, Error> {
+    let instance = InstanceId::from_uuid(sql::uuid(row, "instance", "attempts")?);
+    let told: (Option<String>, Option<String>) = (row.get("client_id")?, row.get("prompt_id")?);
+    Ok(AttemptRecord {
+        job: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
+        number: sql::unsigned(row, "number")?,
+        fence: Fence(row.get("fence")?),
+        state: sql::parsed(row, "state", "attempts", AttemptState::parse)?,
+        endpoint: sql::parsed(row, "endpoint", "attempts", |t| t.parse().ok())?,
+        instance,
+        owner: sql::parsed(row, "owner", "attempts", |t| t.parse().ok())?,
+        running_on: told.0.zip(told.1).map(|(client_id, prompt_id)| RunningOn {
+            instance,
+            client_id,
+            prompt_id,
+        }),
+        claimed_at: sql::instant(row, "claimed_at")?,
+        ended_at: sql::instant_opt(row, "ended_at")?,
+        lease_until: sql::instant(row, "lease_until")?,
+        reason: row.get("reason")?,
+    })
+}
+
+pub(super) fn attempts(conn: &Connection, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
+    sql::rows(
+        conn,
+        &format!("{ATTEMPT} WHERE j.id = ?1 ORDER BY a.number"),
+        [id.as_uuid().as_bytes().as_slice()],
+        attempt,
+    )
+}
+
+pub(super) fn open_attempts(
+    conn: &Connection,
+    owner: Option<&NodeName>,
+) -> Result<Vec<AttemptRecord>, Error> {
+    sql::rows(
+        conn,
+        &format!("{ATTEMPT} WHERE a.ended_at IS NULL AND (?1 IS NULL OR a.owner = ?1) ORDER BY a.fence"),
+        [owner.map(NodeName::as_str)],
+        attempt,
+    )
+}
+
+pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, QueueCounters>, Error> {
+    let at = |micros: Option<i64>| micros.map(Timestamp::from_micros);
+    let all = sql::rows(
+        conn,
+        // The first of each lane is the oldest of it; lanes are few.
+        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, \
+         (SELECT MIN((SELECT j.created_at FROM jobs j WHERE j.endpoint = l.endpoint AND j.tenant = l.tenant \
+           AND j.priority = l.priority AND j.state = 'queued' ORDER BY j.ord LIMIT 1)) \
+           FROM lanes l WHERE l.endpoint = q.endpoint) AS oldest, \
+         (SELECT MIN(j.expires_at) FROM jobs j INDEXED BY jobs_expiry WHERE j.endpoint = q.endpoint AND j.state = 'queued' \
+           AND j.expires_at IS NOT NULL) AS next_expiry, \
+         (SELECT MIN(a.lease_until) FROM attempts a INDEXED BY attempts_open WHERE a.endpoint = q.endpoint AND a.ended_at IS NULL) AS next_lease \
+         FROM queues q",
+        [],
+        |row| {
+            let endpoint = sql::parsed(row, "endpoint", "queues", |t| t.parse().ok())?;
+            let counters = QueueCounters {
+                queued: sql::unsigned(row, "queued")?,
+                queued_low_priority: sql::unsigned(row, "queued_low")?,
+                running: sql::unsigned(row, "running")?,
+                collecting: sql::unsigned(row, "collecting")?,
+                oldest_queued_at: at(row.get("oldest")?),
+                next_expiry_at: at(row.get("next_expiry")?),
+                next_lease_expiry_at: at(row.get("next_lease")?),
+            };
+            Ok((endpoint, counters))
+        },
+    )?;
+    Ok(all.into_iter().collect())
+}

@@ -1,0 +1,131 @@
+//! Accepting a job: its row, body, external id, first event and place in the line, or the reason why not.
+
+use darkroom_core::{JobId, JobState, event::EventKind};
+use rusqlite::params;
+
+use super::{
+    super::{files, sql, tx::Tx},
+    life::{self, micros},
+};
+use crate::{
+    Error,
+    jobs::{ExternalId, NewJob, OnDuplicate, Submitted},
+};
+
+/// About how much a submit writes.
+pub(super) fn bytes(job: &NewJob) -> usize {
+    let inline = match &job.input {
+        darkroom_core::Payload::Inline(bytes) => bytes.len(),
+        darkroom_core::Payload::Blob { .. } => 0,
+    };
+    inline + 2048
+}
+
+pub(super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
+    if let Some(external) = &job.external_id
+        && let Some(first) = holder(tx, job, external)?
+    {
+        match external.on_duplicate {
+            OnDuplicate::Reject => return Ok(Submitted::Duplicate(first)),
+            OnDuplicate::Existing => return Ok(Submitted::Existing(first)),
+            OnDuplicate::Replace => {}
+        }
+    }
+    tx.check_disk()?;
+    let queued: i64 = sql::value(
+        tx.conn,
+        "SELECT queued FROM queues WHERE endpoint = ?1",
+        [job.endpoint.as_str()],
+    )?
+    .unwrap_or(0);
+    let queued = u64::try_from(queued).unwrap_or(0);
+    if queued >= job.max_queued {
+        return Ok(Submitted::QueueFull { queued });
+    }
+
+    let ord = life::next_place(tx, &job.endpoint)?;
+    life::count_in(tx, &job.endpoint, &job.tenant, job.priority, ord)?;
+    let nr = insert_job(tx, job, ord)?;
+    let (inline, blob, size) = sql::payload_columns(&job.input);
+    sql::execute(
+        tx.conn,
+        "INSERT INTO inputs (job, inline, blob, size) VALUES (?1, ?2, ?3, ?4)",
+        params![nr, inline, blob, size],
+    )?;
+    if let Some(key) = job.input.blob() {
+        files::refer_to_payload(tx, job.id, &job.tenant, "input", key, job.input.size())?;
+    }
+    if let Some(external) = &job.external_id {
+        sql::execute(
+            tx.conn,
+            "INSERT OR REPLACE INTO external_ids (tenant, dialect, id, endpoint, job) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                job.tenant.as_str(),
+                external.dialect,
+                external.id,
+                job.endpoint.as_str(),
+                nr
+            ],
+        )?;
+    }
+    sql::execute(
+        tx.conn,
+        "INSERT INTO events (job, seq, at, attempt, kind, data) VALUES (?1, 1, ?2, 0, ?3, ?4)",
+        params![
+            nr,
+            tx.now.as_micros(),
+            EventKind::State.as_str(),
+            r#"{"state":"queued"}"#
+        ],
+    )?;
+    Ok(Submitted::Accepted)
+}
+
+fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<JobId>, Error> {
+    sql::row(
+        tx.conn,
+        "SELECT j.id FROM external_ids e JOIN jobs j ON j.nr = e.job \
+         WHERE e.tenant = ?1 AND e.dialect = ?2 AND e.id = ?3 AND e.endpoint = ?4",
+        params![
+            job.tenant.as_str(),
+            external.dialect,
+            external.id,
+            job.endpoint.as_str()
+        ],
+        |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
+    )
+}
+
+fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
+    let models = (!job.meta.models.is_empty()).then(|| sql::to_json(&job.meta.models));
+    let ttl = job.queue_ttl.map(micros);
+    let now = tx.now.as_micros();
+    let nr = sql::value(
+        tx.conn,
+        "INSERT INTO jobs (id, tenant, endpoint, priority, state, ord, models, meta, dialect, webhook, ext_dialect, \
+         ext_id, created_at, queue_ttl, expires_at, max_attempts, last_event) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1) RETURNING nr",
+        params![
+            job.id.as_uuid().as_bytes().as_slice(),
+            job.tenant.as_str(),
+            job.endpoint.as_str(),
+            job.priority,
+            JobState::Queued.as_str(),
+            ord,
+            models,
+            sql::to_json(&job.meta),
+            job.meta.dialect,
+            job.meta.webhook,
+            job.external_id.as_ref().map(|e| &e.dialect),
+            job.external_id.as_ref().map(|e| &e.id),
+            now,
+            ttl,
+            ttl.map(|ttl| now.saturating_add(ttl)),
+            job.max_attempts,
+        ],
+    )?;
+    nr.ok_or(Error::Inconsistent {
+        table: "jobs",
+        what: "an insert returned nothing".to_owned(),
+    })
+}

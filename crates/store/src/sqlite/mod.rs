@@ -1,0 +1,181 @@
+//! The store on one box: SQLite in WAL mode, one writer thread with group commit, readers beside it.
+//!
+//! Start with [`writer`](self) for how writes wait, `jobs/life.rs` for how a job changes. Every verb is one operation:
+//! a closure over the batch's transaction ([`tx::Tx`]) that runs in its own savepoint.
+
+mod access;
+mod catalog;
+mod checkpoint;
+mod files;
+mod hub;
+mod jobs;
+mod migrations;
+mod options;
+mod queue;
+mod readers;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+pub use options::{DISK_RESERVE_BYTES, Durability, Failpoint, Fatal, FreeSpace, Options};
+use queue::{Lane, Queue, Wait};
+use tx::Tx;
+
+use crate::{
+    Error,
+    wake::{Subscription, Topic, Wakeups},
+};
+
+/// A store in a SQLite file. Dropping it finishes what waits for the writer.
+pub struct SqliteStore {
+    queue: Arc<Queue>,
+    hub: Arc<hub::Hub>,
+    readers: readers::Readers,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database at `file`, migrating it if needed. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NewerSchema`] for a database of a newer program; [`Error::Driver`] when it cannot be opened.
+    pub fn open(file: &Path, options: Options) -> Result<SqliteStore, Error> {
+        let conn = open(file, &options)?;
+        migrations::migrate(&conn, file, migrations::STEPS)?;
+        let checkpoints = open(file, &options)?;
+
+        let queue = Arc::new(Queue::new(options.max_waiting_submits));
+        let hub = Arc::new(hub::Hub::default());
+        let readers = readers::Readers::new(file.to_owned(), options.vfs.clone(), options.readers);
+        let (checkpointer, woken) = checkpoint::Checkpointer::new(file);
+        let writer = writer::Writer {
+            conn,
+            queue: queue.clone(),
+            hub: hub.clone(),
+            options,
+            file: file.to_owned(),
+            checkpointer,
+        };
+        let threads = vec![
+            spawn("store-writer", move || writer.run())?,
+            spawn("store-checkpoint", move || checkpoint::run(&checkpoints, &woken))?,
+        ];
+        Ok(SqliteStore {
+            queue,
+            hub,
+            readers,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Finishes what waits, folds the log into the database, closes all connections.
+    pub async fn close(&self) {
+        self.queue.close();
+        self.readers.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The runtime may be going; then the threads end by themselves.
+        let _ = tokio::task::spawn_blocking(move || join(threads)).await;
+    }
+
+    /// Runs an operation on the writer and waits for its commit.
+    async fn write<T, F>(&self, lane: Lane, wait: Wait, bytes: usize, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let op = writer::Closure {
+            lane,
+            wait,
+            bytes,
+            work: Some(work),
+            outcome: None,
+            answer,
+        };
+        self.queue.push(Box::new(op)).await?;
+        answered.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// A write whose answer waits for the disk.
+    async fn durably<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.write(Lane::First, Wait::ForDisk, bytes, work).await
+    }
+
+    /// A write that survives kill -9 when it is answered, and rides along with the next fsync.
+    async fn riding<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.write(Lane::First, Wait::RideAlong, bytes, work).await
+    }
+}
+
+impl Wakeups for SqliteStore {
+    fn subscribe(&self, topic: Topic) -> Subscription {
+        self.hub.subscribe(topic)
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.readers.close();
+        join(std::mem::take(
+            self.threads.get_mut().unwrap_or_else(PoisonError::into_inner),
+        ));
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the store panicked");
+        }
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| Error::Driver(Box::new(error)))
+}
+
+fn open(file: &Path, options: &Options) -> Result<Connection, Error> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = match &options.vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(PathBuf::from(file), flags, vfs.as_str())?,
+        None => Connection::open_with_flags(file, flags)?,
+    };
+    conn.busy_timeout(std::time::Duration::from_millis(500))?;
+    conn.set_prepared_statement_cache_capacity(128);
+    let synchronous = match options.durability {
+        Durability::Promised => "FULL",
+        Durability::Never => "OFF",
+    };
+    // Checkpoints are ours (checkpoint.rs). 4 MiB of pages, given back when idle. After a reset the log's file is cut to
+    // `journal_size_limit`, so that its length says how much is in it.
+    conn.execute_batch(&format!(
+        "PRAGMA page_size=4096; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};
+         PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=4194304;
+         PRAGMA cache_size=-4096; PRAGMA foreign_keys=OFF; PRAGMA temp_store=MEMORY;"
+    ))?;
+    Ok(conn)
+}

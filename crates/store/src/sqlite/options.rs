@@ -1,0 +1,76 @@
+//! What a SQLite store needs from outside, and what tests replace.
+
+use std::{path::Path, sync::Arc};
+
+use darkroom_core::Clock;
+
+/// Submits are refused when less than this is free (512 MB); results are still accepted.
+pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Called at a named point of the writer's work; tests kill the process there.
+pub type Failpoint = Arc<dyn Fn(&'static str) + Send + Sync>;
+/// Called when the database can no longer be trusted to keep what it acknowledged.
+pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+/// Free bytes of the file system that holds a path.
+pub type FreeSpace = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
+
+/// How much a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// As each verb promises.
+    Promised,
+    /// Never sync: for tests that show what the promise is worth.
+    Never,
+}
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// Decides leases and stamps rows.
+    pub clock: Arc<dyn Clock>,
+    /// Submits are refused below this many free bytes.
+    pub disk_reserve_bytes: u64,
+    /// Reads the free space.
+    pub free_space: FreeSpace,
+    /// What to do when a commit met an I/O error. After a failed fsync the kernel may have dropped the pages, so
+    /// trying again could acknowledge what is not there: by default the process aborts, and recovery reads what is.
+    pub fatal: Fatal,
+    /// Points: `before_commit`, `commit_reply` (after COMMIT, before replies), `claim`, `record`.
+    pub failpoint: Option<Failpoint>,
+    /// Submits waiting for the writer; more get [`crate::Error::Busy`].
+    pub max_waiting_submits: usize,
+    /// Readers at the same time.
+    pub readers: usize,
+    /// Name of a registered SQLite VFS, for tests that cut the power.
+    pub vfs: Option<String>,
+    /// For tests only.
+    pub durability: Durability,
+}
+
+impl Options {
+    /// The defaults, with the given clock.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Options {
+            clock,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            free_space: Arc::new(free_space),
+            fatal: Arc::new(|what| {
+                tracing::error!(
+                    what,
+                    "the store cannot go on: aborting so that recovery reads what is on the disk"
+                );
+                std::process::abort();
+            }),
+            failpoint: None,
+            max_waiting_submits: 4096,
+            readers: 4,
+            vfs: None,
+            durability: Durability::Promised,
+        }
+    }
+}
+
+fn free_space(path: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

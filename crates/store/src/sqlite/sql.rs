@@ -1,0 +1,152 @@
+//! Small helpers over rusqlite: cached statements, rows to values with our own error, columns to domain types.
+
+use darkroom_core::{BlobKey, Payload, Timestamp};
+use rusqlite::{Connection, Params, Row, types::FromSql};
+use uuid::Uuid;
+
+use crate::Error;
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            return Error::DiskFull { available_bytes: 0 };
+        }
+        Error::Driver(Box::new(error))
+    }
+}
+
+/// Runs a statement; returns how many rows it changed.
+pub(super) fn execute(conn: &Connection, sql: &str, params: impl Params) -> Result<usize, Error> {
+    Ok(conn.prepare_cached(sql)?.execute(params)?)
+}
+
+/// All rows.
+pub(super) fn rows<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+/// The first row, if there is one.
+pub(super) fn row<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    match rows.next()? {
+        Some(row) => Ok(Some(read(row)?)),
+        None => Ok(None),
+    }
+}
+
+/// The first column of the first row.
+pub(super) fn value<T: FromSql>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<Option<T>, Error> {
+    row(conn, sql, params, |row| Ok(row.get(0)?))
+}
+
+/// An unsigned number as a column holds it.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// An unsigned number from a column.
+pub(super) fn unsigned<T: TryFrom<i64> + Default>(row: &Row<'_>, column: &str) -> Result<T, Error> {
+    Ok(T::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+}
+
+/// A text column parsed into a name, id or state.
+pub(super) fn parsed<T>(
+    row: &Row<'_>,
+    column: &str,
+    table: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Error> {
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(|e| Error::Driver(Box::new(e)))?;
+    parse(text).ok_or_else(|| Error::Inconsistent {
+        table,
+        what: format!("{column} is '{}'", text.chars().take(80).collect::<String>()),
+    })
+}
+
+/// A JSON column.
+pub(super) fn json<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: &str,
+    table: &'static str,
+) -> Result<T, Error> {
+    parsed(row, column, table, |text| serde_json::from_str(text).ok())
+}
+
+/// A value as the text of a JSON column.
+pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("our types have string keys and no failing serializers")
+}
+
+/// An instant.
+pub(super) fn instant(row: &Row<'_>, column: &str) -> Result<Timestamp, Error> {
+    Ok(Timestamp::from_micros(row.get(column)?))
+}
+
+/// An instant that may be missing.
+pub(super) fn instant_opt(row: &Row<'_>, column: &str) -> Result<Option<Timestamp>, Error> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+}
+
+/// The UUID of an id column.
+pub(super) fn uuid(row: &Row<'_>, column: &str, table: &'static str) -> Result<Uuid, Error> {
+    let bytes = row
+        .get_ref(column)?
+        .as_blob()
+        .map_err(|e| Error::Driver(Box::new(e)))?;
+    Uuid::from_slice(bytes).map_err(|_| Error::Inconsistent {
+        table,
+        what: format!("{column} has {} bytes", bytes.len()),
+    })
+}
+
+/// A payload as its three columns `inline`, `blob`, `size`.
+pub(super) fn payload_columns(payload: &Payload) -> (Option<&[u8]>, Option<&str>, i64) {
+    match payload {
+        Payload::Inline(bytes) => (Some(bytes), None, int(payload.size())),
+        Payload::Blob { key, size } => (None, Some(key.as_str()), int(*size)),
+    }
+}
+
+/// A payload from its columns; `None` when there is none.
+pub(super) fn payload(
+    row: &Row<'_>,
+    columns: [&str; 3],
+    table: &'static str,
+) -> Result<Option<Payload>, Error> {
+    let [inline, blob, size] = columns;
+    if let Some(bytes) = row.get::<_, Option<Vec<u8>>>(inline)? {
+        return Ok(Some(Payload::Inline(bytes)));
+    }
+    if row.get_ref(blob)? == rusqlite::types::ValueRef::Null {
+        return Ok(None);
+    }
+    let key = parsed(row, blob, table, |text| text.parse::<BlobKey>().ok())?;
+    Ok(Some(Payload::Blob {
+        key,
+        size: unsigned(row, size)?,
+    }))
+}

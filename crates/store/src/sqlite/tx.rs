@@ -1,0 +1,75 @@
+//! What an operation sees of the transaction it runs in.
+
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+};
+
+use darkroom_core::Timestamp;
+use rusqlite::Connection;
+
+use super::options::Options;
+use crate::{Error, wake::Topic};
+
+/// The batch's transaction, as one operation sees it.
+pub(super) struct Tx<'a> {
+    /// The writer's connection.
+    pub(super) conn: &'a Connection,
+    /// The store's now, read once for the operation.
+    pub(super) now: Timestamp,
+    options: &'a Options,
+    file: &'a PathBuf,
+    free: &'a Cell<Option<u64>>,
+    wakes: &'a RefCell<Vec<Topic>>,
+}
+
+/// What lives as long as the batch.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) wakes: RefCell<Vec<Topic>>,
+    free: Cell<Option<u64>>,
+}
+
+impl Batch {
+    pub(super) fn tx<'a>(&'a self, conn: &'a Connection, options: &'a Options, file: &'a PathBuf) -> Tx<'a> {
+        Tx {
+            conn,
+            now: options.clock.now(),
+            options,
+            file,
+            free: &self.free,
+            wakes: &self.wakes,
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Wakes a topic's listeners after COMMIT.
+    pub(super) fn wake(&self, topic: Topic) {
+        self.wakes.borrow_mut().push(topic);
+    }
+
+    /// Calls the test's hook, if there is one.
+    pub(super) fn failpoint(&self, name: &'static str) {
+        if let Some(failpoint) = &self.options.failpoint {
+            failpoint(name);
+        }
+    }
+
+    /// Refuses when the disk reserve is reached. The free space is read once a batch; unreadable counts as enough.
+    pub(super) fn check_disk(&self) -> Result<(), Error> {
+        let free = self.free.get().unwrap_or_else(|| {
+            (self.options.free_space)(self.file).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot read the free space of the disk");
+                u64::MAX
+            })
+        });
+        self.free.set(Some(free));
+        if free < self.options.disk_reserve_bytes {
+            return Err(Error::DiskFull {
+                available_bytes: free,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! The one thread that writes: takes what waits, runs it in one transaction, commits, answers.
+//!
+//! Group commit without artificial waits: while one batch is being synced, the next one gathers. Each operation has its
+//! own savepoint, so that one that fails undoes only itself. A batch in which any operation waits for the disk commits
+//! with `synchronous=FULL`; one of only ride-along operations with `synchronous=NORMAL`, which in WAL mode writes the
+//! log without syncing it: that survives the death of the process, though not of the machine, and the sync of the next
+//! FULL commit covers the whole log before it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::oneshot;
+
+use super::{
+    checkpoint::Checkpointer,
+    hub::Hub,
+    options::{Durability, Options},
+    queue::{Lane, Next, Op, Queue, Wait},
+    tx::{Batch, Tx},
+};
+use crate::Error;
+
+/// Bounds of a batch: what waits behind it waits at most about this long before its own begins.
+const MAX_BATCH_OPS: usize = 256;
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BATCH_TIME: Duration = Duration::from_millis(5);
+/// Without work for this long, the log is folded into the database and the page cache is given back.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
+
+/// Everything the writer's thread owns.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) queue: Arc<Queue>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) options: Options,
+    pub(super) file: PathBuf,
+    pub(super) checkpointer: Checkpointer,
+}
+
+/// Why the writer cannot go on.
+struct Broken;
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        // Whatever ends this thread, also a panic, no caller may wait for ever.
+        struct Abandon(Arc<Queue>);
+        impl Drop for Abandon {
+            fn drop(&mut self) {
+                self.0.abandon();
+            }
+        }
+        let _abandon = Abandon(self.queue.clone());
+
+        let mut rested = true;
+        let mut level = None;
+        loop {
+            let batch = match self.queue.wait(IDLE_AFTER) {
+                Next::Work(wait) => wait,
+                Next::Idle => {
+                    if !rested {
+                        self.rest();
+                        rested = true;
+                    }
+                    continue;
+                }
+                Next::Closed => break,
+            };
+            rested = false;
+            if self.options.durability == Durability::Promised && level != Some(batch) {
+                let pragma = match batch {
+                    Wait::ForDisk => "PRAGMA synchronous=FULL",
+                    Wait::RideAlong => "PRAGMA synchronous=NORMAL",
+                };
+                if let Err(error) = self.conn.execute_batch(pragma) {
+                    self.fatal("cannot set the level of synchronisation", &error);
+                    return;
+                }
+                level = Some(batch);
+            }
+            if let Err(Broken) = self.batch(batch) {
+                return;
+            }
+            if let Err(error) = self.checkpointer.after_batch(&self.conn) {
+                self.fatal("the log could not be folded into the database", &error);
+                return;
+            }
+        }
+        self.rest();
+    }
+
+    fn batch(&mut self, kind: Wait) -> Result<(), Broken> {
+        match self.conn.execute_batch("BEGIN IMMEDIATE") {
+            Ok(()) => {}
+            // Another process (an offline command) writes: what waits goes on waiting.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return Ok(()),
+            Err(error) => return Err(self.fatal("no transaction could be begun", &error)),
+        }
+        let batch = Batch::default();
+        let started = self.options.clock.monotonic();
+        let mut done: Vec<Box<dyn Op>> = Vec::new();
+        let mut bytes = 0;
+        let mut swept = false;
+        while done.len() < MAX_BATCH_OPS
+            && bytes < MAX_BATCH_BYTES
+            && self.options.clock.monotonic().saturating_sub(started) < MAX_BATCH_TIME
+        {
+            let Some(mut op) = self.queue.pop(kind, swept) else {
+                break;
+            };
+            swept |= op.lane() == Lane::Sweep;
+            bytes += op.bytes();
+            let ran = self.run_one(op.as_mut(), &batch);
+            done.push(op);
+            if let Err(error) = ran {
+                // SQLite rolled the whole transaction back (disk full), or cannot undo a part of it.
+                return self.give_up(done, error);
+            }
+        }
+        self.failpoint("before_commit");
+        if let Err(error) = self.conn.execute_batch("COMMIT") {
+            return self.give_up(done, error);
+        }
+        self.failpoint("commit_reply");
+        for op in done {
+            op.reply(Ok(()));
+        }
+        self.hub.wake(batch.wakes.take());
+        Ok(())
+    }
+
+    fn run_one(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
+        let wakes = batch.wakes.borrow().len();
+        self.conn.prepare_cached("SAVEPOINT op")?.execute([])?;
+        let tx = batch.tx(&self.conn, &self.options, &self.file);
+        if !op.run(&tx) {
+            if self.conn.is_autocommit() {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                    Some("the transaction was rolled back".to_owned()),
+                ));
+            }
+            self.conn.prepare_cached("ROLLBACK TO op")?.execute([])?;
+            batch.wakes.borrow_mut().truncate(wakes);
+        }
+        self.conn.prepare_cached("RELEASE op")?.execute([])?;
+        Ok(())
+    }
+
+    /// The batch could not be committed. Nothing of it was acknowledged; a full disk is told to the callers, anything
+    /// else ends the process.
+    fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<(), Broken> {
+        if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+            return Err(self.fatal("a batch could not be committed", &error));
+        }
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            return Err(self.fatal("a batch could not be rolled back", &error));
+        }
+        let available_bytes = (self.options.free_space)(&self.file).unwrap_or(0);
+        tracing::error!(operations = done.len(), available_bytes, "the disk is full");
+        for op in done {
+            op.reply(Err(Error::DiskFull { available_bytes }));
+        }
+        Ok(())
+    }
+
+    fn rest(&self) {
+        if let Err(error) = self.checkpointer.truncate(&self.conn) {
+            self.fatal("the log could not be folded into the database", &error);
+        }
+        if let Err(error) = self.conn.execute_batch("PRAGMA shrink_memory") {
+            tracing::warn!(%error, "the page cache could not be given back");
+        }
+    }
+
+    fn fatal(&self, what: &str, error: &rusqlite::Error) -> Broken {
+        tracing::error!(%error, what, "the store's writer failed");
+        (self.options.fatal)(&format!("{what}: {error}"));
+        Broken
+    }
+
+    fn failpoint(&self, name: &'static str) {
+        if let Some(failpoint) = &self.options.failpoint {
+            failpoint(name);
+        }
+    }
+}
+
+/// An operation made of a closure, and where its answer goes.
+pub(super) struct Closure<T, F> {
+    pub(super) lane: Lane,
+    pub(super) wait: Wait,
+    pub(super) bytes: usize,
+    pub(super) work: Option<F>,
+    pub(super) outcome: Option<Result<T, Error>>,
+    pub(super) answer: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> Op for Closure<T, F>
+where
+    T: Send,
+    F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send,
+{
+    fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn run(&mut self, tx: &Tx<'_>) -> bool {
+        let work = self.work.take().expect("an operation runs once");
+        let outcome = work(tx);
+        let ok = outcome.is_ok();
+        self.outcome = Some(outcome);
+        ok
+    }
+
+    fn reply(self: Box<Self>, commit: Result<(), Error>) {
+        let Closure { outcome, answer, .. } = *self;
+        let outcome = commit.and_then(|()| outcome.unwrap_or(Err(Error::Closed)));
+        // The caller may have gone; what was done stays done.
+        let _ = answer.send(outcome);
+    }
+}
