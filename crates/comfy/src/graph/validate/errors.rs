@@ -13,7 +13,9 @@ pub struct PromptError {
     #[serde(rename = "type")]
     pub kind: String,
     pub message: String,
+    #[serde(default)]
     pub details: String,
+    #[serde(default)]
     pub extra_info: Map<String, Value>,
 }
 
@@ -24,15 +26,20 @@ pub struct NodeError {
     #[serde(rename = "type")]
     pub kind: String,
     pub message: String,
+    #[serde(default)]
     pub details: String,
+    #[serde(default)]
     pub extra_info: Map<String, Value>,
 }
 
 /// Everything wrong with one node, and which outputs cannot be made because of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeErrors {
+    #[serde(default)]
     pub errors: Vec<NodeError>,
+    #[serde(default)]
     pub dependent_outputs: Vec<NodeId>,
+    #[serde(default)]
     pub class_type: String,
 }
 
@@ -74,6 +81,15 @@ impl Rejected {
         Self {
             error,
             node_errors: IndexMap::new(),
+        }
+    }
+
+    /// Takes out the tracebacks that an instance put in: they tell paths of its host.
+    pub fn hide_tracebacks(&mut self) {
+        for error in self.node_errors.values_mut().flat_map(|node| &mut node.errors) {
+            if let Some(traceback) = error.extra_info.get_mut("traceback") {
+                *traceback = json!([]);
+            }
         }
     }
 
