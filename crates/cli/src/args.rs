@@ -6,7 +6,13 @@ use crate::{client, client::Client, commands, exit::Failure, ui::Ui};
 
 /// Self-hosted serverless platform for ComfyUI.
 #[derive(Debug, Parser)]
-#[command(name = "darkroom", version, about, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "darkroom",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -20,10 +26,22 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Address of the server [default: http://127.0.0.1:8288]
-    #[arg(long, global = true, env = "DARKROOM_SERVER", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "DARKROOM_SERVER",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub server: Option<String>,
     /// Key to show it
-    #[arg(long, global = true, env = "DARKROOM_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "DARKROOM_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
     pub key: Option<String>,
     /// Print JSON only
     #[arg(long, global = true)]
@@ -65,8 +83,6 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a server
-    Serve(commands::serve::ServeArgs),
     /// Start a server for a look around, run a sample workflow, and show what happened
     Demo(commands::demo::DemoArgs),
     /// Run a workflow and save what it makes
@@ -80,9 +96,6 @@ pub enum Command {
     Endpoints(commands::endpoints::EndpointsArgs),
     /// Print the log of an instance, or of the instance a job ran on
     Logs(commands::logs::LogsArgs),
-    /// Create, list, or revoke keys
-    #[command(subcommand)]
-    Keys(commands::keys::KeysCommand),
     /// Check this machine, the configuration, and the server
     Doctor(commands::doctor::DoctorArgs),
     /// Check a configuration file, or print an example

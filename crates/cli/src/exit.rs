@@ -49,7 +49,7 @@ pub struct Failure {
     /// What to type next, when that is known.
     pub hint: Option<String>,
     /// What the server added (ComfyUI's `node_errors`).
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
 }
 
 impl Failure {
@@ -87,7 +87,7 @@ impl Failure {
             error["hint"] = json!(hint);
         }
         if let Some(details) = &self.details {
-            error["details"] = details.clone();
+            error["details"] = Value::clone(details);
         }
         error
     }

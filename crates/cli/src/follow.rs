@@ -29,7 +29,11 @@ pub struct JobEvent {
 }
 
 /// Calls `on_event` for every event of `job`; returns the job in its final state.
-pub async fn follow(client: &Client, job: &str, mut on_event: impl FnMut(&JobEvent)) -> Result<Value, Failure> {
+pub async fn follow(
+    client: &Client,
+    job: &str,
+    mut on_event: impl FnMut(&JobEvent),
+) -> Result<Value, Failure> {
     let mut last: Option<String> = None;
     let mut away = Duration::ZERO;
     loop {
@@ -64,7 +68,11 @@ fn passing(failure: &Failure) -> bool {
     matches!(failure.exit, Exit::Unreachable | Exit::Server)
 }
 
-async fn read(mut response: reqwest::Response, last: &mut Option<String>, on_event: &mut impl FnMut(&JobEvent)) {
+async fn read(
+    mut response: reqwest::Response,
+    last: &mut Option<String>,
+    on_event: &mut impl FnMut(&JobEvent),
+) {
     let mut parser = sse::Parser::default();
     // A timeout, an error, and the end of the stream all mean the same: look at the job, and open again if need be.
     while let Ok(Ok(Some(chunk))) = tokio::time::timeout(MAX_SILENCE, response.chunk()).await {
@@ -105,9 +113,21 @@ impl Progress {
     pub fn on(&mut self, event: &JobEvent) {
         let data = &event.data;
         match event.kind.as_str() {
-            "execution_start" => *self = Progress { total: self.total, done: BTreeSet::new(), current: None, share: 0.0 },
+            "execution_start" => {
+                *self = Progress {
+                    total: self.total,
+                    done: BTreeSet::new(),
+                    current: None,
+                    share: 0.0,
+                }
+            }
             "execution_cached" => {
-                for id in data["nodes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for id in data["nodes"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                {
                     self.done.insert(id.to_owned());
                 }
             }
@@ -168,7 +188,11 @@ impl Progress {
 fn share(data: &Value) -> f64 {
     let value = data["value"].as_f64().unwrap_or(0.0);
     let max = data["max"].as_f64().unwrap_or(0.0);
-    if max > 0.0 { (value / max).clamp(0.0, 1.0) } else { 0.0 }
+    if max > 0.0 {
+        (value / max).clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +233,10 @@ mod tests {
     fn progress_never_passes_the_end_and_survives_nonsense() {
         let mut progress = Progress::new(&Workflow::parse("{}").unwrap());
         progress.on(&event("progress", json!({"node": "a", "value": 7, "max": 0})));
-        progress.on(&event("progress_state", json!({"nodes": {"b": {"state": "finished"}, "c": 1}})));
+        progress.on(&event(
+            "progress_state",
+            json!({"nodes": {"b": {"state": "finished"}, "c": 1}}),
+        ));
         progress.on(&event("executing", Value::Null));
         assert!(progress.fraction() <= 1.0);
     }

@@ -46,14 +46,19 @@ impl LocalServer {
         // Between our look and the server's own bind someone else may take the port: then it says so and we fail.
         let listener = TcpListener::bind(("127.0.0.1", port))
             .map_err(|error| Failure::local(format!("port {port}: {error}")))?;
-        let address = listener.local_addr().map_err(|error| Failure::local(error.to_string()))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::local(error.to_string()))?;
         drop(listener);
 
         let mut command = Self::command(data.path(), &address.to_string())?;
         let mut child = command
             .spawn()
             .map_err(|error| Failure::local(format!("cannot start the server: {error}")))?;
-        let stdin = child.stdin.take().ok_or_else(|| Failure::local("the server has no stdin"))?;
+        let stdin = child
+            .stdin
+            .take()
+            .ok_or_else(|| Failure::local("the server has no stdin"))?;
         let mut server = LocalServer {
             child: Some(child),
             _stdin: stdin,
@@ -71,7 +76,9 @@ impl LocalServer {
 
     /// Stops it and waits until it is gone.
     pub async fn stop(mut self) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         terminate(&child);
         let gone = async {
             while matches!(child.try_wait(), Ok(None)) {
@@ -96,7 +103,8 @@ impl LocalServer {
     fn command(data: &Path, address: &str) -> Result<Command, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::local(format!("own path: {error}")))?;
         let log = |name: &str| {
-            File::create(data.join(name)).map_err(|error| Failure::local(format!("{}: {error}", data.display())))
+            File::create(data.join(name))
+                .map_err(|error| Failure::local(format!("{}: {error}", data.display())))
         };
         // A file of our own, so that a darkroom.toml in the working directory has no say here.
         let config = data.join("darkroom.toml");
@@ -143,12 +151,17 @@ impl LocalServer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(status)) => format!(
                 "the server ended at once ({})",
-                status.map_or(String::new(), |status: std::process::ExitStatus| status.to_string())
+                status.map_or(String::new(), |status: std::process::ExitStatus| status
+                    .to_string())
             ),
             Err(_) => "the server did not become ready".to_owned(),
         };
         let log = tail(&self.data.path().join("server.log"));
-        Err(Failure::new(Exit::Local, "server_start", format!("{what}\n{log}")))
+        Err(Failure::new(
+            Exit::Local,
+            "server_start",
+            format!("{what}\n{log}"),
+        ))
     }
 }
 
@@ -185,7 +198,11 @@ fn tail(path: &Path) -> String {
 
 /// Where a demo keeps what it makes: `$XDG_DATA_HOME/darkroom`, else `~/.local/share/darkroom`, else `./.darkroom`.
 pub fn data_home() -> PathBuf {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
         (Some(data), _) => data.join("darkroom"),
         (None, Some(home)) => home.join(".local/share/darkroom"),

@@ -11,7 +11,11 @@ use crate::args::LogFormat;
 /// Sets up logging for this process, once. `filter` is in `tracing`'s syntax (`info`, `darkroom_server=debug`).
 pub fn set_up(filter: Option<&str>, format: Option<LogFormat>) {
     let terminal = io::stderr().is_terminal();
-    let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let format = format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
     let filter = EnvFilter::try_new(filter.unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
     // Failing means that a subscriber is set up already, and then that one is used.

@@ -43,5 +43,6 @@ fn main() -> ExitCode {
 
 /// The wall clock, for printing ages.
 fn now() -> jiff::Timestamp {
-    jiff::Timestamp::from_microsecond(SystemClock::new().now().as_micros()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    jiff::Timestamp::from_microsecond(SystemClock::new().now().as_micros())
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }

@@ -62,7 +62,7 @@ impl Ui {
         }
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "error: {}", failure.message);
-        for line in node_errors(failure.details.as_ref()) {
+        for line in node_errors(failure.details.as_deref()) {
             let _ = writeln!(err, "  {line}");
         }
         if let Some(hint) = &failure.hint {
@@ -86,7 +86,10 @@ impl Ui {
 
 /// One line per fault that a refused graph has, from ComfyUI's `node_errors`.
 fn node_errors(details: Option<&Value>) -> Vec<String> {
-    let Some(nodes) = details.and_then(|d| d.get("node_errors")).and_then(Value::as_object) else {
+    let Some(nodes) = details
+        .and_then(|d| d.get("node_errors"))
+        .and_then(Value::as_object)
+    else {
         return Vec::new();
     };
     let mut lines = Vec::new();
@@ -185,7 +188,10 @@ mod tests {
             ],
         );
         assert_eq!(text, "ID  STATE\na   queued\n长长  done\n");
-        assert_eq!(table(&["A", "B"], &[vec!["x".into(), String::new()]]), "A  B\nx\n");
+        assert_eq!(
+            table(&["A", "B"], &[vec!["x".into(), String::new()]]),
+            "A  B\nx\n"
+        );
     }
 
     #[test]

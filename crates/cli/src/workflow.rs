@@ -90,7 +90,10 @@ impl Workflow {
             .rsplit_once('.')
             .ok_or_else(|| Failure::usage(format!("--input '{assignment}': write NODE.INPUT=VALUE")))?;
         let id = self.resolve(node)?;
-        let class = self.nodes[&id]["class_type"].as_str().unwrap_or_default().to_owned();
+        let class = self.nodes[&id]["class_type"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let old = self.nodes[&id]["inputs"].get(input).cloned();
         let new = if let Some(path) = value.strip_prefix('@') {
             Value::String(data_uri(Path::new(path))?)
@@ -253,11 +256,17 @@ mod tests {
         fs::write(&file, b"abc").unwrap();
         let mut workflow = sample();
         workflow.bind(&format!("1.image={}", file.display())).unwrap();
-        assert_eq!(workflow.to_json()["1"]["inputs"]["image"], "data:image/png;base64,YWJj");
+        assert_eq!(
+            workflow.to_json()["1"]["inputs"]["image"],
+            "data:image/png;base64,YWJj"
+        );
         workflow.bind("1.image=stored-name.png").unwrap();
         assert_eq!(workflow.to_json()["1"]["inputs"]["image"], "stored-name.png");
         workflow.bind(&format!("6.text={}", file.display())).unwrap();
-        assert_eq!(workflow.to_json()["6"]["inputs"]["text"], file.display().to_string());
+        assert_eq!(
+            workflow.to_json()["6"]["inputs"]["text"],
+            file.display().to_string()
+        );
     }
 
     #[test]
@@ -265,7 +274,12 @@ mod tests {
         let wrapped = r#"{"prompt": {"1": {"class_type": "A"}}, "client_id": "c"}"#;
         assert_eq!(Workflow::parse(wrapped).unwrap().len(), 1);
         let page = r#"{"nodes": [], "links": []}"#;
-        assert!(Workflow::parse(page).unwrap_err().message.contains("Export (API)"));
+        assert!(
+            Workflow::parse(page)
+                .unwrap_err()
+                .message
+                .contains("Export (API)")
+        );
         assert!(Workflow::parse("[]").is_err() && Workflow::parse("{").is_err());
     }
 }

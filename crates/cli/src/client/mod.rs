@@ -49,11 +49,6 @@ impl Client {
         Ok(Client { http, base, key })
     }
 
-    /// The server's address, with a slash at the end.
-    pub fn base(&self) -> &Url {
-        &self.base
-    }
-
     /// `GET /darkroom/v1/{path}` as JSON.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.json(Method::GET, path, None).await
@@ -165,7 +160,9 @@ impl Client {
             .with_hint("Start one with `darkroom serve`, or name another with --server or DARKROOM_SERVER.")
         } else {
             let error: &dyn std::error::Error = error;
-            let cause = std::iter::successors(Some(error), |e| e.source()).last().unwrap_or(error);
+            let cause = std::iter::successors(Some(error), |e| e.source())
+                .last()
+                .unwrap_or(error);
             Failure::new(
                 Exit::Unreachable,
                 "connection_lost",
@@ -219,7 +216,8 @@ fn refusal(status: StatusCode, body: &[u8], has_key: bool) -> Failure {
         .get("details")
         .or_else(|| parsed.get("details"))
         .filter(|details| !details.is_null())
-        .cloned();
+        .cloned()
+        .map(Box::new);
     failure
 }
 
@@ -258,12 +256,19 @@ mod tests {
 
     #[test]
     fn answers_become_exit_codes_and_keep_the_servers_words() {
-        let body = br#"{"error":{"code":"invalid_graph","message":"node 3 ...","details":{"node_errors":{}}}}"#;
+        let body =
+            br#"{"error":{"code":"invalid_graph","message":"node 3 ...","details":{"node_errors":{}}}}"#;
         let failure = refusal(StatusCode::BAD_REQUEST, body, false);
-        assert_eq!((failure.exit, failure.code.as_str()), (Exit::Usage, "invalid_graph"));
+        assert_eq!(
+            (failure.exit, failure.code.as_str()),
+            (Exit::Usage, "invalid_graph")
+        );
         assert!(failure.details.is_some());
         assert_eq!(refusal(StatusCode::FORBIDDEN, b"", true).exit, Exit::Refused);
-        assert_eq!(refusal(StatusCode::NOT_FOUND, b"<html>", true).exit, Exit::NotFound);
+        assert_eq!(
+            refusal(StatusCode::NOT_FOUND, b"<html>", true).exit,
+            Exit::NotFound
+        );
         let failure = refusal(StatusCode::SERVICE_UNAVAILABLE, b"", true);
         assert_eq!(failure.exit, Exit::Server);
         assert!(failure.message.contains("503"));

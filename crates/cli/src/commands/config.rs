@@ -74,9 +74,11 @@ pub fn refused(error: &Error) -> Failure {
     if let Error::Invalid { problems, .. } = error {
         let problems: Vec<Value> = problems
             .iter()
-            .map(|problem| json!({"path": problem.path, "origin": problem.origin, "message": problem.message}))
+            .map(
+                |problem| json!({"path": problem.path, "origin": problem.origin, "message": problem.message}),
+            )
             .collect();
-        failure.details = Some(json!({"problems": problems}));
+        failure.details = Some(Box::new(json!({"problems": problems})));
     }
     failure
 }

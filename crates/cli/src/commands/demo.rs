@@ -50,7 +50,11 @@ pub async fn demo(args: DemoArgs, global: &Global) -> Result<Exit, Failure> {
     ui.note("starting a server …");
     let mut server = LocalServer::start(args.port).await?;
     let ready = start.elapsed();
-    ui.note(&format!("ready at {} after {}", server.url(), ui::duration(ready)));
+    ui.note(&format!(
+        "ready at {} after {}",
+        server.url(),
+        ui::duration(ready)
+    ));
 
     let ended = tokio::select! {
         ended = develop(&server, ui, ready) => ended,
@@ -91,7 +95,12 @@ async fn develop(server: &LocalServer, ui: Ui, server_ready: Duration) -> Result
         }
         progress.on(event);
         bar.set_position((progress.fraction() * 1000.0) as u64);
-        bar.set_message(progress.current().map(|node| workflow.title(node)).unwrap_or_default());
+        bar.set_message(
+            progress
+                .current()
+                .map(|node| workflow.title(node))
+                .unwrap_or_default(),
+        );
     })
     .await?;
     phases.done = Some(clock.elapsed());

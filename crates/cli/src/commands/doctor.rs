@@ -69,7 +69,10 @@ pub async fn doctor(args: DoctorArgs, global: &Global) -> Result<Exit, Failure> 
     let mut checks = Vec::new();
     match Config::load(&overrides) {
         Ok(config) => {
-            let file = config.file.as_ref().map_or("defaults".to_owned(), |f| f.display().to_string());
+            let file = config
+                .file
+                .as_ref()
+                .map_or("defaults".to_owned(), |f| f.display().to_string());
             checks.push(Check::new("configuration", Verdict::Ok, file));
             checks.push(data_dir(&config.server.data_dir));
             checks.push(disk(&config.server.data_dir, config.store.disk_reserve_bytes));
@@ -87,7 +90,13 @@ pub async fn doctor(args: DoctorArgs, global: &Global) -> Result<Exit, Failure> 
     global.ui().show(&report(&checks), |_| {
         let rows: Vec<Vec<String>> = checks
             .iter()
-            .map(|check| vec![word(check.verdict).to_owned(), check.name.clone(), check.found.clone()])
+            .map(|check| {
+                vec![
+                    word(check.verdict).to_owned(),
+                    check.name.clone(),
+                    check.found.clone(),
+                ]
+            })
             .collect();
         ui::table(&["", "CHECK", "FOUND"], &rows)
     });
@@ -115,21 +124,32 @@ fn report(checks: &[Check]) -> Value {
 fn data_dir(dir: &Path) -> Check {
     let name = "data directory";
     // Not made here: looking must not leave anything behind.
-    let existing = dir.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
-    let probe = tempfile::Builder::new().prefix(".darkroom-doctor-").tempfile_in(existing);
+    let existing = dir
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("/"));
+    let probe = tempfile::Builder::new()
+        .prefix(".darkroom-doctor-")
+        .tempfile_in(existing);
     match probe {
         Ok(_) if existing == dir => Check::new(name, Verdict::Ok, format!("{} is writable", dir.display())),
         Ok(_) => Check::new(name, Verdict::Ok, format!("{} will be made", dir.display())),
         Err(error) => Check::new(
             name,
             Verdict::Fail,
-            format!("{} is not writable: {error}; name another with --data-dir", existing.display()),
+            format!(
+                "{} is not writable: {error}; name another with --data-dir",
+                existing.display()
+            ),
         ),
     }
 }
 
 fn disk(dir: &Path, reserve: u64) -> Check {
-    let existing = dir.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let existing = dir
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(existing) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -151,7 +171,11 @@ fn port(config: &Config, running: bool) -> Check {
     let address = config.server.listen;
     match TcpListener::bind(address) {
         Ok(_) => Check::new("port", Verdict::Ok, format!("{address} is free")),
-        Err(_) if running => Check::new("port", Verdict::Ok, format!("{address} is taken by the running server")),
+        Err(_) if running => Check::new(
+            "port",
+            Verdict::Ok,
+            format!("{address} is taken by the running server"),
+        ),
         Err(error) => Check::new(
             "port",
             Verdict::Fail,
@@ -182,14 +206,22 @@ async fn backend(endpoint: &str, backend: &Backend) -> Check {
                     return Check::new(name, Verdict::Fail, format!("{url}: {failure}"));
                 }
             }
-            Check::new(name, Verdict::Ok, format!("{} ComfyUI server(s) answer", urls.len()))
+            Check::new(
+                name,
+                Verdict::Ok,
+                format!("{} ComfyUI server(s) answer", urls.len()),
+            )
         }
     }
 }
 
 fn command(name: String, program: &str, arguments: &[String]) -> Check {
     let Some(found) = find_program(program) else {
-        return Check::new(name, Verdict::Fail, format!("'{program}' is not an executable file on this machine"));
+        return Check::new(
+            name,
+            Verdict::Fail,
+            format!("'{program}' is not an executable file on this machine"),
+        );
     };
     // ComfyUI's preset is `python …/main.py`; a script that is not there fails only when an instance starts.
     if let Some(script) = arguments.iter().find(|argument| argument.ends_with(".py"))
@@ -203,7 +235,8 @@ fn command(name: String, program: &str, arguments: &[String]) -> Check {
 
 fn find_program(program: &str) -> Option<PathBuf> {
     let is_program = |path: &Path| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file()) && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+        fs::metadata(path).is_ok_and(|meta| meta.is_file())
+            && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
     };
     if program.contains('/') {
         return Some(PathBuf::from(program)).filter(|path| is_program(path));
@@ -221,7 +254,11 @@ fn gpu() -> Check {
     match list {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);
-            let gpus: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let gpus: Vec<&str> = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect();
             Check::new("GPUs", Verdict::Ok, gpus.join("; "))
         }
         Ok(output) => {
@@ -229,7 +266,11 @@ fn gpu() -> Check {
             let line = error.lines().next().unwrap_or("no reason given");
             Check::new("GPUs", Verdict::Note, format!("nvidia-smi failed: {line}"))
         }
-        Err(_) => Check::new("GPUs", Verdict::Note, "no nvidia-smi; the embedded engine needs no GPU"),
+        Err(_) => Check::new(
+            "GPUs",
+            Verdict::Note,
+            "no nvidia-smi; the embedded engine needs no GPU",
+        ),
     }
 }
 
@@ -238,7 +279,11 @@ async fn server(client: &Client, running: bool, global: &Global) -> Check {
     if !running {
         let found = format!("none answers at {}", global.server());
         // Asked for by name, it should be there; else there simply is none yet.
-        let verdict = if global.server.is_some() { Verdict::Fail } else { Verdict::Note };
+        let verdict = if global.server.is_some() {
+            Verdict::Fail
+        } else {
+            Verdict::Note
+        };
         return Check::new(name, verdict, found);
     }
     match client.get("version").await {
@@ -265,7 +310,8 @@ mod tests {
         assert!(find_program("sh").is_some());
         assert!(find_program("/bin/sh").is_some());
         assert!(find_program("no-such-program-of-ours").is_none());
-        assert!(find_program("/etc/hostname").is_none());
+        let plain = tempfile::NamedTempFile::new().unwrap();
+        assert!(find_program(&plain.path().display().to_string()).is_none());
     }
 
     #[test]

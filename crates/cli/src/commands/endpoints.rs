@@ -76,7 +76,15 @@ fn list(answer: &Value) -> String {
         })
         .collect();
     ui::table(
-        &["ENDPOINT", "KIND", "BACKEND", "QUEUED", "RUNNING", "INSTANCES", ""],
+        &[
+            "ENDPOINT",
+            "KIND",
+            "BACKEND",
+            "QUEUED",
+            "RUNNING",
+            "INSTANCES",
+            "",
+        ],
         &rows,
     )
 }
@@ -91,7 +99,10 @@ fn one(both: &Value) -> String {
     for decision in both["decisions"].as_array().into_iter().flatten() {
         let at = decision["at"].as_str().unwrap_or("");
         let action = decision["action"].as_str().unwrap_or("");
-        let reason = decision["reason"].as_str().or(decision["message"].as_str()).unwrap_or("");
+        let reason = decision["reason"]
+            .as_str()
+            .or(decision["message"].as_str())
+            .unwrap_or("");
         let _ = writeln!(out, "{at}  {action}  {reason}");
     }
     out

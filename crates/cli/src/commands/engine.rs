@@ -1,8 +1,15 @@
-//! `darkroom engine`: only the native engine, for who wants a ComfyUI server without Darkroom around it.
+//! `darkroom engine`: only the native engine; what an endpoint without a ComfyUI starts.
 
+use std::sync::Arc;
+
+use anyhow::Context;
 use clap::Args;
+use darkroom_ambient::{SystemClock, SystemIds};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    logging,
+};
 
 /// Options of `engine`, named as ComfyUI names them.
 #[derive(Debug, Args)]
@@ -11,9 +18,22 @@ pub struct EngineArgs {
     engine: darkroom_engine::Args,
 }
 
-/// Serves until SIGTERM or Ctrl-C.
+/// Serves until the process is ended.
 pub async fn engine(args: EngineArgs) -> Result<Exit, Failure> {
-    crate::logging::set_up(None, None);
-    darkroom_engine::run(args.engine).await?;
+    logging::set_up(None, None);
+    let options = args.engine.options();
+    let listener = tokio::net::TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    tracing::info!(%address, "engine listens");
+    darkroom_engine::serve(
+        options,
+        listener,
+        Arc::new(SystemClock::new()),
+        Arc::new(SystemIds),
+    )
+    .await
+    .context("the engine stopped")?;
     Ok(Exit::Ok)
 }

@@ -29,7 +29,10 @@ pub async fn instances(args: InstancesArgs, global: &Global) -> Result<Exit, Fai
 }
 
 fn human(answer: &Value, now: jiff::Timestamp) -> String {
-    let list = answer["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let list = answer["instances"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if list.is_empty() {
         return "no instances: nothing runs, nothing costs".to_owned();
     }
@@ -47,10 +50,15 @@ fn human(answer: &Value, now: jiff::Timestamp) -> String {
                 text(&instance["state"]),
                 ui::ago(&text(&instance["state_since"]), now),
                 instance["jobs_done"].as_u64().unwrap_or(0).to_string(),
-                instance["pid"].as_u64().map_or(String::new(), |pid| pid.to_string()),
+                instance["pid"]
+                    .as_u64()
+                    .map_or(String::new(), |pid| pid.to_string()),
                 reason,
             ]
         })
         .collect();
-    ui::table(&["INSTANCE", "ENDPOINT", "STATE", "SINCE", "JOBS", "PID", "WHY"], &rows)
+    ui::table(
+        &["INSTANCE", "ENDPOINT", "STATE", "SINCE", "JOBS", "PID", "WHY"],
+        &rows,
+    )
 }

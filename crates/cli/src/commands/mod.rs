@@ -12,10 +12,8 @@ pub mod endpoints;
 pub mod engine;
 pub mod instances;
 pub mod jobs;
-pub mod keys;
 pub mod logs;
 pub mod run;
-pub mod serve;
 
 /// Runs a command of the client side. `serve` and `engine` set up their own runtime and never come here.
 pub async fn dispatch(command: Command, global: &Global) -> Result<Exit, Failure> {
@@ -26,10 +24,8 @@ pub async fn dispatch(command: Command, global: &Global) -> Result<Exit, Failure
         Command::Instances(args) => instances::instances(args, global).await,
         Command::Endpoints(args) => endpoints::endpoints(args, global).await,
         Command::Logs(args) => logs::logs(args, global).await,
-        Command::Keys(command) => keys::keys(command, global).await,
         Command::Doctor(args) => doctor::doctor(args, global).await,
         Command::Config(command) => config::config(command, global),
-        Command::Serve(args) => serve::serve(args, global).await,
         Command::Engine(args) => engine::engine(args).await,
     }
 }

@@ -1,9 +1,6 @@
 //! `darkroom run`: a workflow from the command line, from the file to the saved outputs.
 
-use std::{
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -121,7 +118,10 @@ async fn with_server(args: &RunArgs, workflow: &Workflow, client: &Client, ui: U
     let files = save_outputs(client, &job, &args.out).await?;
     let error = (exit != Exit::Ok).then(|| {
         let failure = &job["failure"];
-        let code = failure["code"].as_str().or(job["state"].as_str()).unwrap_or("failed");
+        let code = failure["code"]
+            .as_str()
+            .or(job["state"].as_str())
+            .unwrap_or("failed");
         json!({"code": code, "message": submit::why(&job)})
     });
     if ui.json {
@@ -230,8 +230,16 @@ mod tests {
     #[test]
     fn the_envelope_says_the_exit_code_and_never_lacks_a_field() {
         let job = json!({"id": "j", "state": "failed"});
-        let failed = envelope(Exit::JobFailed, Some(&job), &["a.png".into()], Some(json!({"code": "x"})));
-        assert_eq!((&failed["ok"], &failed["exit_code"], &failed["state"]), (&json!(false), &json!(1), &json!("failed")));
+        let failed = envelope(
+            Exit::JobFailed,
+            Some(&job),
+            &["a.png".into()],
+            Some(json!({"code": "x"})),
+        );
+        assert_eq!(
+            (&failed["ok"], &failed["exit_code"], &failed["state"]),
+            (&json!(false), &json!(1), &json!("failed"))
+        );
         let nothing = envelope(Exit::Unreachable, None, &[], None);
         for field in ["type", "ok", "exit_code", "state", "job", "files", "error"] {
             assert!(nothing.get(field).is_some(), "{field}");

@@ -10,6 +10,7 @@ mod error;
 mod keyring;
 mod listen;
 pub mod login;
+mod mint;
 mod origin;
 mod sessions;
 mod state;
@@ -23,6 +24,7 @@ pub use self::{
     error::{Error, scope_name},
     keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
     listen::check_listen,
+    mint::{NewKey, mint},
     sessions::{LINK_LIFETIME, SESSION_LIFETIME},
     state::{AuthState, Rules},
 };

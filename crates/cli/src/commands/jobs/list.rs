@@ -111,8 +111,14 @@ mod tests {
             {"id": "j2", "endpoint": "default", "state": "queued", "created_at": "2026-01-01T00:00:59Z",
              "failure": null, "waiting": {"message": "an instance is starting"}}], "next": "c1"});
         let text = human(&page, "2026-01-01T00:01:00Z".parse().unwrap());
-        assert!(text.contains("j1   default   failed  1 min 00 s ago  node 3 raised"), "{text}");
-        assert!(text.contains("an instance is starting") && text.ends_with("more: --after c1\n"), "{text}");
+        assert!(
+            text.contains("j1   default   failed  1 min 00 s ago  node 3 raised"),
+            "{text}"
+        );
+        assert!(
+            text.contains("an instance is starting") && text.ends_with("more: --after c1\n"),
+            "{text}"
+        );
         assert_eq!(human(&serde_json::json!({"jobs": []}), now()), "no jobs");
     }
 }

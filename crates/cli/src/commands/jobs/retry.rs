@@ -21,7 +21,10 @@ pub async fn retry(args: RetryArgs, global: &Global) -> Result<Exit, Failure> {
     let answer = global.client()?.post(&path, None).await?;
     global.ui().show(&answer, |answer| {
         let state = answer["state"].as_str().unwrap_or("queued");
-        format!("{}: {state} (follow it with `darkroom jobs show {}`)", args.job, args.job)
+        format!(
+            "{}: {state} (follow it with `darkroom jobs show {}`)",
+            args.job, args.job
+        )
     });
     Ok(Exit::Ok)
 }

@@ -21,7 +21,10 @@ pub struct ShowArgs {
 
 /// Prints one job.
 pub async fn show(args: ShowArgs, global: &Global) -> Result<Exit, Failure> {
-    let job = global.client()?.get(&format!("jobs/{}", segment(&args.job))).await?;
+    let job = global
+        .client()?
+        .get(&format!("jobs/{}", segment(&args.job)))
+        .await?;
     global.ui().show(&job, human);
     Ok(Exit::Ok)
 }
@@ -83,7 +86,11 @@ fn human(job: &Value) -> String {
     if let Some(phases) = job["phases"].as_object() {
         for (name, value) in phases {
             if !value.is_null() {
-                let _ = writeln!(out, "phase     {name}: {}", value.as_str().map_or(value.to_string(), str::to_owned));
+                let _ = writeln!(
+                    out,
+                    "phase     {name}: {}",
+                    value.as_str().map_or(value.to_string(), str::to_owned)
+                );
             }
         }
     }
