@@ -12,6 +12,7 @@ mod listen;
 pub mod login;
 mod mint;
 mod origin;
+mod server_key;
 mod sessions;
 mod state;
 
@@ -25,6 +26,8 @@ pub use self::{
     keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
     listen::check_listen,
     mint::{NewKey, mint},
+    origin::is_loopback_authority,
+    server_key::{ServerKey, ServerKeyError},
     sessions::{LINK_LIFETIME, SESSION_LIFETIME},
     state::{AuthState, Rules},
 };
