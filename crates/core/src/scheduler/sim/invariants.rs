@@ -6,7 +6,10 @@ use super::{
     scenario::{JobSpec, Nature},
     store::{Claimed, Store},
 };
-use crate::{AttemptState, EndpointName, JobState, TenantId, retry, scheduler::Policy};
+use crate::{
+    AttemptState, EndpointName, JobState, TenantId, retry,
+    scheduler::{Policy, pick::MAX_SKIPS},
+};
 
 pub(super) struct Invariants {
     /// Whether jobs differ in priority; then a tenant may be passed by any number of others.
@@ -38,6 +41,9 @@ impl Invariants {
     /// start-time fair queueing allows.
     pub(super) fn claimed(&mut self, store: &Store, claimed: &Claimed) -> Result<(), String> {
         let job = &store.jobs[claimed.job];
+        if job.life.cancel_requested {
+            return Err(format!("job {} was claimed after a cancel", claimed.job));
+        }
         self.passed.insert((job.endpoint.clone(), job.tenant.clone()), 0);
         for rival in claimed.rivals.iter().filter(|rival| **rival != job.tenant) {
             let passed = self
@@ -100,6 +106,8 @@ impl Invariants {
                 ))
             } else if tally.lost > max_attempts {
                 Some(format!("lost {} attempts of {max_attempts}", tally.lost))
+            } else if job.skipped > MAX_SKIPS {
+                Some(format!("was overtaken {} times", job.skipped))
             } else if tally.released > retry::MAX_RELEASED {
                 Some(format!("was given back {} times", tally.released))
             } else if state == JobState::Succeeded

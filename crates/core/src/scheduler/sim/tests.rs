@@ -42,7 +42,7 @@ fn nothing_is_found_without_a_bug() {
         ("dropped actions", all.dropped_actions),
         ("server away", all.server_away),
     ] {
-        assert!(n > 50, "hardly any {what}: {n}");
+        assert!(n > 10, "hardly any {what}: {n}");
     }
     assert!(all.succeeded * 2 > all.jobs, "most jobs succeed: {all:?}");
 }
