@@ -6,10 +6,12 @@
 mod args;
 mod client;
 mod commands;
+mod data_dir;
 mod exit;
 mod follow;
 mod local;
 mod logging;
+mod parent;
 mod save;
 mod stopwatch;
 mod submit;
