@@ -28,8 +28,6 @@ pub enum Subject {
     Run,
     /// One node's `progress`.
     Node(String),
-    /// The instance's queue (`status`).
-    Status,
     /// The preview of a node, or of the run.
     Preview(Option<String>),
     /// Nothing: each one counts (a final image sent as a preview).
@@ -102,12 +100,14 @@ impl Feed {
         self.stale.clone()
     }
 
-    /// Waits until all that was given so far is delivered; nothing can be given any more.
+    /// Waits until all that was given so far is delivered; what is given later may not be. May be called again.
     pub async fn close(&mut self) {
         self.shared.lock().closed = true;
         self.shared.wake.notify_one();
         // A panic of the task is a defect that the panic hook reported; the attempt goes on without its events.
-        let _ = (&mut self.task).await;
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
     }
 }
 

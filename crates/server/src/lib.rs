@@ -3,5 +3,4 @@
 pub mod auth;
 pub mod config;
 pub mod http;
-pub mod metrics;
 pub mod pages;

@@ -2,19 +2,20 @@
 
 use std::collections::VecDeque;
 
+use darkroom_comfy::wire::FileRef;
 use darkroom_core::output::OutputBody;
 use indexmap::IndexMap;
 
-use super::{mentioned::FileName, places::Stamp};
+use super::places::Stamp;
 
 /// Files remembered per instance. An entry is about 300 bytes, so this is about 2.5 MB at worst.
 const MAX_REMEMBERED: usize = 8_192;
 
-/// (area, subfolder, name) to the stored blob, for as long as the instance lives. The oldest are forgotten first.
+/// (type, subfolder, name) to the stored blob, for as long as the instance lives. The oldest are forgotten first.
 #[derive(Debug, Default)]
 pub struct OutputMemory {
-    known: IndexMap<FileName, Remembered>,
-    order: VecDeque<FileName>,
+    known: IndexMap<FileRef, Remembered>,
+    order: VecDeque<FileRef>,
 }
 
 /// A file as it was when it was stored.
@@ -28,7 +29,7 @@ pub struct Remembered {
 
 impl OutputMemory {
     /// Notes that this version of the file is stored as `body`.
-    pub fn remember(&mut self, file: FileName, stamp: Option<Stamp>, body: OutputBody) {
+    pub fn remember(&mut self, file: FileRef, stamp: Option<Stamp>, body: OutputBody) {
         if self
             .known
             .insert(file.clone(), Remembered { stamp, body })
@@ -45,12 +46,12 @@ impl OutputMemory {
     }
 
     /// What is known of that name, whatever version.
-    pub fn recall(&self, file: &FileName) -> Option<&Remembered> {
+    pub fn recall(&self, file: &FileRef) -> Option<&Remembered> {
         self.known.get(file)
     }
 
     /// What is known of exactly this version.
-    pub fn recall_version(&self, file: &FileName, stamp: Stamp) -> Option<&Remembered> {
+    pub fn recall_version(&self, file: &FileRef, stamp: Stamp) -> Option<&Remembered> {
         self.known.get(file).filter(|known| known.stamp == Some(stamp))
     }
 }
@@ -61,11 +62,11 @@ mod tests {
 
     use super::*;
 
-    fn name(n: usize) -> FileName {
-        FileName {
-            area: "output".into(),
+    fn name(n: usize) -> FileRef {
+        FileRef {
+            filename: n.to_string(),
             subfolder: String::new(),
-            name: n.to_string(),
+            kind: "output".into(),
         }
     }
 

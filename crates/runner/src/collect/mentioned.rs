@@ -1,6 +1,8 @@
 //! What a history entry says was made: files and texts, in the order of its `outputs`. Pure.
 
-use serde_json::{Map, Value};
+use darkroom_comfy::wire::FileRef;
+use indexmap::IndexMap;
+use serde_json::Value;
 
 /// One thing that a history entry mentions.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,27 +23,16 @@ pub struct Mentioned {
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
     /// A file of the instance.
-    File(FileName),
+    File(FileRef),
     /// Text a node showed.
     Text(String),
-}
-
-/// How ComfyUI names a file: the directory's kind, a subfolder, a name. All three are whatever the instance said.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FileName {
-    /// `output`, `temp`, `input`; `output` when the item does not say, as `/view` takes it.
-    pub area: String,
-    /// Relative to that directory; often empty.
-    pub subfolder: String,
-    /// The file's name.
-    pub name: String,
 }
 
 /// Lists every file of every kind and every text in `outputs`, in its order.
 ///
 /// A list item with a text `filename` is a file, whatever the list is called; strings under `text` are texts; all
 /// else (`animated: [true]`, numbers, boxes) is a remark of the node that stays in the result only.
-pub fn mentioned(outputs: &Map<String, Value>) -> Vec<Mentioned> {
+pub fn mentioned(outputs: &IndexMap<String, Value>) -> Vec<Mentioned> {
     let mut all = Vec::new();
     for (node_id, ui) in outputs {
         let Value::Object(lists) = ui else { continue };
@@ -72,14 +63,14 @@ fn what(kind: &str, raw: &Value) -> Option<What> {
         Value::Object(item) => {
             let name = item.get("filename")?.as_str().filter(|name| !name.is_empty())?;
             let text = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default();
-            let area = match text("type") {
+            let kind = match text("type") {
                 "" => "output",
-                area => area,
+                kind => kind,
             };
-            Some(What::File(FileName {
-                area: area.to_owned(),
+            Some(What::File(FileRef {
+                filename: name.to_owned(),
                 subfolder: text("subfolder").to_owned(),
-                name: name.to_owned(),
+                kind: kind.to_owned(),
             }))
         }
         Value::String(text) if kind == "text" => Some(What::Text(text.clone())),
@@ -94,7 +85,7 @@ mod tests {
     use super::*;
 
     fn list(outputs: Value) -> Vec<Mentioned> {
-        mentioned(outputs.as_object().unwrap())
+        mentioned(&serde_json::from_value(outputs).unwrap())
     }
 
     #[test]
@@ -117,8 +108,8 @@ mod tests {
                     m.node_id.as_str(),
                     m.kind.as_str(),
                     m.index,
-                    f.area.as_str(),
-                    f.name.as_str(),
+                    f.kind.as_str(),
+                    f.filename.as_str(),
                 ),
                 What::Text(_) => panic!("no text here"),
             })

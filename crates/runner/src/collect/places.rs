@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::mentioned::FileName;
+use darkroom_comfy::wire::FileRef;
 
 /// The directories an instance was started with, where they are on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub enum Error {
     /// It would leave the instance's directories.
     #[error("the instance reported the unsafe file name '{0}'")]
     Unsafe(String),
+    /// A symbolic link leads out of the directory: whether to follow it is the instance's business, not ours.
+    #[error("the file '{0}' is a link to elsewhere")]
+    Elsewhere(String),
     /// There is no such file.
     #[error("the file '{0}' is not there")]
     Missing(String),
@@ -71,11 +74,11 @@ impl Dirs {
     /// Finds the file that the instance means.
     ///
     /// # Errors
-    /// [`Error::Unsafe`] for a name or a symbolic link that leads out of the directory, [`Error::Missing`] when
-    /// there is no regular file.
-    pub fn find(&self, file: &FileName) -> Result<Found, Error> {
+    /// [`Error::Unsafe`] for a name and [`Error::Elsewhere`] for a symbolic link that leads out of the directory,
+    /// [`Error::Missing`] when there is no regular file.
+    pub fn find(&self, file: &FileRef) -> Result<Found, Error> {
         let shown = shown(file);
-        let base = match file.area.as_str() {
+        let base = match file.kind.as_str() {
             "output" => &self.output,
             "temp" => &self.temp,
             "input" => &self.input,
@@ -92,7 +95,7 @@ impl Dirs {
         let base = base.canonicalize().map_err(failed)?;
         let path = base.join(relative).canonicalize().map_err(failed)?;
         if !path.starts_with(&base) {
-            return Err(Error::Unsafe(shown));
+            return Err(Error::Elsewhere(shown));
         }
         let metadata = fs::metadata(&path).map_err(failed)?;
         // A pipe or a device would block whoever opens it.
@@ -107,8 +110,8 @@ impl Dirs {
 }
 
 /// The name as an operator reads it: `output/sub/a.png`.
-pub fn shown(file: &FileName) -> String {
-    let parts = [&file.area, &file.subfolder, &file.name];
+pub fn shown(file: &FileRef) -> String {
+    let parts = [&file.kind, &file.subfolder, &file.filename];
     let parts: Vec<_> = parts
         .into_iter()
         .filter(|p| !p.is_empty())
@@ -118,17 +121,17 @@ pub fn shown(file: &FileName) -> String {
 }
 
 /// Whether the name stays inside its directory; also asked before a name goes into a request to the instance.
-pub fn is_safe(file: &FileName) -> bool {
-    matches!(file.area.as_str(), "output" | "temp" | "input") && relative(file).is_some()
+pub fn is_safe(file: &FileRef) -> bool {
+    matches!(file.kind.as_str(), "output" | "temp" | "input") && relative(file).is_some()
 }
 
-fn relative(file: &FileName) -> Option<PathBuf> {
-    let path = Path::new(&file.subfolder).join(&file.name);
+fn relative(file: &FileRef) -> Option<PathBuf> {
+    let path = Path::new(&file.subfolder).join(&file.filename);
     let plain = path
         .components()
         .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     // `Path::join` drops the subfolder when the name is absolute: the check on the result sees the root then.
-    let clean = !file.name.contains('\0') && !file.subfolder.contains('\0');
+    let clean = !file.filename.contains('\0') && !file.subfolder.contains('\0');
     (plain && clean && path.file_name().is_some()).then_some(path)
 }
 
@@ -153,11 +156,11 @@ mod tests {
         }
     }
 
-    fn file(area: &str, subfolder: &str, name: &str) -> FileName {
-        FileName {
-            area: area.into(),
+    fn file(area: &str, subfolder: &str, name: &str) -> FileRef {
+        FileRef {
+            filename: name.into(),
             subfolder: subfolder.into(),
-            name: name.into(),
+            kind: area.into(),
         }
     }
 
@@ -212,7 +215,7 @@ mod tests {
         std::os::unix::fs::symlink(root.path().join("secret"), dirs.output.join("a.png")).unwrap();
         assert!(matches!(
             dirs.find(&file("output", "", "a.png")),
-            Err(Error::Unsafe(_))
+            Err(Error::Elsewhere(_))
         ));
     }
 }
