@@ -1,1 +1,17 @@
-//! placeholder
+//! Starts the real `darkroom` binary and talks to it as its users do: over HTTP, WebSocket, and signals.
+//!
+//! It knows nothing of the server's inside: no crate of the workspace is a dependency, so that what passes here is what
+//! a user sees. Start with [`Server::start`]; a test that leaves a process behind fails in the server's `Drop`.
+
+pub mod binary;
+pub mod fc;
+pub mod graphs;
+pub mod http;
+pub mod pixels;
+pub mod processes;
+pub mod server;
+pub mod wait;
+
+pub use http::Api;
+pub use server::{Options, Server};
+pub use wait::{eventually, within};

@@ -3,6 +3,7 @@
 //! A [`Graph`] keeps everything the client sent, in its order, so that what we store, hash and send on is what
 //! the client wrote: unknown keys, key order and integers up to 64 bits survive a round trip.
 
+mod files;
 mod order;
 mod parse;
 pub mod validate;
@@ -16,6 +17,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+pub use self::files::{Directory, FileInput, is_file_input, split_annotation};
 pub use self::order::Cycle;
 pub use self::parse::{DEFAULT_MAX_NODES, ParseError};
 pub use self::value::{InputValue, Link};

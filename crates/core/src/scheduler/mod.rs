@@ -12,6 +12,9 @@ pub mod pick;
 pub mod plan;
 pub mod waiting;
 
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+
 pub use decision::{Decision, Signal, Verdict};
 pub use expiry::{ClockGuard, LeaseCorrection};
 pub use fairness::{Fairness, Share, VirtualTime};

@@ -120,7 +120,7 @@ impl EndpointPolicy {
 /// What to do, why, and when to look again.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
-    /// To be carried out in this order.
+    /// To be carried out in this order. One that finds the world changed is dropped; none relies on another's success.
     pub actions: Vec<Action>,
     /// One per action, in the same order, then one per thing that is wanted and cannot be done now.
     pub reasons: Vec<Decision>,
@@ -288,9 +288,10 @@ pub fn assume(counters: &mut Counters, action: &Action, now: Timestamp) {
         Action::FailStart {
             endpoint, instance, ..
         } => {
-            enter(counters, endpoint, *instance, InstanceState::Failed, now);
+            // On its way out like a stopped one: what it holds is free only when a later plan no longer sees it. Were it
+            // given away in this plan, and the instance came up just then, two would hold one GPU.
+            enter(counters, endpoint, *instance, InstanceState::Stopping, now);
             if let Some(of) = counters.endpoints.get_mut(endpoint) {
-                of.instances.retain(|i| i.id != *instance);
                 of.start_failures = of.start_failures.saturating_add(1);
                 of.last_start_failure = Some((now, "was not ready within start_timeout".to_owned()));
             }

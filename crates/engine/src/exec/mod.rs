@@ -126,7 +126,6 @@ impl Executor {
             interrupt,
         };
         let failure = self.run_all(&run).err();
-        hub.set_current_node(None);
         match &failure {
             None => report.success(),
             Some(failure) if failure.raised == Raised::WorkerGone => return None,
@@ -138,6 +137,7 @@ impl Executor {
                 report.failure(failure, class, graph.nodes.keys());
             }
         }
+        hub.set_current_node(None);
         Some(Outcome::new(
             failure.is_none(),
             report.into_messages(),

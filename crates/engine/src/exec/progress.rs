@@ -91,9 +91,8 @@ impl<'a> ProgressTable<'a> {
     }
 }
 
-impl Progress for NodeProgress<'_> {
-    fn update(&self, value: u64, max: u64, preview: Option<&Bytes8>) -> Result<(), Raised> {
-        self.check()?;
+impl NodeProgress<'_> {
+    fn count(&self, value: u64, max: u64) {
         self.table.set(
             self.node,
             Step {
@@ -102,6 +101,13 @@ impl Progress for NodeProgress<'_> {
                 state: "running",
             },
         );
+    }
+}
+
+impl Progress for NodeProgress<'_> {
+    fn update(&self, value: u64, max: u64, preview: Option<&Bytes8>) -> Result<(), Raised> {
+        self.check()?;
+        self.count(value, max);
         // A client that understands metadata gets the preview before the count, any other after it.
         let metadata = self.report.wants_preview_metadata();
         if let (Some(preview), true) = (preview, metadata) {
@@ -112,6 +118,11 @@ impl Progress for NodeProgress<'_> {
             self.report.preview(preview);
         }
         Ok(())
+    }
+
+    fn report(&self, value: u64, max: u64) {
+        self.count(value, max);
+        self.report.progress(self.node, value, max);
     }
 
     fn check(&self) -> Result<(), Raised> {

@@ -39,6 +39,8 @@ pub struct NodeObject {
 pub trait Progress {
     /// Reports step `value` of `max`, with a preview if there is one. Ends the node if the prompt was interrupted.
     fn update(&self, value: u64, max: u64, preview: Option<&Bytes8>) -> Result<(), Raised>;
+    /// Reports step `value` of `max` without looking for an interrupt.
+    fn report(&self, value: u64, max: u64);
     /// Ends the node if the prompt was interrupted.
     fn check(&self) -> Result<(), Raised>;
 }

@@ -3,6 +3,7 @@
 //! Bounded before anything is decoded: a file says how large it is, and what is above the limits is refused at once.
 
 mod png_file;
+mod webp_file;
 
 use std::io::Cursor;
 
@@ -65,16 +66,7 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
             let size = decoder.dimensions();
             animation(decoder.into_frames(), size)
         }
-        ImageFormat::WebP => {
-            let decoder = codecs::webp::WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
-            let size = decoder.dimensions();
-            check(size, 1)?;
-            if decoder.has_animation() {
-                animation(decoder.into_frames(), size)
-            } else {
-                Ok(vec![still(decoder)?])
-            }
-        }
+        ImageFormat::WebP => webp_file::frames(bytes),
         _ => Err(Error::Unknown),
     }
 }

@@ -214,11 +214,11 @@ fn area(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
 }
 
 /// Four clamped source positions and their cubic weights (A = -0.75, as in torch).
-fn cubic_taps(o: usize, input: usize, output: usize) -> [(usize, f64); 4] {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    let source = (o as f64 + 0.5) * (input as f64 / output as f64) - 0.5;
+fn cubic_taps(o: usize, input: usize, output: usize) -> [(usize, f32); 4] {
+    const A: f32 = -0.75;
+    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let source = (o as f32 + 0.5) * (input as f32 / output as f32) - 0.5;
     let base = source.floor();
     let t = source - base;
     let at = |offset: i64| (base as i64 + offset).clamp(0, input as i64 - 1) as usize;
@@ -236,15 +236,15 @@ fn bicubic(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
         let rows = cubic_taps(y, frame.height, height);
         for taps in &columns {
             for k in 0..frame.channels {
-                let mut sum = 0f64;
+                let mut sum = 0f32;
                 for (row, down) in rows {
-                    let line: f64 = taps
+                    let line: f32 = taps
                         .iter()
-                        .map(|(column, across)| f64::from(frame.pixel(row, *column)[k]) * across)
+                        .map(|(column, across)| frame.pixel(row, *column)[k] * across)
                         .sum();
                     sum += line * down;
                 }
-                out.push(sum as f32);
+                out.push(sum);
             }
         }
     }

@@ -43,7 +43,7 @@ pub struct Engine {
     registry: Arc<Registry>,
     queue: Queue,
     history: History,
-    hub: Hub,
+    hub: Arc<Hub>,
     interrupt: AtomicBool,
     /// The number the next prompt without one gets.
     counter: AtomicI64,
@@ -65,6 +65,8 @@ impl Running {
             user: absolute(&options.user_dir)?,
         };
         directories.prepare().map_err(Error::Directories)?;
+        let hub = Arc::new(Hub::default());
+        let told = Arc::clone(&hub);
         let engine = Arc::new(Engine {
             host: Arc::new(Host {
                 directories,
@@ -73,9 +75,9 @@ impl Running {
                 embed_metadata: !options.disable_metadata,
             }),
             registry: Arc::new(Registry::new(options.test_nodes)),
-            queue: Queue::default(),
+            queue: Queue::new(move |remaining| told.send_status(remaining)),
             history: History::default(),
-            hub: Hub::default(),
+            hub,
             interrupt: AtomicBool::new(false),
             counter: AtomicI64::new(0),
             max_upload_bytes: options.max_upload_bytes,

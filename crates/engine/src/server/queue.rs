@@ -19,11 +19,14 @@ pub struct Item {
 }
 
 /// The smallest number runs first, equal numbers in order of arrival. (ComfyUI compares ids and then breaks.)
-#[derive(Debug, Default)]
 pub struct Queue {
     state: Mutex<State>,
     wake: Condvar,
+    changed: Changed,
 }
+
+/// Told how many prompts wait or run, under the queue's lock: what is said about a change comes before what follows from it.
+type Changed = Box<dyn Fn(usize) + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -32,6 +35,12 @@ struct State {
     arrivals: u64,
     forget: bool,
     closed: bool,
+}
+
+impl State {
+    fn remaining(&self) -> usize {
+        self.pending.len() + usize::from(self.running.is_some())
+    }
 }
 
 /// What the worker is to do next.
@@ -78,12 +87,22 @@ impl Item {
 }
 
 impl Queue {
+    /// An empty queue that tells `changed` of every change.
+    pub fn new(changed: impl Fn(usize) + Send + Sync + 'static) -> Queue {
+        Queue {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            changed: Box::new(changed),
+        }
+    }
+
     /// Adds a prompt.
     pub fn put(&self, item: Item) {
         let mut state = self.lock();
         state.arrivals += 1;
         let key = (Rank(item.number.as_f64().unwrap_or_default()), state.arrivals);
         state.pending.insert(key, Arc::new(item));
+        (self.changed)(state.remaining());
         self.wake.notify_all();
     }
 
@@ -99,6 +118,7 @@ impl Queue {
             }
             if let Some((_, item)) = state.pending.pop_first() {
                 state.running = Some(Arc::clone(&item));
+                (self.changed)(state.remaining());
                 return Next::Run(item);
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -107,13 +127,14 @@ impl Queue {
 
     /// The running prompt ended.
     pub fn done(&self) {
-        self.lock().running = None;
+        let mut state = self.lock();
+        state.running = None;
+        (self.changed)(state.remaining());
     }
 
     /// How many wait or run.
     pub fn remaining(&self) -> usize {
-        let state = self.lock();
-        state.pending.len() + usize::from(state.running.is_some())
+        self.lock().remaining()
     }
 
     /// The running prompt and the waiting ones in the order they will run.
@@ -135,7 +156,9 @@ impl Queue {
 
     /// Removes all waiting prompts.
     pub fn clear(&self) {
-        self.lock().pending.clear();
+        let mut state = self.lock();
+        state.pending.clear();
+        (self.changed)(state.remaining());
     }
 
     /// Removes one waiting prompt of this id; true if there was one.
@@ -146,7 +169,11 @@ impl Queue {
             .iter()
             .find(|(_, item)| item.prompt.id == id)
             .map(|(key, _)| *key);
-        key.is_some_and(|key| state.pending.remove(&key).is_some())
+        let removed = key.is_some_and(|key| state.pending.remove(&key).is_some());
+        if removed {
+            (self.changed)(state.remaining());
+        }
+        removed
     }
 
     /// Cached results are to be dropped before the next prompt, at once when idle.
@@ -193,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_recorded_order_holds() {
-        let queue = Queue::default();
+        let queue = Queue::new(|_| {});
         for (number, id) in [
             (json!(1), "second"),
             (json!(2), "third"),
@@ -209,7 +236,7 @@ mod tests {
 
     #[test]
     fn equal_numbers_and_equal_ids_run_in_order_of_arrival() {
-        let queue = Queue::default();
+        let queue = Queue::new(|_| {});
         for id in ["b", "tie", "tie", "a"] {
             queue.put(item(json!(50.0), id));
         }
@@ -221,7 +248,7 @@ mod tests {
 
     #[test]
     fn counts_include_the_running_one() {
-        let queue = Queue::default();
+        let queue = Queue::new(|_| {});
         queue.put(item(json!(0), "a"));
         queue.put(item(json!(0), "b"));
         assert_eq!(next_id(&queue), "a");

@@ -35,14 +35,12 @@ fn run(engine: &Engine) {
             }
             Next::Close => return,
         };
-        engine.hub.send_status(engine.queue.remaining());
         let Some(outcome) = executor.execute(&item.prompt, &engine.hub, &engine.interrupt) else {
             tracing::warn!("a test node ended the worker; nothing will be executed any more");
             return;
         };
         engine.history.insert(&item.prompt.id, entry(&item, outcome));
         engine.queue.done();
-        engine.hub.send_status(engine.queue.remaining());
         // Only now is the prompt over for its client: history has it.
         if let Some(client) = item.prompt.client_id() {
             let data = json!({"node": null, "prompt_id": item.prompt.id});

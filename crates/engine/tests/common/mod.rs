@@ -61,12 +61,15 @@ impl TestEngine {
             .no_proxy()
             .build()
             .unwrap();
-        TestEngine {
+        let engine = TestEngine {
             base: format!("http://{listen}"),
             dir,
             http,
             task,
-        }
+        };
+        // The first answer comes when the directories are there.
+        engine.get("/prompt").await;
+        engine
     }
 
     pub fn file(&self, name: &str) -> std::path::PathBuf {

@@ -10,7 +10,9 @@ mod error;
 mod keyring;
 mod listen;
 pub mod login;
+mod mint;
 mod origin;
+mod server_key;
 mod sessions;
 mod state;
 
@@ -23,6 +25,9 @@ pub use self::{
     error::{Error, scope_name},
     keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
     listen::check_listen,
+    mint::{NewKey, mint},
+    origin::is_loopback_authority,
+    server_key::{ServerKey, ServerKeyError},
     sessions::{LINK_LIFETIME, SESSION_LIFETIME},
     state::{AuthState, Rules},
 };

@@ -69,7 +69,7 @@ fn authority_of(origin: &str) -> Option<&str> {
 }
 
 /// `localhost:8288`, `127.0.0.1`, `[::1]:80`, `comfy.localhost`. Anything else, also nothing, is not.
-pub(super) fn is_loopback_authority(authority: &str) -> bool {
+pub fn is_loopback_authority(authority: &str) -> bool {
     let Some(host) = host_part(authority) else {
         return false;
     };

@@ -7,6 +7,7 @@ mod blobs;
 mod endpoints;
 mod fetch;
 mod keys;
+pub mod layout;
 mod net;
 mod overrides;
 mod problem;

@@ -1,11 +1,30 @@
-//! HTTP as such: request ids, limits, the outer layers, health, blobs by signed URL, and serving on a socket.
+//! HTTP as such: request ids, limits, the outer layer, health, blobs by signed URL, and serving on a socket.
 //!
-//! Nothing here knows jobs or protocols.
+//! Nothing here knows jobs or protocols. Start with [`serve`] and [`with_outer`].
 
+mod base_url;
+pub mod blobs;
+mod body;
+mod cors;
 mod error;
+pub mod health;
+mod outer;
 mod request_id;
+mod route_class;
+mod serve;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::{
+    base_url::BaseUrl,
+    blobs::BlobAccess,
+    body::{BodyError, read_body},
+    cors::Cors,
     error::error_response,
+    health::Readiness,
+    outer::{Outer, with_outer},
     request_id::{RequestId, X_REQUEST_ID},
+    route_class::RouteClass,
+    serve::{Peer, Stop, serve},
 };

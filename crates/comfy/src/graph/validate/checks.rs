@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::graph::is_file_input;
 use crate::object_info::InputSpec;
 
 /// The literal inputs of one node after conversion, without links.
@@ -49,7 +50,7 @@ impl InputChecks for NoChecks {}
 pub struct Preflight;
 
 impl InputChecks for Preflight {
-    fn covers(&self, _class_type: &str, _input: &str, spec: &InputSpec) -> bool {
-        spec.is_file_picker() || spec.options.contains_key("remote")
+    fn covers(&self, class_type: &str, input: &str, spec: &InputSpec) -> bool {
+        is_file_input(class_type, input, spec) || spec.options.contains_key("remote")
     }
 }

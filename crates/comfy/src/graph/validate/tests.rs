@@ -316,6 +316,22 @@ fn the_preflight_leaves_file_pickers_to_the_instance() {
     assert_eq!(error.node_errors["1"].errors[0].kind, "value_not_in_list");
 }
 
+/// Recorded: `Value 1e+22 bigger than max of 9223372036854775807`.
+#[test]
+fn limits_are_told_as_python_prints_them() {
+    let graph = json!({
+        "1": {"class_type": "PrimitiveFloat", "inputs": {"value": 1e22}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    });
+    let error = validated(graph).unwrap_err();
+    let error = &error.node_errors["1"].errors[0];
+    assert_eq!(
+        error.message,
+        "Value 1e+22 bigger than max of 9223372036854775807"
+    );
+    assert_eq!(error.kind, "value_bigger_than_max");
+}
+
 #[test]
 fn a_link_id_that_is_a_number_is_explained() {
     let error =

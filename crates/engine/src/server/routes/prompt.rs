@@ -68,7 +68,6 @@ async fn accept(engine: &Arc<Engine>, body: Value) -> Result<Value, Response> {
         outputs: valid.outputs,
     };
     engine.queue.put(Item { number, prompt });
-    engine.hub.send_status(engine.queue.remaining());
     Ok(reply)
 }
 

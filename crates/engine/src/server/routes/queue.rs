@@ -21,7 +21,6 @@ pub async fn list(State(engine): Shared) -> Json<Value> {
 pub async fn change(State(engine): Shared, JsonBody(body): JsonBody) -> Result<(), Response> {
     if body.get("clear").and_then(Value::as_bool) == Some(true) {
         engine.queue.clear();
-        engine.hub.send_status(engine.queue.remaining());
     }
     for id in body
         .get("delete")
@@ -30,9 +29,7 @@ pub async fn change(State(engine): Shared, JsonBody(body): JsonBody) -> Result<(
         .flatten()
         .filter_map(Value::as_str)
     {
-        if engine.queue.remove(id) {
-            engine.hub.send_status(engine.queue.remaining());
-        }
+        engine.queue.remove(id);
     }
     Ok(())
 }

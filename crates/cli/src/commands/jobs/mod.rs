@@ -1,0 +1,36 @@
+//! `darkroom jobs …`: what was asked for, and what became of it.
+
+mod cancel;
+mod list;
+mod retry;
+pub mod show;
+
+use clap::Subcommand;
+
+use crate::{
+    args::Global,
+    exit::{Exit, Failure},
+};
+
+/// What to do with jobs.
+#[derive(Debug, Subcommand)]
+pub enum JobsCommand {
+    /// The latest jobs
+    List(list::ListArgs),
+    /// Everything about one job: attempts, outputs, what it waits for, how long each phase took
+    Show(show::ShowArgs),
+    /// Ask for a job's end
+    Cancel(cancel::CancelArgs),
+    /// Run a finished job again
+    Retry(retry::RetryArgs),
+}
+
+/// Runs one of them.
+pub async fn jobs(command: JobsCommand, global: &Global) -> Result<Exit, Failure> {
+    match command {
+        JobsCommand::List(args) => list::list(args, global).await,
+        JobsCommand::Show(args) => show::show(args, global).await,
+        JobsCommand::Cancel(args) => cancel::cancel(args, global).await,
+        JobsCommand::Retry(args) => retry::retry(args, global).await,
+    }
+}

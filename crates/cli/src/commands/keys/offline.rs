@@ -1,0 +1,165 @@
+//! Keys in the store of a server that is not running.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::Arc,
+};
+
+use darkroom_ambient::{SystemClock, SystemIds};
+use darkroom_core::{Clock, Timestamp};
+use darkroom_server::{
+    auth::{NewKey, mint, scope_name},
+    config::layout,
+};
+use darkroom_store::{
+    Access,
+    access::KeyRecord,
+    sqlite::{Options, SqliteStore},
+};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+
+use crate::exit::{Exit, Failure};
+
+/// The keys of a data directory, which stays locked as long as this lives.
+pub struct Keys {
+    store: SqliteStore,
+    _lock: File,
+}
+
+impl Keys {
+    /// Locks the directory, which is made if need be, and opens its store.
+    pub fn open(dir: &Path) -> Result<Self, Failure> {
+        let cannot = |error: &dyn std::fmt::Display| Failure::local(format!("{}: {error}", dir.display()));
+        make_private(dir).map_err(|error| cannot(&error))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(layout::lock(dir))
+            .map_err(|error| cannot(&error))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let message = format!("a server is running on {}", dir.display());
+            return Err(Failure::new(Exit::Usage, "in_use", message)
+                .with_hint("Leave --data-dir out and name the server with --server."));
+        }
+        let options = Options::new(Arc::new(SystemClock::new()));
+        let store = SqliteStore::open(&layout::database(dir), options).map_err(|error| cannot(&error))?;
+        Ok(Keys { store, _lock: lock })
+    }
+
+    /// Makes a key; returns its secret.
+    pub async fn create(self, key: NewKey) -> Result<String, Failure> {
+        let name = key.name.clone();
+        let (record, secret) = mint(key, &SystemIds, SystemClock::new().now());
+        let added = self.store.add_key(record).await;
+        self.store.close().await;
+        match added {
+            Ok(true) => Ok(secret.expose().to_owned()),
+            Ok(false) => Err(Failure::new(
+                Exit::Usage,
+                "conflict",
+                format!("a key named '{name}' is there already"),
+            )
+            .with_hint("Revoke it first, or choose another name.")),
+            Err(error) => Err(Failure::local(error.to_string())),
+        }
+    }
+
+    /// All keys, in the shape of the API.
+    pub async fn list(self) -> Result<Value, Failure> {
+        let keys = self.store.keys().await;
+        self.store.close().await;
+        let keys = keys.map_err(|error| Failure::local(error.to_string()))?;
+        Ok(json!({"keys": keys.iter().map(to_json).collect::<Vec<_>>()}))
+    }
+
+    /// Revokes a key.
+    pub async fn revoke(self, name: &str) -> Result<(), Failure> {
+        let revoked = self.store.revoke_key(name).await;
+        self.store.close().await;
+        match revoked {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::new(
+                Exit::NotFound,
+                "not_found",
+                format!("no live key is named '{name}'"),
+            )),
+            Err(error) => Err(Failure::local(error.to_string())),
+        }
+    }
+}
+
+/// Makes the directory as the server does: for its owner only.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(dir)
+}
+
+fn to_json(key: &KeyRecord) -> Value {
+    json!({
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": key.scopes.iter().map(|scope| scope_name(*scope)).collect::<Vec<_>>(),
+        "endpoints": key.endpoints,
+        "tenant": key.tenant,
+        "created_at": rfc3339(key.created_at),
+        "revoked_at": key.revoked_at.map(rfc3339),
+    })
+}
+
+fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.as_micros()).map_or_else(|_| at.to_string(), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_store::access::Scope;
+
+    use super::*;
+
+    fn app() -> NewKey {
+        NewKey {
+            name: "app".to_owned(),
+            scopes: vec![Scope::Client],
+            endpoints: vec!["*".to_owned()],
+            tenant: "default".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_made_listed_without_its_secret_and_revoked() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("state");
+        let secret = Keys::open(&dir).unwrap().create(app()).await.unwrap();
+        let again = Keys::open(&dir).unwrap().create(app()).await.unwrap_err();
+        assert_eq!(again.code, "conflict");
+
+        let list = Keys::open(&dir).unwrap().list().await.unwrap();
+        assert_eq!(list["keys"][0]["name"], "app");
+        assert_eq!(list["keys"][0]["scopes"], json!(["client"]));
+        assert!(!list.to_string().contains(&secret));
+
+        Keys::open(&dir).unwrap().revoke("app").await.unwrap();
+        let missing = Keys::open(&dir).unwrap().revoke("app").await.unwrap_err();
+        assert_eq!(missing.exit, Exit::NotFound);
+        let list = Keys::open(&dir).unwrap().list().await.unwrap();
+        assert!(list["keys"][0]["revoked_at"].is_string());
+    }
+
+    #[tokio::test]
+    async fn the_state_of_a_running_server_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let held = Keys::open(home.path()).unwrap();
+        let refused = Keys::open(home.path()).err().unwrap();
+        assert_eq!(refused.code, "in_use");
+        held.store.close().await;
+    }
+}

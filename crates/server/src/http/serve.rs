@@ -1,0 +1,155 @@
+//! Serving a router on a socket that somebody else bound, and stopping without dropping anybody.
+//!
+//! A stop has two steps. *Stopping*: handlers that only wait (long polls, streams) see the token and answer; every
+//! answer says `Connection: close`; connections and the socket stay open for a grace, so that a client that sends its
+//! next request or result meets no refusal. *Closing*: idle connections are closed, running requests may finish until
+//! the deadline.
+
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{HeaderValue, Request, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+/// Who is at the other end of the connection; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// How a stop goes.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// Cancelled to begin it. Handlers that wait for long watch this too.
+    pub stopping: CancellationToken,
+    /// Connections stay readable for this long after.
+    pub grace: Duration,
+    /// Running requests may finish for this long after the grace.
+    pub deadline: Duration,
+}
+
+/// A client that takes longer to send its request's head, or sends nothing on a kept connection, is let go.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Serves until the stop is complete.
+///
+/// # Errors
+/// When the socket cannot be used at all. Errors of single connections end only them.
+pub async fn serve(listener: std::net::TcpListener, router: Router, stop: Stop) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let closing = CancellationToken::new();
+    let connections = TaskTracker::new();
+    let mut grace = pin!(wait_for_grace(&stop, &connections));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut grace => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = Connection {
+                    stream,
+                    peer,
+                    router: router.clone(),
+                    stopping: stop.stopping.clone(),
+                    closing: closing.clone(),
+                };
+                connections.spawn(connection.serve());
+            }
+            Err(error) => {
+                // A connection that died in the queue is nothing; out of file descriptors passes.
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot accept a connection"
+                );
+                if !is_about_one_connection(&error) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    closing.cancel();
+    if tokio::time::timeout(stop.deadline, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests were cut off by the deadline of the stop"
+        );
+    }
+    Ok(())
+}
+
+/// Ends when the grace is over, or earlier when no connection is open any more.
+async fn wait_for_grace(stop: &Stop, connections: &TaskTracker) {
+    stop.stopping.cancelled().await;
+    // A closed tracker still takes new connections; it only lets itself be waited for.
+    connections.close();
+    let _ = tokio::time::timeout(stop.grace, connections.wait()).await;
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    stopping: CancellationToken,
+    closing: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self) {
+        let Connection {
+            stream,
+            peer,
+            router,
+            stopping,
+            closing,
+        } = self;
+        // Small events must not wait for more to come.
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let router = router.clone();
+            let stopping = stopping.clone();
+            async move {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(Peer(peer));
+                let mut response = router.oneshot(request).await?;
+                let upgrades = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                if stopping.is_cancelled() && !upgrades {
+                    let headers = response.headers_mut();
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Every metric of the server, with its help text and typed labels. Label values are words of closed sets and names
+//! of configured endpoints, never ids or anything a caller chose.
+
+use std::{sync::Mutex, time::Duration};
+
+use darkroom_core::{EndpointName, InstanceState, JobState, event::EventKind};
+use http::StatusCode;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::http::RouteClass;
+
+/// The metrics of one server. Cheap to update from anywhere; shared by `Arc`.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    jobs_submitted: Family<ByEndpoint, Counter>,
+    jobs_finished: Family<ByEndpointAndState, Counter>,
+    attempts_lost: Family<ByEndpoint, Counter>,
+    jobs_queued: Family<ByEndpoint, Gauge>,
+    jobs_running: Family<ByEndpoint, Gauge>,
+    instances: Family<ByEndpointAndState, Gauge>,
+    events: Family<ByKind, Counter>,
+    plan_actions: Family<ByAction, Counter>,
+    http_requests: Family<ByRoute, Counter>,
+    http_seconds: Family<ByRouteClass, Histogram, fn() -> Histogram>,
+    commit_seconds: Histogram,
+    commit_operations: Histogram,
+    panics: Counter,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let metrics = Metrics {
+            registry: Mutex::default(),
+            jobs_submitted: Family::default(),
+            jobs_finished: Family::default(),
+            attempts_lost: Family::default(),
+            jobs_queued: Family::default(),
+            jobs_running: Family::default(),
+            instances: Family::default(),
+            events: Family::default(),
+            plan_actions: Family::default(),
+            http_requests: Family::default(),
+            http_seconds: Family::new_with_constructor(request_buckets),
+            commit_seconds: Histogram::new(COMMIT_BUCKETS),
+            commit_operations: Histogram::new(BATCH_BUCKETS),
+            panics: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let mut registry = self.lock();
+        let r = registry.sub_registry_with_prefix("darkroom");
+        r.register("jobs_submitted", "Jobs accepted", self.jobs_submitted.clone());
+        r.register(
+            "jobs_finished",
+            "Jobs that reached a final state",
+            self.jobs_finished.clone(),
+        );
+        r.register(
+            "attempts_lost",
+            "Attempts whose instance died or stalled",
+            self.attempts_lost.clone(),
+        );
+        r.register(
+            "jobs_queued",
+            "Jobs that wait for a slot",
+            self.jobs_queued.clone(),
+        );
+        r.register(
+            "jobs_running",
+            "Jobs that an attempt holds",
+            self.jobs_running.clone(),
+        );
+        r.register("instances", "Instances by state", self.instances.clone());
+        r.register(
+            "events",
+            "Events of jobs, durable ones by kind",
+            self.events.clone(),
+        );
+        r.register(
+            "plan_actions",
+            "Actions of the planner that were executed",
+            self.plan_actions.clone(),
+        );
+        r.register(
+            "http_requests",
+            "Requests answered, by class of route and status",
+            self.http_requests.clone(),
+        );
+        r.register(
+            "http_request_duration_seconds",
+            "Time to the head of the answer",
+            self.http_seconds.clone(),
+        );
+        r.register(
+            "store_commit_duration_seconds",
+            "Time of one durable commit",
+            self.commit_seconds.clone(),
+        );
+        r.register(
+            "store_commit_operations",
+            "Operations in one commit",
+            self.commit_operations.clone(),
+        );
+        r.register(
+            "panics",
+            "Requests that ended in a bug of ours",
+            self.panics.clone(),
+        );
+    }
+
+    /// A job was accepted.
+    pub fn job_submitted(&self, endpoint: &EndpointName) {
+        self.jobs_submitted
+            .get_or_create(&ByEndpoint::new(endpoint))
+            .inc();
+    }
+
+    /// A job reached a final state.
+    pub fn job_finished(&self, endpoint: &EndpointName, state: JobState) {
+        let labels = ByEndpointAndState {
+            endpoint: endpoint.to_string(),
+            state: Word(state.as_str()),
+        };
+        self.jobs_finished.get_or_create(&labels).inc();
+    }
+
+    /// An attempt was lost.
+    pub fn attempt_lost(&self, endpoint: &EndpointName) {
+        self.attempts_lost.get_or_create(&ByEndpoint::new(endpoint)).inc();
+    }
+
+    /// How many jobs wait and run now.
+    pub fn set_jobs(&self, endpoint: &EndpointName, queued: u64, running: u64) {
+        let labels = ByEndpoint::new(endpoint);
+        self.jobs_queued.get_or_create(&labels).set(gauge_value(queued));
+        self.jobs_running.get_or_create(&labels).set(gauge_value(running));
+    }
+
+    /// How many instances are in a state now.
+    pub fn set_instances(&self, endpoint: &EndpointName, state: InstanceState, count: u64) {
+        let labels = ByEndpointAndState {
+            endpoint: endpoint.to_string(),
+            state: Word(state.as_str()),
+        };
+        self.instances.get_or_create(&labels).set(gauge_value(count));
+    }
+
+    /// A durable event was appended.
+    pub fn event(&self, kind: EventKind) {
+        self.count_event(kind.as_str(), 1);
+    }
+
+    /// Ephemeral events (progress, previews) were passed on.
+    pub fn ephemeral_events(&self, count: u64) {
+        self.count_event("ephemeral", count);
+    }
+
+    fn count_event(&self, kind: &'static str, count: u64) {
+        self.events
+            .get_or_create(&ByKind { kind: Word(kind) })
+            .inc_by(count);
+    }
+
+    /// An action of a plan was executed; `action` is its name, `done` whether it still applied.
+    pub fn plan_action(&self, action: &'static str, done: bool) {
+        let labels = ByAction {
+            action: Word(action),
+            outcome: Word(if done { "done" } else { "superseded" }),
+        };
+        self.plan_actions.get_or_create(&labels).inc();
+    }
+
+    /// A request was answered.
+    pub fn http_request(&self, route: RouteClass, status: StatusCode, took: Duration) {
+        let labels = ByRoute {
+            route: Word(route.as_str()),
+            status: status.as_u16(),
+        };
+        self.http_requests.get_or_create(&labels).inc();
+        self.http_seconds
+            .get_or_create(&ByRouteClass {
+                route: Word(route.as_str()),
+            })
+            .observe(took.as_secs_f64());
+    }
+
+    /// A group of operations was committed.
+    pub fn commit(&self, operations: usize, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+        // Far below 2^52, so exact.
+        self.commit_operations.observe(operations as f64);
+    }
+
+    /// A handler panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.lock()).expect("writing into a text cannot fail");
+        text
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// 100 µs (memory) to 5 s (a disk in trouble).
+const COMMIT_BUCKETS: [f64; 12] = [
+    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
+];
+
+/// A batch is at most 256 operations.
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// 1 ms (status) to 10 min (a synchronous run).
+fn request_buckets() -> Histogram {
+    Histogram::new([
+        0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 600.0,
+    ])
+}
+
+fn gauge_value(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A label value from a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Word(&'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEndpoint {
+    endpoint: String,
+}
+
+impl ByEndpoint {
+    fn new(endpoint: &EndpointName) -> Self {
+        ByEndpoint {
+            endpoint: endpoint.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEndpointAndState {
+    endpoint: String,
+    state: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByAction {
+    action: Word,
+    outcome: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRoute {
+    route: Word,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRouteClass {
+    route: Word,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered() {
+        let metrics = Metrics::new();
+        let endpoint: EndpointName = "sdxl".parse().unwrap();
+        metrics.job_submitted(&endpoint);
+        metrics.job_finished(&endpoint, JobState::Succeeded);
+        metrics.set_jobs(&endpoint, 3, 1);
+        metrics.set_instances(&endpoint, InstanceState::Ready, 2);
+        metrics.event(EventKind::Output);
+        metrics.plan_action("start", true);
+        metrics.http_request(RouteClass::Serverless, StatusCode::OK, Duration::from_millis(3));
+        metrics.commit(17, Duration::from_micros(800));
+        let text = metrics.render();
+        for line in [
+            "darkroom_jobs_submitted_total{endpoint=\"sdxl\"} 1",
+            "darkroom_jobs_finished_total{endpoint=\"sdxl\",state=\"succeeded\"} 1",
+            "darkroom_jobs_queued{endpoint=\"sdxl\"} 3",
+            "darkroom_jobs_running{endpoint=\"sdxl\"} 1",
+            "darkroom_instances{endpoint=\"sdxl\",state=\"ready\"} 2",
+            "darkroom_events_total{kind=\"output\"} 1",
+            "darkroom_plan_actions_total{action=\"start\",outcome=\"done\"} 1",
+            "darkroom_http_requests_total{route=\"serverless\",status=\"200\"} 1",
+            "darkroom_http_request_duration_seconds_bucket{le=\"0.005\",route=\"serverless\"} 1",
+            "darkroom_store_commit_duration_seconds_count 1",
+            "darkroom_store_commit_operations_bucket{le=\"32.0\"} 1",
+        ] {
+            assert!(text.contains(line), "missing {line} in\n{text}");
+        }
+    }
+}

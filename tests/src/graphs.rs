@@ -1,0 +1,20 @@
+//! Small graphs of weight-free nodes.
+
+use serde_json::{Value, json};
+
+/// A plain picture of one colour (`0xRRGGBB`), saved. Different prefixes do not share a cache entry of the save.
+pub fn plain(colour: u32, width: u32, height: u32) -> Value {
+    json!({
+        "1": {"class_type": "EmptyImage", "inputs": {"width": width, "height": height, "batch_size": 1, "color": colour}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "plain"}}
+    })
+}
+
+/// Loads `image` (a name, URL, data URI, base64), inverts it, saves it.
+pub fn invert(image: &str) -> Value {
+    json!({
+        "1": {"class_type": "LoadImage", "inputs": {"image": image}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "invert"}}
+    })
+}
