@@ -98,7 +98,9 @@ async fn log_out(State(auth): State<AuthState>, headers: HeaderMap) -> Response 
 }
 
 fn page(status: StatusCode, next: &str, problem: &str) -> Response {
-    (status, pages::login::render(next, problem)).into_response()
+    let mut response = pages::login::render(next, problem);
+    *response.status_mut() = status;
+    response
 }
 
 fn enter(headers: &HeaderMap, session: &str, next: &str) -> Response {

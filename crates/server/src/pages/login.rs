@@ -1,7 +1,8 @@
 //! The form that takes a key.
 
 use askama::Template;
-use axum::response::Html;
+use axum::response::{Html, IntoResponse, Response};
+use http::header;
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -11,12 +12,18 @@ struct Login<'a> {
 }
 
 /// The form; `next` is where a good key leads, `problem` is shown when not empty.
-pub fn render(next: &str, problem: &str) -> Html<String> {
-    Html(
-        Login { next, problem }
-            .render()
-            .expect("rendering into a text cannot fail"),
+pub fn render(next: &str, problem: &str) -> Response {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+    (
+        [(header::CONTENT_SECURITY_POLICY, policy)],
+        Html(html(next, problem)),
     )
+        .into_response()
+}
+
+fn html(next: &str, problem: &str) -> String {
+    let page = Login { next, problem };
+    page.render().expect("rendering into a text cannot fail")
 }
 
 #[cfg(test)]
@@ -25,7 +32,7 @@ mod tests {
 
     #[test]
     fn what_the_visitor_sent_is_escaped() {
-        let page = render("/\"><script>", "").0;
+        let page = html("/\"><script>", "");
         assert!(!page.contains("<script>"), "{page}");
     }
 }

@@ -1,3 +1,4 @@
 //! Pages that are rendered here, without a build step and without assets from elsewhere.
 
+pub mod home;
 pub mod login;
