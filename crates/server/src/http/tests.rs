@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::FromRef, routing::get};
+use axum::{
+    Router,
+    extract::{FromRef, WebSocketUpgrade},
+    routing::get,
+};
 use bytes::Bytes;
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{
@@ -83,6 +87,15 @@ async fn start(grace: Duration, keys: &[KeyConfig]) -> Server {
         stopping.cancelled().await;
         StatusCode::NO_CONTENT
     }
+    async fn echo(upgrade: WebSocketUpgrade) -> axum::response::Response {
+        upgrade.on_upgrade(async |mut socket| {
+            while let Some(Ok(message)) = socket.recv().await {
+                if socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        })
+    }
     let router = Router::new()
         .route("/hello", get(async || "hello"))
         .route(
@@ -90,6 +103,8 @@ async fn start(grace: Duration, keys: &[KeyConfig]) -> Server {
             get(async || -> &'static str { panic!("a bug, made for this test") }),
         )
         .route("/poll", get(long_poll))
+        .route("/stuck", get(async || std::future::pending::<()>().await))
+        .route("/ws", get(echo))
         .merge(health::routes::<State>())
         .merge(blobs::routes::<State>())
         .with_state(state.clone());
@@ -104,7 +119,7 @@ async fn start(grace: Duration, keys: &[KeyConfig]) -> Server {
     let stop = Stop {
         stopping: state.stopping.clone(),
         grace,
-        deadline: Duration::from_secs(5),
+        deadline: Duration::from_millis(300),
     };
     let task = tokio::spawn(serve(listener, with_outer(router, outer), stop));
     Server {
@@ -285,6 +300,29 @@ async fn after_the_grace_idle_connections_are_closed() {
     server.state.stopping.cancel();
     assert!(idle.is_closed().await);
     server.ended().await;
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_off_by_the_deadline() {
+    let server = start(NO_GRACE, &[]).await;
+    let mut stuck = server.connect().await;
+    stuck.send("GET", "/stuck", "").await;
+    server.state.stopping.cancel();
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn web_sockets_pass_through_all_layers() {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let server = start(NO_GRACE, &[]).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::client_async("ws://localhost/ws", stream)
+        .await
+        .unwrap();
+    assert!(response.headers().contains_key("x-request-id"));
+    socket.send(Message::text("图")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("图"));
 }
 
 async fn put(server: &Server, name: &str, bytes: &'static [u8]) -> (BlobKey, String) {
