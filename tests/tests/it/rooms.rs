@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ambient", &["core"]),
     ("comfy", &["core"]),
     ("store", &["core", "ambient"]),
+    ("store-powerloss", &[]),
     ("blobs", &["core", "ambient"]),
     ("instances", &["core", "ambient"]),
     ("engine", &["core", "ambient", "comfy"]),

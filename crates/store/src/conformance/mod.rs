@@ -18,7 +18,10 @@ mod world;
 
 use std::{future::Future, pin::Pin};
 
-pub(crate) use world::{TestClock, World, done, event, failed, file, lost, released};
+pub(crate) use world::{
+    TestClock, TestIds, World, claim_for, done, endpoint, event, external, failed, file, job, lease, lost,
+    released, tenant,
+};
 
 /// A test: its name and what it does.
 pub(crate) type Test = (&'static str, fn(World) -> Pin<Box<dyn Future<Output = ()>>>);

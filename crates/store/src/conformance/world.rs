@@ -113,13 +113,7 @@ impl World {
     }
 
     pub(crate) fn claim_for(&self, instance: u128) -> Claim {
-        Claim {
-            endpoint: endpoint(),
-            instance: InstanceId::from_uuid(Uuid::from_u128(instance)),
-            owner: node("a"),
-            loaded_models: Vec::new(),
-            lease: Duration::from_secs(30),
-        }
+        claim_for(instance)
     }
 
     pub(crate) async fn claim(&self) -> Option<Claimed> {
@@ -151,6 +145,17 @@ pub(crate) fn tenant(name: &str) -> TenantId {
 
 pub(crate) fn node(name: &str) -> NodeName {
     name.parse().unwrap()
+}
+
+/// A claim of server `a` for an instance, with a lease of 30 s.
+pub(crate) fn claim_for(instance: u128) -> Claim {
+    Claim {
+        endpoint: endpoint(),
+        instance: InstanceId::from_uuid(Uuid::from_u128(instance)),
+        owner: node("a"),
+        loaded_models: Vec::new(),
+        lease: Duration::from_secs(30),
+    }
 }
 
 pub(crate) fn lease(claimed: &Claimed) -> Lease {

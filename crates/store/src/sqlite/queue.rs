@@ -34,14 +34,17 @@ pub(super) enum Wait {
     RideAlong,
 }
 
+/// An operation failed, and what SQLite called that, if it was SQLite.
+pub(super) struct Failed(pub(super) Option<rusqlite::ErrorCode>);
+
 /// One operation on its way through the writer.
 pub(super) trait Op: Send {
     fn lane(&self) -> Lane;
     fn wait(&self) -> Wait;
     /// About how much it writes.
     fn bytes(&self) -> usize;
-    /// Does it, inside a savepoint; `false`: undo the savepoint.
-    fn run(&mut self, tx: &Tx<'_>) -> bool;
+    /// Does it, inside a savepoint, which is undone when it failed.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed>;
     /// Tells the caller: what `run` returned, or that the commit failed.
     fn reply(self: Box<Self>, commit: Result<(), Error>);
 }
@@ -185,5 +188,91 @@ impl Queue {
 impl Lanes {
     fn is_empty(&self) -> bool {
         self.first.is_empty() && self.submits.is_empty() && self.sweeps.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake(Lane, Wait, &'static str);
+
+    impl Op for Fake {
+        fn lane(&self) -> Lane {
+            self.0
+        }
+        fn wait(&self) -> Wait {
+            self.1
+        }
+        fn bytes(&self) -> usize {
+            // Tells the test which one it is.
+            self.2.len()
+        }
+        fn run(&mut self, _: &Tx<'_>) -> Result<(), Failed> {
+            Ok(())
+        }
+        fn reply(self: Box<Self>, _: Result<(), Error>) {}
+    }
+
+    async fn push(queue: &Queue, lane: Lane, wait: Wait, name: &'static str) {
+        queue.push(Box::new(Fake(lane, wait, name))).await.unwrap();
+    }
+
+    fn drain(queue: &Queue, batch: Wait) -> Vec<(Lane, usize)> {
+        let mut swept = false;
+        std::iter::from_fn(|| {
+            let op = queue.pop(batch, swept)?;
+            swept |= op.lane() == Lane::Sweep;
+            Some((op.lane(), op.bytes()))
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn results_overtake_submits_and_sweeps_come_last_one_a_batch() {
+        let queue = Queue::new(10);
+        push(&queue, Lane::Sweep, Wait::ForDisk, "1").await;
+        push(&queue, Lane::Sweep, Wait::ForDisk, "12").await;
+        push(&queue, Lane::Submit, Wait::ForDisk, "123").await;
+        push(&queue, Lane::First, Wait::ForDisk, "1234").await;
+        push(&queue, Lane::First, Wait::RideAlong, "12345").await;
+        let first = drain(&queue, Wait::ForDisk);
+        assert_eq!(
+            first,
+            [
+                (Lane::First, 4),
+                (Lane::First, 5),
+                (Lane::Submit, 3),
+                (Lane::Sweep, 1)
+            ]
+        );
+        assert_eq!(drain(&queue, Wait::ForDisk), [(Lane::Sweep, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_does_not_sync_takes_nothing_that_waits_for_the_disk() {
+        let queue = Queue::new(10);
+        push(&queue, Lane::First, Wait::RideAlong, "1").await;
+        assert!(matches!(queue.wait(Duration::ZERO), Next::Work(Wait::RideAlong)));
+        push(&queue, Lane::First, Wait::ForDisk, "12").await;
+        push(&queue, Lane::Submit, Wait::ForDisk, "123").await;
+        assert_eq!(drain(&queue, Wait::RideAlong), [(Lane::First, 1)]);
+        assert!(matches!(queue.wait(Duration::ZERO), Next::Work(Wait::ForDisk)));
+        assert_eq!(
+            drain(&queue, Wait::ForDisk),
+            [(Lane::First, 2), (Lane::Submit, 3)]
+        );
+        assert!(matches!(queue.wait(Duration::ZERO), Next::Idle));
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_takes_nothing_but_gives_what_it_has() {
+        let queue = Queue::new(10);
+        push(&queue, Lane::Submit, Wait::ForDisk, "1").await;
+        queue.close();
+        let late = Box::new(Fake(Lane::First, Wait::ForDisk, "2"));
+        assert!(matches!(queue.push(late).await, Err(Error::Closed)));
+        assert_eq!(drain(&queue, Wait::ForDisk).len(), 1);
+        assert!(matches!(queue.wait(Duration::ZERO), Next::Closed));
     }
 }

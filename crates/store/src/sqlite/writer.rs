@@ -15,7 +15,7 @@ use super::{
     checkpoint::Checkpointer,
     hub::Hub,
     options::{Durability, Options},
-    queue::{Lane, Next, Op, Queue, Wait},
+    queue::{Failed, Lane, Next, Op, Queue, Wait},
     tx::{Batch, Tx},
 };
 use crate::Error;
@@ -133,11 +133,18 @@ impl Writer {
         let wakes = batch.wakes.borrow().len();
         self.conn.prepare_cached("SAVEPOINT op")?.execute([])?;
         let tx = batch.tx(&self.conn, &self.options, &self.file);
-        if !op.run(&tx) {
-            if self.conn.is_autocommit() {
+        if let Err(failed) = op.run(&tx) {
+            let io = failed.0 == Some(ErrorCode::SystemIoFailure);
+            if io || self.conn.is_autocommit() {
+                let code = if io {
+                    rusqlite::ffi::SQLITE_IOERR
+                } else {
+                    rusqlite::ffi::SQLITE_FULL
+                };
+                let what = "the whole transaction was undone".to_owned();
                 return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                    Some("the transaction was rolled back".to_owned()),
+                    rusqlite::ffi::Error::new(code),
+                    Some(what),
                 ));
             }
             self.conn.prepare_cached("ROLLBACK TO op")?.execute([])?;
@@ -215,12 +222,22 @@ where
         self.bytes
     }
 
-    fn run(&mut self, tx: &Tx<'_>) -> bool {
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed> {
         let work = self.work.take().expect("an operation runs once");
         let outcome = work(tx);
-        let ok = outcome.is_ok();
+        let told = match &outcome {
+            Ok(_) => Ok(()),
+            Err(Error::DiskFull { .. }) => Err(Failed(Some(ErrorCode::DiskFull))),
+            Err(Error::Driver(error)) => {
+                let error = error.downcast_ref::<rusqlite::Error>();
+                Err(Failed(error.and_then(rusqlite::Error::sqlite_error_code)))
+            }
+            Err(Error::Busy | Error::Closed | Error::NewerSchema { .. } | Error::Inconsistent { .. }) => {
+                Err(Failed(None))
+            }
+        };
         self.outcome = Some(outcome);
-        ok
+        told
     }
 
     fn reply(self: Box<Self>, commit: Result<(), Error>) {

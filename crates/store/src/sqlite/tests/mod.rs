@@ -1,4 +1,8 @@
-//! SQLite under the conformance suite.
+//! SQLite under the conformance suite; beside it what only SQLite promises.
+
+mod model;
+mod power;
+mod writer;
 
 use std::sync::Arc;
 

@@ -1,0 +1,215 @@
+//! Power cuts under load: what was acknowledged is there afterwards, and without syncing it would not be.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use darkroom_core::{JobId, JobState, event::EventKind};
+use darkroom_store_powerloss::{Disk, Survivors};
+use tokio::sync::Notify;
+
+use super::super::{Durability, Options, SqliteStore};
+use crate::{
+    Jobs,
+    conformance::{TestClock, TestIds, World, claim_for, done, event, file, job, lease},
+    jobs::Finish,
+};
+
+fn options(disk: &Disk, durability: Durability) -> (Options, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = broken.clone();
+    let mut options = Options::new(TestClock::new());
+    options.vfs = Some(disk.vfs().to_owned());
+    options.durability = durability;
+    options.fatal = Arc::new(move |_| seen.store(true, Ordering::SeqCst));
+    (options, broken)
+}
+
+/// What callers were told before the power went.
+#[derive(Default)]
+struct Told {
+    accepted: Mutex<Vec<JobId>>,
+    succeeded: Mutex<Vec<JobId>>,
+    count: AtomicUsize,
+    more: Notify,
+}
+
+impl Told {
+    fn accepted(&self, id: JobId) {
+        self.accepted.lock().unwrap().push(id);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.more.notify_one();
+    }
+}
+
+/// Submits and finishes at once until the power goes after `acks` accepted jobs; counts what is missing afterwards.
+async fn lost_after_a_cut(
+    disk: &Disk,
+    file_path: &Path,
+    durability: Durability,
+    acks: usize,
+    survivors: Survivors,
+    ids: &Arc<TestIds>,
+) -> usize {
+    let (opts, broken) = options(disk, durability);
+    let store = Arc::new(SqliteStore::open(file_path, opts).unwrap());
+    let told = Arc::new(Told::default());
+    let mut tasks = Vec::new();
+    for _ in 0..6 {
+        let (store, told, ids) = (store.clone(), told.clone(), ids.clone());
+        tasks.push(tokio::spawn(async move {
+            loop {
+                let mut job = job(&*ids);
+                job.max_queued = u64::MAX;
+                let id = job.id;
+                match store.submit(job).await {
+                    Ok(_) => told.accepted(id),
+                    Err(_) => return,
+                }
+            }
+        }));
+    }
+    for n in 0..3 {
+        let (store, told) = (store.clone(), told.clone());
+        tasks.push(tokio::spawn(async move {
+            loop {
+                let claimed = match store.claim(claim_for(n)).await {
+                    Ok(Some(claimed)) => claimed,
+                    Ok(None) => {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    Err(_) => return,
+                };
+                let finish = Finish {
+                    outputs: vec![file("outputs/a/b/x.png")],
+                    ..done()
+                };
+                match store.finish(lease(&claimed), finish).await {
+                    Ok(_) => told.succeeded.lock().unwrap().push(claimed.job.id),
+                    Err(_) => return,
+                }
+            }
+        }));
+    }
+    while told.count.load(Ordering::SeqCst) < acks {
+        told.more.notified().await;
+    }
+    disk.cut(survivors).unwrap();
+    for task in tasks {
+        tokio::time::timeout(Duration::from_secs(20), task)
+            .await
+            .expect("without power every caller gets an error")
+            .unwrap();
+    }
+    assert!(broken.load(Ordering::SeqCst), "a failed commit is fatal");
+    drop(store);
+    disk.power_on();
+
+    let (opts, _) = options(disk, Durability::Promised);
+    let store = SqliteStore::open(file_path, opts).unwrap();
+    let accepted = told.accepted.lock().unwrap().clone();
+    let succeeded = told.succeeded.lock().unwrap().clone();
+    let mut lost = 0;
+    for id in accepted {
+        lost += usize::from(store.job(None, id).await.unwrap().is_none());
+    }
+    for id in succeeded {
+        match store.job(None, id).await.unwrap() {
+            Some(job) if job.state == JobState::Succeeded => assert_eq!(job.outputs.len(), 1),
+            _ => lost += 1,
+        }
+    }
+    store.close().await;
+    lost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_power_goes() {
+    let disk = Disk::register("store-power");
+    let dir = tempfile::tempdir().unwrap();
+    let ids = Arc::new(TestIds::default());
+    for round in 1..=12u64 {
+        let survivors = if round % 2 == 0 {
+            Survivors::Some(round)
+        } else {
+            Survivors::None
+        };
+        // The same database goes through all of it, so that old logs are cut in two as well.
+        let acks = usize::try_from(round * 37 % 150 + 1).unwrap();
+        let lost = lost_after_a_cut(
+            disk,
+            &dir.path().join("db"),
+            Durability::Promised,
+            acks,
+            survivors,
+            &ids,
+        )
+        .await;
+        assert_eq!(lost, 0, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_syncing_the_same_test_loses_jobs() {
+    let disk = Disk::register("store-power-off");
+    let dir = tempfile::tempdir().unwrap();
+    let ids = Arc::new(TestIds::default());
+    let path = dir.path().join("db");
+    // The schema at least is synced.
+    SqliteStore::open(&path, options(disk, Durability::Promised).0)
+        .unwrap()
+        .close()
+        .await;
+    let lost = lost_after_a_cut(disk, &path, Durability::Never, 100, Survivors::None, &ids).await;
+    assert!(lost > 0, "the test above proves nothing");
+}
+
+#[tokio::test]
+async fn only_what_promises_to_waits_for_the_disk() {
+    let disk = Disk::register("store-syncs");
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        Arc::new(SqliteStore::open(&dir.path().join("db"), options(disk, Durability::Promised).0).unwrap());
+    let world = World::new(vec![store.clone()], TestClock::new(), Box::new(dir));
+    world.accept_one().await;
+    world.accept_one().await;
+    // A pause of seconds lets the writer fold its log, which syncs: one undisturbed try of three is enough.
+    let mut undisturbed = false;
+    for _ in 0..3 {
+        let before = disk.syncs();
+        world.accept_one().await;
+        let submitted = disk.syncs();
+        assert!(submitted > before, "a submit is synced");
+        let held = world.claim_lease().await;
+        let log = vec![event(EventKind::Log, "{}")];
+        store.append_events(held, log).await.unwrap().unwrap();
+        store.renew(held, Duration::from_secs(9)).await.unwrap().unwrap();
+        let rode = disk.syncs();
+        world.finish(held, done()).await;
+        assert!(disk.syncs() > rode, "a result is synced");
+        undisturbed |= rode == submitted;
+    }
+    assert!(undisturbed, "claims, events and renewals ride along");
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_fatal_and_nothing_is_acknowledged() {
+    let disk = Disk::register("store-fatal");
+    let dir = tempfile::tempdir().unwrap();
+    let (options, broken) = options(disk, Durability::Promised);
+    let store = Arc::new(SqliteStore::open(&dir.path().join("db"), options).unwrap());
+    let world = World::new(vec![store.clone()], TestClock::new(), Box::new(dir));
+    world.accept_one().await;
+    disk.fail_syncs(true);
+    assert!(store.submit(world.new_job()).await.is_err());
+    disk.fail_syncs(false);
+    assert!(broken.load(Ordering::SeqCst));
+    assert!(store.submit(world.new_job()).await.is_err(), "it takes no more");
+    assert!(store.claim(world.claim_for(1)).await.is_err());
+}
