@@ -47,6 +47,13 @@ pub struct Endpoint {
     pub limits: Limits,
 }
 
+impl Endpoint {
+    /// Whether its instances are the embedded engine: a process backend that names no command.
+    pub fn runs_embedded_engine(&self) -> bool {
+        matches!(&self.backend, Backend::Process(spec) if spec.command.is_empty())
+    }
+}
+
 /// How instances of an endpoint are run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "backend")]

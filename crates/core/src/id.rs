@@ -147,6 +147,12 @@ pub const RESERVED_ENDPOINT_NAMES: &[&str] = &[
 ];
 
 impl EndpointName {
+    /// A name that no endpoint can have (the empty one): what an unparsable name in a request becomes, so that it
+    /// meets the same "not found" as any other.
+    pub fn no_such() -> Self {
+        EndpointName("".into())
+    }
+
     fn check_reserved(text: &str) -> Result<(), Error> {
         if RESERVED_ENDPOINT_NAMES.contains(&text) {
             return Err(Error::Reserved(text.to_owned()));
