@@ -1,0 +1,43 @@
+//! Endpoints as an operator sees them: what waits, what runs, what was decided.
+
+use darkroom_core::{Endpoint, EndpointName, Timestamp};
+use darkroom_store::jobs::QueueCounters;
+
+use super::{Error, Service};
+
+/// An endpoint and its numbers.
+#[derive(Debug, Clone)]
+pub struct EndpointView {
+    /// As configured.
+    pub endpoint: Endpoint,
+    /// What waits and runs.
+    pub counters: QueueCounters,
+}
+
+impl Service {
+    /// All endpoints with their numbers, by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn endpoint_views(&self) -> Result<Vec<EndpointView>, Error> {
+        let mut counters = self.store.counters().await?;
+        let view = |endpoint: &Endpoint| EndpointView {
+            endpoint: endpoint.clone(),
+            counters: counters.remove(&endpoint.name).unwrap_or_default(),
+        };
+        Ok(self.endpoints().values().map(view).collect())
+    }
+
+    /// The newest scaling decisions of an endpoint, newest first: when, and JSON of `core::scheduler::Decision`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an endpoint that is not configured.
+    pub async fn decisions(
+        &self,
+        endpoint: &EndpointName,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, String)>, Error> {
+        self.endpoint(endpoint)?;
+        Ok(self.store.decisions(endpoint, limit).await?)
+    }
+}

@@ -1,0 +1,388 @@
+//! Fetching what a caller names: the only way a request makes this server open a connection.
+//!
+//! A fetch reaches only the public internet and what `[fetch] allow` opens. Names are resolved through a resolver that
+//! drops every other address, and the connection uses that very answer, so a name cannot change its mind in between.
+//! Redirects are followed by hand and checked again.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use url::{Host, Url};
+
+pub mod address;
+
+use address::is_public;
+
+use crate::config::HostOrCidr;
+
+/// Redirects followed before it is called a loop.
+const MAX_REDIRECTS: usize = 5;
+
+/// The operator's rules.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Host names and ranges that may be private.
+    pub allow: Vec<HostOrCidr>,
+    /// Largest body, in bytes.
+    pub max_bytes: u64,
+    /// Bound on the whole fetch.
+    pub timeout: Duration,
+}
+
+impl Rules {
+    fn host_is_open(&self, host: &str) -> bool {
+        self.allow
+            .iter()
+            .any(|a| matches!(a, HostOrCidr::Host(name) if name.eq_ignore_ascii_case(host)))
+    }
+
+    fn address_is_open(&self, address: IpAddr) -> bool {
+        is_public(address)
+            || self
+                .allow
+                .iter()
+                .any(|a| matches!(a, HostOrCidr::Net(net) if net.contains(address)))
+    }
+}
+
+/// Why nothing was fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not an address we fetch from.
+    #[error("'{0}' is not an http or https address")]
+    BadUrl(String),
+    /// The rules forbid it.
+    #[error("{0} is not a public address (see [fetch] allow)")]
+    Forbidden(String),
+    /// It answered something else than success.
+    #[error("got status code {status}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Nothing came.
+    #[error("the body is empty")]
+    Empty,
+    /// More came than is allowed.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Redirected too often.
+    #[error("redirected more than {MAX_REDIRECTS} times")]
+    RedirectLoop,
+    /// It took too long.
+    #[error("not answered within {0:?}")]
+    Timeout(Duration),
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
+    Connection(String),
+}
+
+/// Fetches under rules.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    client: reqwest::Client,
+    rules: Arc<Rules>,
+}
+
+impl Fetcher {
+    /// A fetcher.
+    ///
+    /// # Errors
+    /// When no TLS client can be made.
+    pub fn new(rules: Rules) -> Result<Self, reqwest::Error> {
+        let rules = Arc::new(rules);
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(rules.timeout.min(Duration::from_secs(10)))
+            .timeout(rules.timeout)
+            .dns_resolver(Arc::new(GuardedResolver { rules: rules.clone() }))
+            .user_agent(concat!("darkroom/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Fetcher { client, rules })
+    }
+
+    /// The largest body it takes, in bytes.
+    pub fn max_bytes(&self) -> u64 {
+        self.rules.max_bytes
+    }
+
+    /// Checks what can be checked without the network: scheme, credentials, literal addresses.
+    ///
+    /// # Errors
+    /// [`Error::BadUrl`] or [`Error::Forbidden`].
+    pub fn check(&self, url: &str) -> Result<Url, Error> {
+        let bad = || Error::BadUrl(shown(url));
+        let url = Url::parse(url).map_err(|_| bad())?;
+        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some()
+        {
+            return Err(bad());
+        }
+        let address = match url.host().ok_or_else(bad)? {
+            Host::Ipv4(v4) => IpAddr::V4(v4),
+            Host::Ipv6(v6) => IpAddr::V6(v6),
+            Host::Domain(_) => return Ok(url),
+        };
+        let open =
+            self.rules.address_is_open(address) || url.host_str().is_some_and(|h| self.rules.host_is_open(h));
+        if open {
+            Ok(url)
+        } else {
+            Err(Error::Forbidden(address.to_string()))
+        }
+    }
+
+    /// Fetches the whole body.
+    ///
+    /// # Errors
+    /// See [`Error`]; texts name hosts and statuses, never headers or bodies.
+    pub async fn get(&self, url: &str) -> Result<Bytes, Error> {
+        // The client's timeout bounds one hop; this bounds the chain of redirects.
+        tokio::time::timeout(self.rules.timeout, self.follow(url))
+            .await
+            .map_err(|_| Error::Timeout(self.rules.timeout))?
+    }
+
+    async fn follow(&self, url: &str) -> Result<Bytes, Error> {
+        let mut url = self.check(url)?;
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self
+                .client
+                .get(url.clone())
+                .send()
+                .await
+                .map_err(|e| self.connection(&e))?;
+            let status = response.status();
+            if status.is_redirection() {
+                let location = response.headers().get("location").and_then(|l| l.to_str().ok());
+                let next = location.and_then(|l| url.join(l).ok());
+                let next = next.ok_or(Error::Status {
+                    status: status.as_u16(),
+                })?;
+                url = self.check(next.as_str())?;
+                continue;
+            }
+            if !status.is_success() {
+                return Err(Error::Status {
+                    status: status.as_u16(),
+                });
+            }
+            return self.body(response).await;
+        }
+        Err(Error::RedirectLoop)
+    }
+
+    async fn body(&self, mut response: reqwest::Response) -> Result<Bytes, Error> {
+        let limit = self.rules.max_bytes;
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Err(Error::TooLarge(limit));
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.connection(&e))? {
+            if (body.len() + chunk.len()) as u64 > limit {
+                return Err(Error::TooLarge(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if body.is_empty() {
+            Err(Error::Empty)
+        } else {
+            Ok(body.freeze())
+        }
+    }
+
+    fn connection(&self, error: &reqwest::Error) -> Error {
+        if error.is_timeout() {
+            return Error::Timeout(self.rules.timeout);
+        }
+        // The refusal of the guarded resolver is somewhere in the chain of causes.
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        let mut innermost = String::new();
+        while let Some(error) = cause {
+            if let Some(refused) = error.downcast_ref::<NoPublicAddress>() {
+                return Error::Forbidden(refused.0.clone());
+            }
+            innermost = error.to_string();
+            cause = error.source();
+        }
+        Error::Connection(innermost)
+    }
+}
+
+/// A name that resolves to nothing we may reach.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has no public address")]
+struct NoPublicAddress(String);
+
+#[derive(Debug)]
+struct GuardedResolver {
+    rules: Arc<Rules>,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let rules = self.rules.clone();
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let answers: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let open: Vec<SocketAddr> = if rules.host_is_open(&host) {
+                answers
+            } else {
+                answers
+                    .into_iter()
+                    .filter(|a| rules.address_is_open(a.ip()))
+                    .collect()
+            };
+            if open.is_empty() {
+                return Err(NoPublicAddress(host).into());
+            }
+            Ok(Box::new(open.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// What an error text may quote of an address: never its query, which may hold a signature.
+fn shown(url: &str) -> String {
+    url.split(['?', '#'])
+        .next()
+        .unwrap_or("")
+        .chars()
+        .take(120)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn fetcher(allow: &[&str]) -> Fetcher {
+        let allow = allow.iter().map(|a| a.parse().unwrap()).collect();
+        Fetcher::new(Rules {
+            allow,
+            max_bytes: 1000,
+            timeout: Duration::from_secs(5),
+        })
+        .unwrap()
+    }
+
+    /// Answers every connection with these bytes.
+    async fn answers(bytes: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = socket.read(&mut request).await;
+                let _ = socket.write_all(bytes.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    fn ok(body: &str) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    #[tokio::test]
+    async fn private_addresses_are_refused_in_every_spelling() {
+        let fetcher = fetcher(&[]);
+        for url in [
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://localhost/",
+            "http://[::1]/",
+        ] {
+            assert!(
+                matches!(fetcher.get(url).await, Err(Error::Forbidden(_))),
+                "{url}"
+            );
+        }
+        for url in [
+            "file:///etc/passwd",
+            "ftp://example.com/",
+            "http://user:pw@8.8.8.8/",
+            "nonsense",
+            "gopher://x",
+        ] {
+            assert!(matches!(fetcher.get(url).await, Err(Error::BadUrl(_))), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_opened_host_is_fetched_and_a_redirect_elsewhere_is_not() {
+        let plain = answers(ok("hello")).await;
+        assert_eq!(
+            &fetcher(&["127.0.0.1/32"])
+                .get(&format!("http://{plain}/x"))
+                .await
+                .unwrap()[..],
+            b"hello"
+        );
+        assert_eq!(
+            &fetcher(&["localhost"])
+                .get(&format!("http://localhost:{}/", plain.port()))
+                .await
+                .unwrap()[..],
+            b"hello"
+        );
+
+        let to = "HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+        let hop = answers(to.to_owned()).await;
+        let result = fetcher(&["127.0.0.1/32"]).get(&format!("http://{hop}/")).await;
+        assert!(matches!(result, Err(Error::Forbidden(_))), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded_with_and_without_a_length() {
+        let long = "x".repeat(2000);
+        let told = answers(ok(&long)).await;
+        let untold = answers(format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{long}")).await;
+        for address in [told, untold] {
+            let result = fetcher(&["127.0.0.1"]).get(&format!("http://{address}/")).await;
+            assert!(matches!(result, Err(Error::TooLarge(1000))), "{result:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn other_statuses_empty_bodies_and_loops_are_errors() {
+        let missing = answers("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".into()).await;
+        let empty = answers(ok("")).await;
+        let fetcher = fetcher(&["127.0.0.1"]);
+        assert!(matches!(
+            fetcher.get(&format!("http://{missing}/")).await,
+            Err(Error::Status { status: 404 })
+        ));
+        assert!(matches!(
+            fetcher.get(&format!("http://{empty}/")).await,
+            Err(Error::Empty)
+        ));
+        let turn = answers(
+            "HTTP/1.1 302 Found\r\nlocation: /again\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".into(),
+        );
+        let turn = turn.await;
+        assert!(matches!(
+            fetcher.get(&format!("http://{turn}/")).await,
+            Err(Error::RedirectLoop)
+        ));
+    }
+}

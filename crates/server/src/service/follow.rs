@@ -1,0 +1,152 @@
+//! Following a job: its durable events from any point, its ephemeral ones as they happen, then its end.
+//!
+//! One order for everybody: an ephemeral event carries the number of the durable one before it, and a follower shows
+//! durable events up to that number first.
+
+use darkroom_core::{JobId, event::Event};
+pub use darkroom_runner::link::Ephemeral;
+use darkroom_store::{Topic, jobs::JobRecord, wake::Subscription};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::{Error, Service, hub::Live};
+
+/// Durable events read at once.
+const READ_AHEAD: u32 = 500;
+
+/// What a follower sees.
+#[derive(Debug)]
+pub enum Step {
+    /// A durable event.
+    Event(Event),
+    /// An ephemeral one.
+    Ephemeral(Ephemeral),
+    /// The job is in a final state and every durable event was shown.
+    End(Box<JobRecord>),
+}
+
+/// A position in one job's events.
+pub struct Follower {
+    service: Service,
+    job: JobId,
+    woken: Subscription,
+    live: Option<broadcast::Receiver<Live>>,
+    seen: u64,
+    ready: std::collections::VecDeque<Event>,
+    held: Option<Live>,
+    stale: bool,
+}
+
+impl Service {
+    /// Follows a job from after its durable event number `after` (0: from the start).
+    pub fn follow(&self, job: JobId, after: u64) -> Follower {
+        Follower {
+            service: self.clone(),
+            job,
+            // Interest is registered before anything is read, so that nothing falls between.
+            woken: self.store.subscribe(Topic::Job(job)),
+            live: Some(self.hub.follow(job)),
+            seen: after,
+            ready: std::collections::VecDeque::new(),
+            held: None,
+            stale: true,
+        }
+    }
+
+    /// Waits for a job's end.
+    ///
+    /// # Errors
+    /// When the job does not exist (any more), or the store fails.
+    pub async fn wait_final(&self, job: JobId) -> Result<JobRecord, Error> {
+        let mut woken = self.store.subscribe(Topic::Job(job));
+        loop {
+            let record = self
+                .store
+                .job(None, job)
+                .await?
+                .ok_or_else(|| Error::not_found("job", job))?;
+            if record.state.is_final() {
+                return Ok(record);
+            }
+            woken.woken().await;
+        }
+    }
+}
+
+impl Follower {
+    /// The next thing to show; cancel-safe. After [`Step::End`] it must not be called again.
+    ///
+    /// # Errors
+    /// When the job does not exist (any more), or the store fails.
+    pub async fn next(&mut self) -> Result<Step, Error> {
+        loop {
+            if let Some(step) = self.next_known() {
+                return Ok(step);
+            }
+            if self.stale {
+                // The state is read before the events: once it is final, no event of this run can follow.
+                let record = self
+                    .service
+                    .store
+                    .job(None, self.job)
+                    .await?
+                    .ok_or_else(|| Error::not_found("job", self.job))?;
+                let events = self.service.store.events(self.job, self.seen, READ_AHEAD).await?;
+                let drained = events.len() < READ_AHEAD as usize;
+                self.ready.extend(events);
+                if drained {
+                    self.stale = false;
+                    if record.state.is_final() && self.ready.is_empty() {
+                        return Ok(Step::End(Box::new(record)));
+                    }
+                    // A final state is found again once the events it ended with were shown.
+                    self.stale = record.state.is_final();
+                }
+                continue;
+            }
+            tokio::select! {
+                () = self.woken.woken() => self.stale = true,
+                live = receive(&mut self.live) => match live {
+                    Ok(live) => self.hold(live),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => self.live = None,
+                },
+            }
+        }
+    }
+
+    fn hold(&mut self, live: Live) {
+        if live.after > self.seen {
+            self.stale = true;
+        }
+        self.held = Some(live);
+    }
+
+    /// What can be shown without asking the store.
+    fn next_known(&mut self) -> Option<Step> {
+        if let Some(held) = &self.held {
+            let due = held.after <= self.seen && self.ready.front().is_none_or(|e| e.seq > held.after);
+            // An event it waits for that will never come (dropped by the cap) must not hold it up for ever.
+            let never = !self.stale && self.ready.is_empty();
+            if due || never {
+                return self.held.take().map(|live| Step::Ephemeral(live.what));
+            }
+        }
+        let event = self.ready.pop_front()?;
+        self.seen = event.seq;
+        Some(Step::Event(event))
+    }
+}
+
+async fn receive(live: &mut Option<broadcast::Receiver<Live>>) -> Result<Live, RecvError> {
+    match live {
+        Some(live) => live.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.live = None;
+        self.service.hub.release(self.job);
+    }
+}

@@ -1,0 +1,172 @@
+//! What followers of a job see at once and nobody stores: progress, previews, and the wish that a running attempt stop.
+//!
+//! Everything lives in memory, last value per job and node. An entry exists while an attempt runs or somebody follows.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use darkroom_core::JobId;
+use darkroom_runner::link::Ephemeral;
+use tokio::sync::{Notify, broadcast};
+
+/// Ephemeral events that a slow follower may be behind before it skips some.
+const BACKLOG: usize = 256;
+
+/// One ephemeral event in the order of the run.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// The durable event of the job after which it happened: a follower shows durable ones up to here first.
+    pub after: u64,
+    /// What happened.
+    pub what: Ephemeral,
+}
+
+/// The ephemeral side of all jobs of this process.
+#[derive(Debug, Default)]
+pub struct Hub {
+    channels: Mutex<HashMap<JobId, Channel>>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    live: broadcast::Sender<Live>,
+    stop: Arc<Notify>,
+    running: bool,
+    last_progress: Option<Arc<str>>,
+}
+
+impl Channel {
+    fn new() -> Self {
+        Channel {
+            live: broadcast::channel(BACKLOG).0,
+            stop: Arc::new(Notify::new()),
+            running: false,
+            last_progress: None,
+        }
+    }
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Channel>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows a job's ephemeral events from now on.
+    pub fn follow(&self, job: JobId) -> broadcast::Receiver<Live> {
+        self.lock()
+            .entry(job)
+            .or_insert_with(Channel::new)
+            .live
+            .subscribe()
+    }
+
+    /// Gives up an entry that nobody runs or follows any more; called when a follower ends.
+    pub fn release(&self, job: JobId) {
+        let mut channels = self.lock();
+        if channels
+            .get(&job)
+            .is_some_and(|c| !c.running && c.live.receiver_count() == 0)
+        {
+            channels.remove(&job);
+        }
+    }
+
+    /// An attempt began; the result resolves whenever somebody wishes that it stop.
+    pub fn attempt_began(&self, job: JobId) -> Arc<Notify> {
+        let mut channels = self.lock();
+        let channel = channels.entry(job).or_insert_with(Channel::new);
+        channel.running = true;
+        channel.last_progress = None;
+        channel.stop.clone()
+    }
+
+    /// The attempt ended.
+    pub fn attempt_ended(&self, job: JobId) {
+        if let Some(channel) = self.lock().get_mut(&job) {
+            channel.running = false;
+        }
+        self.release(job);
+    }
+
+    /// Shows something to the job's followers.
+    pub fn publish(&self, job: JobId, live: Live) {
+        let mut channels = self.lock();
+        let Some(channel) = channels.get_mut(&job) else {
+            return;
+        };
+        if let Ephemeral::Message(text) = &live.what {
+            channel.last_progress = Some(text.clone());
+        }
+        // Nobody listening is no error: the last value stays for whoever comes.
+        let _ = channel.live.send(live);
+    }
+
+    /// The last progress of a running attempt, as ComfyUI sent it.
+    pub fn last_progress(&self, job: JobId) -> Option<Arc<str>> {
+        self.lock().get(&job).and_then(|c| c.last_progress.clone())
+    }
+
+    /// Tells a running attempt to look whether it should stop.
+    pub fn wake_attempt(&self, job: JobId) {
+        if let Some(channel) = self.lock().get(&job) {
+            channel.stop.notify_one();
+        }
+    }
+
+    /// How many jobs have an entry; for tests and metrics.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is no entry at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> JobId {
+        JobId::from_uuid(uuid::Uuid::from_u128(7))
+    }
+
+    fn message(text: &str) -> Live {
+        Live {
+            after: 3,
+            what: Ephemeral::Message(text.into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_lives_while_it_is_run_or_followed() {
+        let hub = Hub::default();
+        hub.publish(job(), message("dropped"));
+        assert!(hub.is_empty(), "publishing alone keeps nothing");
+        hub.attempt_began(job());
+        hub.publish(job(), message("a"));
+        assert_eq!(hub.last_progress(job()).as_deref(), Some("a"));
+        let mut follower = hub.follow(job());
+        hub.publish(job(), message("b"));
+        assert_eq!(
+            follower.recv().await.unwrap().what,
+            Ephemeral::Message("b".into())
+        );
+        hub.attempt_ended(job());
+        assert_eq!(hub.len(), 1, "still followed");
+        drop(follower);
+        hub.release(job());
+        assert!(hub.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_wish_to_stop_is_not_lost_before_anybody_waits() {
+        let hub = Hub::default();
+        let stop = hub.attempt_began(job());
+        hub.wake_attempt(job());
+        stop.notified().await;
+    }
+}

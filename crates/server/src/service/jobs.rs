@@ -1,0 +1,122 @@
+//! Looking at jobs and ending them.
+
+use std::sync::Arc;
+
+use darkroom_core::{EndpointName, JobId, TenantId, event::Event};
+use darkroom_runner::link::ComfyWork;
+pub use darkroom_store::jobs::{
+    AttemptRecord, Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page,
+};
+use serde_json::Value;
+
+use super::{Error, Service};
+
+impl Service {
+    /// One job of a tenant; `tenant: None` is an operator.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for another tenant's.
+    pub async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<JobRecord, Error> {
+        self.store
+            .job(tenant, job)
+            .await?
+            .ok_or_else(|| Error::not_found("job", job))
+    }
+
+    /// The job that a client named; `None` when it named none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn job_named(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        dialect: &str,
+        id: &str,
+    ) -> Result<Option<JobRecord>, Error> {
+        match self
+            .store
+            .job_by_external_id(tenant, Some(endpoint), dialect, id)
+            .await?
+        {
+            Some(job) => Ok(self.store.job(Some(tenant), job).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// A page of jobs.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error> {
+        Ok(self.store.jobs(filter, page).await?)
+    }
+
+    /// Durable events after number `after`, all that are kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn events(&self, job: JobId, after: u64) -> Result<Vec<Event>, Error> {
+        Ok(self.store.events(job, after, u32::MAX).await?)
+    }
+
+    /// The last progress message of a running job, as ComfyUI sent it.
+    pub fn last_progress(&self, job: JobId) -> Option<Arc<str>> {
+        self.hub.last_progress(job)
+    }
+
+    /// The graph of a job, as it was accepted.
+    ///
+    /// # Errors
+    /// When its input cannot be read.
+    pub async fn graph_of(&self, job: &JobRecord) -> Result<Value, Error> {
+        let body = self
+            .read_payload(&job.input)
+            .await?
+            .ok_or_else(|| Error::not_found("input of job", job.id))?;
+        let work: ComfyWork =
+            serde_json::from_slice(&body).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        Ok(work.graph)
+    }
+
+    /// An opaque id for one reader's session.
+    pub fn new_session_id(&self) -> String {
+        self.ids.uuid_v4().simple().to_string()
+    }
+
+    /// A job's attempts, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn attempts(&self, job: JobId) -> Result<Vec<AttemptRecord>, Error> {
+        Ok(self.store.attempts(job).await?)
+    }
+
+    /// Ends a job: at once while it waits, through its attempt while it runs.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn cancel(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Cancelled, Error> {
+        let cancelled = self
+            .store
+            .cancel(tenant, job)
+            .await?
+            .ok_or_else(|| Error::not_found("job", job))?;
+        if cancelled == Cancelled::Requested {
+            self.hub.wake_attempt(job);
+        }
+        Ok(cancelled)
+    }
+
+    /// Queues a finished job again, as a new attempt.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] while it has not ended.
+    pub async fn retry(&self, tenant: Option<&TenantId>, job: JobId) -> Result<(), Error> {
+        match self.store.retry(tenant, job).await? {
+            None => Err(Error::not_found("job", job)),
+            Some(false) => Err(Error::Invalid(format!("job {job} has not ended"))),
+            Some(true) => Ok(()),
+        }
+    }
+}

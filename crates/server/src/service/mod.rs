@@ -1,0 +1,122 @@
+//! The internal API: what Darkroom can do, in its own words, for every protocol alike.
+//!
+//! A protocol extracts, calls one operation here, and maps the answer. The service never sees HTTP; it holds the store,
+//! the blobs, and the ephemeral hub. Start with [`submit`] (a job's way in) and [`follow`] (its way out).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use darkroom_blobs::{Blobs, signed_url::Signer};
+use darkroom_core::{Clock, Endpoint, EndpointName, Ids, NodeName};
+use darkroom_store::Store;
+
+pub mod attempts;
+pub mod endpoints;
+mod error;
+pub mod fetch;
+pub mod follow;
+pub mod hub;
+pub mod inputs;
+pub mod instances;
+pub mod intake;
+pub mod jobs;
+pub mod keys;
+pub mod object_info;
+pub mod outputs;
+pub mod preflight;
+pub mod submit;
+pub mod waiting;
+
+pub use error::Error;
+
+/// Everything an operation needs; cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Parts>);
+
+/// What the service is made of.
+pub struct Parts {
+    /// Durable state.
+    pub(crate) store: Arc<dyn Store>,
+    /// Bytes.
+    pub(crate) blobs: Arc<dyn Blobs>,
+    /// Ephemeral events.
+    pub(crate) hub: hub::Hub,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Ids and randomness.
+    pub(crate) ids: Arc<dyn Ids>,
+    /// Signs URLs of our own.
+    pub(crate) signer: Signer,
+    /// Fetches what callers name, under the operator's rules.
+    pub(crate) fetcher: fetch::Fetcher,
+    /// What endpoints' instances can do.
+    pub(crate) object_infos: object_info::Cache,
+    /// This server.
+    pub(crate) node: NodeName,
+    /// Endpoints by name; replaced as a whole on reload.
+    pub(crate) endpoints: RwLock<Arc<BTreeMap<EndpointName, Endpoint>>>,
+    /// How signed URLs and the like behave.
+    pub(crate) settings: Settings,
+    /// The planner's eyes, once the control loop runs.
+    pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
+    /// Named points at which tests end the process.
+    pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
+}
+
+/// Settings of the service.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a signed URL of an output is good.
+    pub url_expiry: std::time::Duration,
+}
+
+impl std::ops::Deref for Service {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Service {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Service(Arc::new(parts))
+    }
+
+    /// All endpoints as configured now.
+    pub fn endpoints(&self) -> Arc<BTreeMap<EndpointName, Endpoint>> {
+        self.endpoints
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces the endpoints (reload); running jobs are not touched.
+    pub fn set_endpoints(&self, endpoints: BTreeMap<EndpointName, Endpoint>) {
+        *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(endpoints);
+    }
+
+    /// One endpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn endpoint(&self, name: &EndpointName) -> Result<Endpoint, Error> {
+        self.endpoints()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Error::not_found("endpoint", name))
+    }
+
+    /// The server's time.
+    pub fn now(&self) -> darkroom_core::Timestamp {
+        self.clock.now()
+    }
+
+    fn reach(&self, failpoint: &'static str) {
+        if let Some(hook) = &self.failpoint {
+            hook(failpoint);
+        }
+    }
+}
