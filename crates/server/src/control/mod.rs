@@ -1,0 +1,249 @@
+//! The control loop: observe, plan, act. It alone starts and stops instances; what to do is decided in
+//! `core::scheduler::plan`, what runs where is decided by the slots that claim.
+//!
+//! One plan is in flight at a time, at least 5 ms apart, woken by events. Start with [`Control::run`]; an instance's
+//! life is [`supervisor`], what a restart finds is [`adopt`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use darkroom_core::{
+    EndpointName, InstanceId, Timestamp,
+    scheduler::{ClockGuard, Counters, Decision, LeaseCorrection, Policy, Signal, Verdict, plan},
+};
+use darkroom_instances::InstanceBackend;
+use darkroom_store::Topic;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    http::Readiness,
+    service::{Service, attempts::LEASE, waiting::PlannerView},
+};
+
+mod adopt;
+mod execute;
+mod observe;
+mod supervisor;
+pub mod sweep;
+
+use supervisor::Supervised;
+
+/// After SIGTERM, how long a leftover may take before it is killed.
+const STOP_GRACE_AT_START: Duration = Duration::from_secs(2);
+/// Least time between two plans: a burst of submits is one plan.
+const PLAN_SPACING: Duration = Duration::from_millis(5);
+/// Longest time between two plans, whatever happens: leases and idle timeouts are found at the latest then.
+const PLAN_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
+
+/// The control loop of one server; cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+/// What the control loop is made of.
+pub struct Inner {
+    service: Service,
+    backend: Arc<dyn InstanceBackend>,
+    spool_dir: std::path::PathBuf,
+    /// At a graceful stop, how long running jobs may go on before they are given back.
+    run_grace: Duration,
+    supervised: Mutex<BTreeMap<InstanceId, Supervised>>,
+    failures: Mutex<BTreeMap<EndpointName, StartFailures>>,
+    decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), (Signal, std::mem::Discriminant<Verdict>)>>,
+    tasks: TaskTracker,
+    changed: Notify,
+    /// Set once the server stops: no starts any more.
+    closing: CancellationToken,
+}
+
+/// Starts that failed in a row.
+#[derive(Debug, Clone, Default)]
+struct StartFailures {
+    in_a_row: u32,
+    last: Option<(Timestamp, String)>,
+}
+
+impl std::ops::Deref for Control {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Control {
+    /// A control loop over a backend; nothing happens before [`Control::run`].
+    pub fn new(
+        service: Service,
+        backend: Arc<dyn InstanceBackend>,
+        spool_dir: std::path::PathBuf,
+        run_grace: Duration,
+    ) -> Self {
+        Control(Arc::new(Inner {
+            service,
+            backend,
+            spool_dir,
+            run_grace,
+            supervised: Mutex::default(),
+            failures: Mutex::default(),
+            decided: Mutex::default(),
+            tasks: TaskTracker::new(),
+            changed: Notify::new(),
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    /// Adopts what an earlier server left, says that it is ready, then plans until `shutdown`.
+    ///
+    /// # Errors
+    /// When the store cannot be read at the start; later failures are logged and tried again.
+    pub async fn run(&self, readiness: Readiness, shutdown: CancellationToken) -> anyhow::Result<()> {
+        self.adopt().await?;
+        readiness.set(true);
+        let mut woken = self.service.store.subscribe(Topic::Capacity);
+        let mut guard = ClockGuard::new(LEASE);
+        loop {
+            self.correct_leases(&mut guard).await;
+            let wake_in = match self.tick().await {
+                Ok(wake_in) => wake_in.min(PLAN_AT_LEAST_EVERY),
+                Err(error) => {
+                    tracing::error!(error = ?error, "planning failed; trying again");
+                    Duration::from_secs(1)
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(PLAN_SPACING) => {}
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = woken.woken() => {}
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(wake_in) => {}
+            }
+        }
+    }
+
+    /// After a jump of the wall clock, or a pause of this process, no lease may run out that could not be renewed.
+    async fn correct_leases(&self, guard: &mut ClockGuard) {
+        match guard.tick(self.service.clock.now(), self.service.clock.monotonic()) {
+            // A clock that went back leaves leases too long; the next renewal of each makes it right.
+            LeaseCorrection::None | LeaseCorrection::Cap(_) => {}
+            LeaseCorrection::Extend(gap) => {
+                let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(
+                    gap_ms,
+                    "the clock jumped or this process was paused: leases are extended"
+                );
+                if let Err(error) = self.service.store.extend_leases(gap).await {
+                    tracing::error!(error = ?error, "leases could not be extended");
+                }
+            }
+        }
+    }
+
+    /// Observes, plans, acts once. Returns when to look again at the latest.
+    async fn tick(&self) -> anyhow::Result<Duration> {
+        self.service.store.expire().await?;
+        let (counters, policy) = observe::counters_and_policy(self).await?;
+        let now = self.service.clock.now();
+        let plan = plan(&counters, &policy, now);
+        for decision in &plan.reasons {
+            self.record(decision).await;
+        }
+        for action in plan.actions {
+            self.execute(action, &plan.reasons).await?;
+        }
+        Ok(plan
+            .next_wake
+            .map_or(PLAN_AT_LEAST_EVERY, |at| at.since(now).max(PLAN_SPACING)))
+    }
+
+    /// Ends the control loop's instances as `on_exit` says, within `grace`; [`Control::run`] must have returned.
+    pub async fn close(&self, grace: Duration) {
+        self.closing.cancel();
+        for supervised in self.lock_supervised().values() {
+            supervised.close();
+        }
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some instances did not end in time; the next server will find them");
+        }
+    }
+
+    /// The last bytes of what the instance of a stored handle printed.
+    async fn read_logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes> {
+        let handle = serde_json::from_str(handle)?;
+        Ok(self.backend.logs(&handle, tail_bytes).await?)
+    }
+
+    /// Wakes the planner.
+    pub fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    fn lock_supervised(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Supervised>> {
+        self.supervised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_failed(&self, endpoint: &EndpointName, reason: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failures.entry(endpoint.clone()).or_default();
+        entry.in_a_row = entry.in_a_row.saturating_add(1);
+        entry.last = Some((self.service.clock.now(), reason.to_owned()));
+    }
+
+    fn start_succeeded(&self, endpoint: &EndpointName) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(endpoint);
+    }
+
+    fn failures_of(&self, endpoint: &EndpointName) -> StartFailures {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(endpoint).cloned().unwrap_or_default()
+    }
+
+    /// Decisions are data for the operator; one that says the same as the last one about its subject is not repeated.
+    async fn record(&self, decision: &Decision) {
+        let subject = (decision.endpoint.clone(), decision.instance);
+        let gist = (decision.signal, std::mem::discriminant(&decision.verdict));
+        {
+            let mut last = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.insert(subject, gist) == Some(gist) && !changes_something(&decision.verdict) {
+                return;
+            }
+        }
+        tracing::info!(endpoint.name = %decision.endpoint, "{decision}");
+        match serde_json::to_string(decision) {
+            Ok(json) => {
+                if let Err(error) = self.service.store.add_decision(&decision.endpoint, json).await {
+                    tracing::warn!(error = ?error, "a decision could not be kept");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a decision could not be written"),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl PlannerView for Control {
+    async fn view(&self) -> anyhow::Result<(Counters, Policy)> {
+        observe::counters_and_policy(self).await
+    }
+
+    async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes> {
+        self.read_logs(handle, tail_bytes).await
+    }
+}
+
+/// Verdicts that are carried out happen once each; the others stand until something else is decided.
+fn changes_something(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Start { .. } | Verdict::Drain | Verdict::Stop | Verdict::FailStart | Verdict::Expire => true,
+        Verdict::MaxReached | Verdict::BackingOff { .. } | Verdict::GpuBusy { .. } => false,
+    }
+}
