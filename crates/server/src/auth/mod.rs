@@ -19,6 +19,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use darkroom_store::access::Scope;
+
 pub use self::{
     caller::{Caller, Rejection, auth_error_response},
     credential::SESSION_COOKIE,

@@ -1,0 +1,229 @@
+//! Wiring: a configuration and a listening socket become a running server.
+
+use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::Router;
+use darkroom_ambient::{SystemClock, SystemIds};
+use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, signed_url::Signer};
+use darkroom_core::{Clock, Ids, NodeName};
+use darkroom_instances::{InstanceBackend, ProcessBackend, ProcessConfig};
+use darkroom_store::{
+    Store,
+    sqlite::{Options, SqliteStore},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{AuthState, Keyring, Rules, ServerKey, check_listen, login},
+    config::{BlobLocation, Config, Database, layout},
+    control::Control,
+    http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, blobs, health, serve, with_outer},
+    metrics::Metrics,
+    protocols,
+    service::{self, Parts, Service, Settings, fetch},
+    state::{AppState, Reload},
+};
+
+/// What the caller of [`run`] decides beside the configuration.
+#[derive(Clone, Default)]
+pub struct RunOptions {
+    /// Program and first arguments of the embedded engine.
+    pub engine_command: Vec<String>,
+    /// The embedded engine's `/object_info`, so that graphs are checked before an instance ever ran.
+    pub engine_object_info: Option<Vec<u8>>,
+    /// Named points at which tests end the process.
+    pub failpoint: Option<Failpoint>,
+}
+
+/// How long requests that still run may take after the grace of a stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long instances may take to end.
+const INSTANCES_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Serves until `shutdown`, then stops without dropping anybody. The caller holds the lock of the data directory.
+///
+/// # Errors
+/// When something needed cannot be opened, or the control loop cannot recover.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    options: RunOptions,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let address = listener
+        .local_addr()
+        .context("the listening socket has no address")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let ids: Arc<dyn Ids> = Arc::new(SystemIds);
+    let data_dir = std::path::absolute(&config.server.data_dir)?;
+
+    let (store, sqlite) = open_store(&config, &data_dir, &clock, &options)?;
+    let blobs = open_blobs(&config, &data_dir, &options)?;
+    let key = ServerKey::load_or_create(&config.server, &*ids)?;
+    let signer = Signer::new(key.expose());
+    let service = Service::new(Parts {
+        store: store.clone(),
+        blobs: blobs.clone(),
+        hub: service::hub::Hub::default(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        signer: signer.clone(),
+        fetcher: fetch::Fetcher::new(fetch::Rules {
+            allow: config.fetch.allow.clone(),
+            max_bytes: config.fetch.max_bytes,
+            timeout: config.fetch.timeout,
+        })?,
+        object_infos: service::object_info::Cache::default(),
+        node: "local".parse::<NodeName>().context("the node's name")?,
+        endpoints: std::sync::RwLock::new(Arc::new(config.endpoints.clone())),
+        settings: Settings {
+            url_expiry: config.blobs.url_expiry,
+        },
+        planner: std::sync::OnceLock::new(),
+        failpoint: options.failpoint.clone(),
+    });
+    learn_engine(&service, &options).await?;
+
+    let stored_keys = store.keys().await?;
+    let keyring = Keyring::new(&config.keys, &stored_keys, config.endpoints.values());
+    check_listen(address, keyring.has_live_keys(), config.server.insecure_no_auth)
+        .map_err(anyhow::Error::msg)?;
+    let auth = AuthState::new(
+        Rules::new(&config.server, address),
+        keyring,
+        clock.clone(),
+        ids.clone(),
+    );
+
+    let backend: Arc<dyn InstanceBackend> = Arc::new(ProcessBackend::open(
+        &data_dir,
+        ProcessConfig {
+            engine_command: options.engine_command.clone(),
+            hidden_env: vec![],
+        },
+    )?);
+    let control = Control::new(
+        service.clone(),
+        backend,
+        data_dir.join("spool"),
+        config.server.stop_grace,
+    );
+    service.set_planner(Arc::new(control.clone()));
+
+    let stopping = CancellationToken::new();
+    let readiness = Readiness::default();
+    let metrics = Arc::new(Metrics::new());
+    let state = AppState {
+        service: service.clone(),
+        auth: auth.clone(),
+        stopping: stopping.clone(),
+        base_url: BaseUrl::new(&config.server, address),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        blobs: BlobAccess {
+            blobs,
+            signer,
+            clock: clock.clone(),
+        },
+        reload: Reload::new(auth, config.keys.clone()),
+    };
+    let outer = Outer {
+        metrics,
+        clock,
+        ids,
+        cors: Cors::new(&config.server.cors_origins),
+    };
+    let router = with_outer(router(state), outer);
+
+    let stop = Stop {
+        stopping: stopping.clone(),
+        grace: config.server.stop_grace,
+        deadline: STOP_DEADLINE,
+    };
+    let serving = tokio::spawn(serve(listener, router, stop));
+    let planning = tokio::spawn({
+        let (control, shutdown, readiness) = (control.clone(), shutdown.clone(), readiness.clone());
+        async move { control.run(readiness, shutdown).await }
+    });
+    let sweeping = tokio::spawn({
+        let (control, shutdown) = (control.clone(), shutdown.clone());
+        async move { control.sweep(shutdown).await }
+    });
+    tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
+
+    let planned = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        planned = planning => planned.context("the control loop panicked").and_then(|r| r),
+    };
+    readiness.set(false);
+    // Instances are given their time while connections are given theirs.
+    let (served, ()) = tokio::join!(
+        async {
+            stopping.cancel();
+            serving.await
+        },
+        control.close(INSTANCES_DEADLINE),
+    );
+    shutdown.cancel();
+    let _ = sweeping.await;
+    sqlite.close().await;
+    tracing::info!("darkroom has stopped");
+    served.context("serving panicked")?.context("serving failed")?;
+    planned
+}
+
+fn router(state: AppState) -> Router {
+    let selected = protocols::fc::routes();
+    Router::new()
+        .merge(selected.clone())
+        .nest("/e/{endpoint}", selected)
+        .nest("/darkroom/v1", protocols::darkroom::routes())
+        .merge(protocols::home::routes())
+        .merge(blobs::routes())
+        .merge(health::routes())
+        .merge(login::routes())
+        .with_state(state)
+}
+
+fn open_store(
+    config: &Config,
+    data_dir: &Path,
+    clock: &Arc<dyn Clock>,
+    options: &RunOptions,
+) -> anyhow::Result<(Arc<dyn Store>, Arc<SqliteStore>)> {
+    match &config.store.database {
+        Database::Sqlite => {
+            let file = layout::database(data_dir);
+            let options = Options {
+                failpoint: options.failpoint.clone(),
+                ..Options::new(clock.clone())
+            };
+            let store = SqliteStore::open(&file, options)
+                .with_context(|| format!("cannot open {}", file.display()))?;
+            let store = Arc::new(store);
+            Ok((store.clone(), store))
+        }
+    }
+}
+
+fn open_blobs(config: &Config, data_dir: &Path, options: &RunOptions) -> anyhow::Result<Arc<dyn Blobs>> {
+    match &config.blobs.location {
+        BlobLocation::Local => {
+            let dir = data_dir.join("blobs");
+            std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            Ok(Arc::new(LocalBlobs::open(&dir, options.failpoint.clone())?))
+        }
+    }
+}
+
+/// Every endpoint on the embedded engine can do what this build's engine can.
+async fn learn_engine(service: &Service, options: &RunOptions) -> anyhow::Result<()> {
+    let Some(json) = &options.engine_object_info else {
+        return Ok(());
+    };
+    for endpoint in service.endpoints().values().filter(|e| e.runs_embedded_engine()) {
+        service.learn_object_info(&endpoint.name, json.clone()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `GET /jobs/{job}/events`: server-sent events. Durable ones carry their number as `id`, so that a reader resumes with
+//! `Last-Event-ID`; ephemeral ones (`progress`, `progress_state`, …) have none. Ends after the last event of a job that
+//! has ended.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{Path, Query, State},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::stream;
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{error::ApiError, jobs::job_id, views::visible_tenant};
+use crate::{
+    auth::{Caller, Rejection},
+    service::follow::{Ephemeral, Follower, Step},
+    state::AppState,
+};
+
+/// The query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Params {
+    after: Option<u64>,
+}
+
+/// The handler.
+///
+/// # Errors
+/// 404, also for another tenant's job.
+pub async fn stream(
+    State(state): State<AppState>,
+    caller: Result<Caller, Rejection>,
+    Path(job): Path<String>,
+    Query(params): Query<Params>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let caller = caller?;
+    let fail = ApiError::service(&caller.request_id);
+    let job = job_id(&job).map_err(&fail)?;
+    state
+        .service
+        .job(visible_tenant(&caller), job)
+        .await
+        .map_err(&fail)?;
+    let last = headers
+        .get("last-event-id")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse().ok());
+    let follower = state.service.follow(job, params.after.or(last).unwrap_or(0));
+    let events = stream::unfold(Some((follower, state)), |reader| async move {
+        let (mut follower, state) = reader?;
+        let event = next(&mut follower, &state).await?;
+        Some((Ok::<Event, Infallible>(event), Some((follower, state))))
+    });
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("ping");
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+async fn next(follower: &mut Follower, state: &AppState) -> Option<Event> {
+    loop {
+        let step = tokio::select! {
+            step = follower.next() => step,
+            () = state.stopping.cancelled() => return None,
+        };
+        match step {
+            Ok(Step::Event(event)) => {
+                return Some(
+                    Event::default()
+                        .id(event.seq.to_string())
+                        .event(event.kind.as_str())
+                        .data(one_line(&event.data)),
+                );
+            }
+            Ok(Step::Ephemeral(Ephemeral::Message(text))) => {
+                if let Some((kind, data)) = split(&text) {
+                    return Some(Event::default().event(kind).data(one_line(&data)));
+                }
+            }
+            Ok(Step::Ephemeral(Ephemeral::Preview { .. })) => {}
+            Ok(Step::End(_)) => return None,
+            Err(error) => {
+                tracing::warn!(error = ?error, "following a job failed");
+                return None;
+            }
+        }
+    }
+}
+
+/// JSON has no line breaks outside strings that are not escaped, but what an instance sent may be pretty-printed.
+fn one_line(data: &str) -> String {
+    data.replace(['\n', '\r'], " ")
+}
+
+/// `{"type": T, "data": D}` taken apart, `D` verbatim.
+fn split(text: &str) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        r#type: String,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    let message: Message<'_> = serde_json::from_str(text).ok()?;
+    Some((message.r#type, message.data.get().to_owned()))
+}

@@ -1,0 +1,123 @@
+//! Keys: make, list, revoke. Operators only.
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::JsonRejection},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{error::ApiError, views};
+use crate::{
+    auth::{Caller, NewKey, Rejection, Scope},
+    service::Error,
+    state::AppState,
+};
+
+/// The body of a new key.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    name: String,
+    #[serde(default = "client_scope")]
+    scopes: Vec<Scope>,
+    #[serde(default = "all_endpoints")]
+    endpoints: Vec<String>,
+    #[serde(default)]
+    tenant: Option<String>,
+}
+
+fn client_scope() -> Vec<Scope> {
+    vec![Scope::Client]
+}
+
+fn all_endpoints() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// `POST /keys`: 201 with the secret, which is shown this once.
+///
+/// # Errors
+/// For a name that is taken.
+pub async fn create(
+    State(state): State<AppState>,
+    caller: Result<Caller, Rejection>,
+    body: Result<Json<Create>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let caller = caller?;
+    let fail = ApiError::service(&caller.request_id);
+    caller
+        .may_anywhere(Scope::Admin)
+        .map_err(ApiError::access(&caller.request_id))?;
+    let Json(body) = body.map_err(|e| fail(Error::Invalid(e.body_text())))?;
+    let tenant = body.tenant.unwrap_or_else(|| "default".to_owned());
+    let tenant = tenant
+        .parse()
+        .map_err(|e: darkroom_core::id::Error| fail(Error::Invalid(e.to_string())))?;
+    let key = NewKey {
+        name: body.name.clone(),
+        scopes: body.scopes,
+        endpoints: body.endpoints,
+        tenant,
+    };
+    let secret = state.service.create_key(key).await.map_err(&fail)?;
+    state.reload.keys(&state.service).await.map_err(&fail)?;
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "name": body.name, "secret": secret.expose() })),
+    ))
+}
+
+/// `GET /keys`: without secrets.
+///
+/// # Errors
+/// Without the scope.
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Result<Caller, Rejection>,
+) -> Result<Json<Value>, ApiError> {
+    let caller = caller?;
+    caller
+        .may_anywhere(Scope::Admin)
+        .map_err(ApiError::access(&caller.request_id))?;
+    let keys = state
+        .service
+        .keys()
+        .await
+        .map_err(ApiError::service(&caller.request_id))?;
+    let keys: Vec<Value> = keys
+        .iter()
+        .map(|k| {
+            json!({
+                "name": k.name,
+                "prefix": k.prefix,
+                "scopes": k.scopes,
+                "endpoints": k.endpoints,
+                "tenant": k.tenant,
+                "created_at": views::time(Some(k.created_at)),
+                "revoked_at": views::time(k.revoked_at),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "keys": keys })))
+}
+
+/// `DELETE /keys/{name}`.
+///
+/// # Errors
+/// 404.
+pub async fn revoke(
+    State(state): State<AppState>,
+    caller: Result<Caller, Rejection>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let caller = caller?;
+    let fail = ApiError::service(&caller.request_id);
+    caller
+        .may_anywhere(Scope::Admin)
+        .map_err(ApiError::access(&caller.request_id))?;
+    state.service.revoke_key(&name).await.map_err(&fail)?;
+    state.reload.keys(&state.service).await.map_err(&fail)?;
+    Ok(Json(json!({ "name": name, "revoked": true })))
+}

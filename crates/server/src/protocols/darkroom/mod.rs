@@ -1,0 +1,48 @@
+//! Our own API, `/darkroom/v1`: JSON, additive only. The CLI and the pages use nothing else.
+
+use axum::{
+    Router,
+    routing::{delete, get, post},
+};
+
+use crate::state::AppState;
+
+mod endpoints;
+mod error;
+mod events;
+mod instances;
+mod jobs;
+mod keys;
+pub mod views;
+
+/// Largest body of a submit, in bytes: a workflow with its images inline.
+const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
+
+/// The routes.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/version", get(version))
+        .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/{endpoint}", get(endpoints::show))
+        .route("/endpoints/{endpoint}/decisions", get(endpoints::decisions))
+        .route("/endpoints/{endpoint}/jobs", post(jobs::submit))
+        .route(
+            "/endpoints/{endpoint}/inputs/{*name}",
+            axum::routing::put(endpoints::upload),
+        )
+        .route("/jobs", get(jobs::list))
+        .route("/jobs/{job}", get(jobs::show))
+        .route("/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/jobs/{job}/retry", post(jobs::retry))
+        .route("/jobs/{job}/events", get(events::stream))
+        .route("/instances", get(instances::list))
+        .route("/instances/{instance}", get(instances::show))
+        .route("/instances/{instance}/logs", get(instances::logs))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{name}", delete(keys::revoke))
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+async fn version() -> axum::Json<serde_json::Value> {
+    axum::Json(serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }))
+}

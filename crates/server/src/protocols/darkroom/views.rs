@@ -1,0 +1,160 @@
+//! Records as our own API shows them. Times are RFC 3339 in UTC.
+
+use darkroom_core::{
+    TenantId, Timestamp,
+    output::{Output, OutputBody},
+};
+use serde_json::{Value, json};
+
+use crate::auth::Caller;
+use crate::service::{
+    Error, Service,
+    endpoints::EndpointView,
+    instances::InstanceRecord,
+    jobs::{AttemptRecord, JobRecord},
+};
+
+/// A time, or null.
+pub fn time(at: Option<Timestamp>) -> Value {
+    at.and_then(|at| jiff::Timestamp::from_microsecond(at.as_micros()).ok())
+        .map_or(Value::Null, |at| Value::from(at.to_string()))
+}
+
+/// A job without what takes more reading: for lists.
+pub fn job(service: &Service, job: &JobRecord) -> Value {
+    json!({
+        "id": job.id,
+        "endpoint": job.endpoint,
+        "tenant": job.tenant,
+        "state": job.state,
+        "priority": job.priority,
+        "dialect": job.meta.dialect,
+        "summary": job.meta.summary,
+        "reference": job.external_id.as_ref().map(|(_, id)| id),
+        "created_at": time(Some(job.created_at)),
+        "started_at": time(job.started_at),
+        "finished_at": time(job.finished_at),
+        "cancel_requested": job.cancel_requested,
+        "failure": job.failure,
+        "outputs": job.outputs.iter().map(|o| output(service, o)).collect::<Vec<_>>(),
+    })
+}
+
+/// A job with its attempts, and why it waits if it does.
+///
+/// # Errors
+/// When the store fails.
+pub async fn job_in_full(service: &Service, record: &JobRecord) -> Result<Value, Error> {
+    let mut view = job(service, record);
+    let attempts = service.attempts(record.id).await?;
+    view["attempts"] = attempts.iter().map(attempt).collect();
+    view["waiting"] = match service.why_waiting(record).await? {
+        Some(waiting) => json!({
+            "reason": waiting.reason,
+            "message": waiting.reason.to_string(),
+            "position": waiting.position,
+        }),
+        None => Value::Null,
+    };
+    Ok(view)
+}
+
+fn attempt(attempt: &AttemptRecord) -> Value {
+    json!({
+        "number": attempt.number,
+        "state": attempt.state,
+        "instance": attempt.instance,
+        "claimed_at": time(Some(attempt.claimed_at)),
+        "ended_at": time(attempt.ended_at),
+        "reason": attempt.reason,
+    })
+}
+
+fn output(service: &Service, output: &Output) -> Value {
+    let mut view = json!({ "node_id": output.node_id, "kind": output.kind, "index": output.index });
+    match &output.body {
+        OutputBody::File {
+            key,
+            size,
+            content_type,
+            blake3,
+        } => {
+            let filename = output
+                .raw
+                .get("filename")
+                .and_then(Value::as_str)
+                .unwrap_or(key.file_name());
+            view["filename"] = Value::from(filename);
+            view["content_type"] = Value::from(content_type.as_str());
+            view["size"] = Value::from(*size);
+            view["blake3"] = Value::from(blake3.as_str());
+            view["url"] = Value::from(service.signed_path(key).path_and_query);
+        }
+        OutputBody::Text { text } => view["text"] = Value::from(text.as_str()),
+    }
+    view
+}
+
+/// An instance.
+pub fn instance(record: &InstanceRecord) -> Value {
+    let handle: Value = record
+        .handle
+        .as_deref()
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    let phases: Vec<Value> = record
+        .phases
+        .iter()
+        .map(|(phase, at)| json!({ "phase": phase, "at": time(Some(*at)) }))
+        .collect();
+    json!({
+        "id": record.id,
+        "endpoint": record.endpoint,
+        "home": record.home,
+        "state": record.state,
+        "state_since": time(Some(record.state_since)),
+        "state_reason": record.state_reason,
+        "created_at": time(Some(record.created_at)),
+        "start_reason": record.start_reason,
+        "gpu": record.gpu,
+        "jobs_done": record.jobs_done,
+        "phases": phases,
+        "pid": handle.pointer("/process/pid"),
+        "url": handle.get("base_url"),
+    })
+}
+
+/// An endpoint with its live instances.
+pub fn endpoint(view: &EndpointView, instances: &[InstanceRecord]) -> Value {
+    let endpoint = &view.endpoint;
+    let instances: Vec<Value> = instances
+        .iter()
+        .filter(|i| i.endpoint == endpoint.name)
+        .map(instance)
+        .collect();
+    let scaling = &endpoint.scaling;
+    json!({
+        "name": endpoint.name,
+        "kind": endpoint.kind,
+        "backend": match &endpoint.backend {
+            darkroom_core::endpoint::Backend::Process(_) if endpoint.runs_embedded_engine() => "engine",
+            darkroom_core::endpoint::Backend::Process(_) => "process",
+            darkroom_core::endpoint::Backend::Remote { .. } => "remote",
+            darkroom_core::endpoint::Backend::External => "external",
+        },
+        "queued": view.counters.queued,
+        "running": view.counters.running,
+        "paused": false,
+        "instances": instances,
+        "scaling": {
+            "min_instances": scaling.min_instances,
+            "max_instances": scaling.max_instances,
+            "idle_timeout_s": scaling.idle_timeout.as_secs_f64(),
+        },
+    })
+}
+
+/// Whose jobs a caller sees: an operator all, everyone else their own.
+pub fn visible_tenant(caller: &Caller) -> Option<&TenantId> {
+    (!caller.is_admin()).then_some(&caller.tenant)
+}

@@ -1,0 +1,269 @@
+//! `POST /api/serverless/run`: JSON, server-sent events, or `202` (`protocols/comfyui-serverless-fc.md` §2, §5, §7).
+//!
+//! A caller that goes away does not end its job: it was accepted, and can be read from `status`.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Query, State},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use darkroom_core::{EndpointName, JobId};
+use futures::{Stream, stream};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+
+use super::{
+    DIALECT, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES,
+    error::{FcError, Refused},
+    messages::Transcript,
+    request::{Flags, Invocation, TaskId, Workflow},
+    result,
+};
+use crate::{
+    auth::{Caller, Rejection, Scope},
+    service::{
+        follow::{Follower, Step},
+        intake::Fetch,
+        jobs::{ExternalId, JobMeta, OnDuplicate},
+        submit::ComfySubmit,
+    },
+    state::{AppState, BaseUrl, SelectedEndpoint},
+};
+
+/// A comment line this often keeps proxies from cutting a stream while an instance starts.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The handler.
+///
+/// # Errors
+/// Every refusal, in this protocol's shape.
+pub async fn handler(
+    State(state): State<AppState>,
+    caller: Result<Caller, Rejection>,
+    SelectedEndpoint(endpoint): SelectedEndpoint,
+    BaseUrl(base_url): BaseUrl,
+    Query(flags): Query<Flags>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    let caller = caller?;
+    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
+    let invocation = Invocation::read(&headers).map_err(refuse)?;
+    caller
+        .may(Scope::Client, &endpoint)
+        .map_err(|e| refuse(e.into()))?;
+    let limit = match invocation.asynchronous && vendor_limits(&state, &endpoint) {
+        true => MAX_ASYNC_BODY_BYTES,
+        false => MAX_BODY_BYTES,
+    };
+    let body = read_body(body, limit).await.map_err(refuse)?;
+    let workflow = Workflow::read(&body).map_err(refuse)?;
+    let job = submit(&state, &caller, endpoint, workflow, flags, &invocation)
+        .await
+        .map_err(refuse)?;
+    let task_id = invocation
+        .task_id
+        .as_ref()
+        .map_or_else(|| job.to_string(), |id| id.as_str().to_owned());
+    let fail = |error: FcError| Refused(error, task_id.clone());
+
+    if invocation.asynchronous {
+        let mut response = StatusCode::ACCEPTED.into_response();
+        common_headers(response.headers_mut(), &task_id);
+        if let Some(TaskId::AsyncTask(id)) = &invocation.task_id
+            && let Ok(value) = HeaderValue::from_str(id)
+        {
+            response.headers_mut().insert("x-fc-async-task-id", value);
+        }
+        return Ok(response);
+    }
+    if flags.stream {
+        let transcript = Transcript::new(state.service.clone(), flags, base_url);
+        let mut response = Sse::new(events(state, job, transcript))
+            .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("ping"))
+            .into_response();
+        common_headers(response.headers_mut(), &task_id);
+        response
+            .headers_mut()
+            .insert("x-accel-buffering", HeaderValue::from_static("no"));
+        return Ok(response);
+    }
+    let record = tokio::select! {
+        record = state.service.wait_final(job) => record.map_err(|e| fail(e.into()))?,
+        () = state.stopping.cancelled() => return Err(fail(FcError::stopping())),
+    };
+    if let Some(error) = FcError::of_job(&record) {
+        return Err(fail(error));
+    }
+    let result = result::of_job(&state.service, &record, flags, &base_url)
+        .await
+        .map_err(|e| fail(e.into()))?;
+    let mut response = Json(result).into_response();
+    common_headers(response.headers_mut(), &task_id);
+    Ok(response)
+}
+
+/// `OPTIONS`: cross-origin callers are welcome here, as at the vendor.
+pub async fn preflight() -> impl IntoResponse {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST, OPTIONS"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(
+            "authorization, content-type, x-fc-trace-id, x-fc-async-task-id, x-fc-invocation-type",
+        ),
+    );
+    response
+}
+
+/// Accepts the workflow of a request as a job of its caller.
+///
+/// # Errors
+/// Every refusal of the service.
+pub async fn submit(
+    state: &AppState,
+    caller: &Caller,
+    endpoint: EndpointName,
+    workflow: Workflow,
+    flags: Flags,
+    invocation: &Invocation,
+) -> Result<JobId, FcError> {
+    let external_id = invocation.task_id.as_ref().map(|id| ExternalId {
+        dialect: DIALECT.to_owned(),
+        id: id.as_str().to_owned(),
+        on_duplicate: match id {
+            TaskId::AsyncTask(_) => OnDuplicate::Reject,
+            TaskId::Trace(_) if invocation.asynchronous => OnDuplicate::Reject,
+            TaskId::Trace(_) => OnDuplicate::Replace,
+        },
+    });
+    let accepted = state
+        .service
+        .submit_comfy(ComfySubmit {
+            tenant: caller.tenant.clone(),
+            endpoint,
+            graph: workflow.graph,
+            extra_data: workflow.extra_data,
+            targets: None,
+            priority: 0,
+            external_id,
+            randomise_seeds: true,
+            fetch: if invocation.asynchronous {
+                Fetch::Later
+            } else {
+                Fetch::Now
+            },
+            meta: JobMeta {
+                dialect: "fc".to_owned(),
+                request_id: caller.request_id.to_string(),
+                options: json!(flags),
+                ..JobMeta::default()
+            },
+        })
+        .await?;
+    Ok(accepted.job)
+}
+
+/// Headers of every answer: the request id that `status` takes.
+pub fn common_headers(headers: &mut HeaderMap, task_id: &str) {
+    if let Ok(value) = HeaderValue::from_str(task_id) {
+        headers.insert("x-fc-request-id", value);
+    }
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, FcError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(FcError::too_large(limit)),
+        Err(_) => Err(FcError::invalid("the body broke off")),
+    }
+}
+
+fn vendor_limits(state: &AppState, endpoint: &EndpointName) -> bool {
+    state
+        .service
+        .endpoint(endpoint)
+        .is_ok_and(|e| e.limits.vendor_limits)
+}
+
+/// One `data:` line per message, then the end.
+fn events(
+    state: AppState,
+    job: JobId,
+    transcript: Transcript,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    let reader = Reader::new(state, job, transcript);
+    stream::unfold(reader, |mut reader| async move {
+        let text = reader.next().await?;
+        Some((Ok(Event::default().data(text)), reader))
+    })
+}
+
+/// Reads a job's messages one by one, to its end; shared by server-sent events and the WebSocket.
+pub struct Reader {
+    state: AppState,
+    follower: Follower,
+    transcript: Transcript,
+    waiting: std::collections::VecDeque<String>,
+    ended: bool,
+}
+
+impl Reader {
+    /// A reader from the start of the job.
+    pub fn new(state: AppState, job: JobId, transcript: Transcript) -> Self {
+        let sid = state.service.new_session_id();
+        let waiting = [transcript.opening(&sid, 1)].into();
+        let follower = state.service.follow(job, 0);
+        Reader {
+            state,
+            follower,
+            transcript,
+            waiting,
+            ended: false,
+        }
+    }
+
+    /// The next message; `None` after the last. An error of ours is a last message too: a stream never just stops.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(text) = self.waiting.pop_front() {
+                return Some(text);
+            }
+            if self.ended {
+                return None;
+            }
+            let step = tokio::select! {
+                step = self.follower.next() => step,
+                () = self.state.stopping.cancelled() => {
+                    self.ended = true;
+                    return Some(FcError::stopping().message().to_string());
+                }
+            };
+            let messages = match step {
+                Ok(step) => {
+                    self.ended = matches!(step, Step::End(_));
+                    self.transcript.of_step(step).await
+                }
+                Err(error) => Err(error),
+            };
+            match messages {
+                Ok(messages) => self.waiting.extend(messages),
+                Err(error) => {
+                    self.ended = true;
+                    return Some(FcError::from(error).message().to_string());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `WS /api/serverless/ws`: the first text frame is the workflow, then the same messages as server-sent events, one per
+//! frame (`protocols/comfyui-serverless-fc.md` §6).
+
+use std::time::Duration;
+
+use axum::{
+    extract::{
+        Query, State, WebSocketUpgrade,
+        ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
+    },
+    response::Response,
+};
+use darkroom_core::EndpointName;
+use http::HeaderMap;
+
+use super::{
+    MAX_BODY_BYTES,
+    error::{FcError, Refused},
+    messages::Transcript,
+    request::{Flags, Invocation, Workflow},
+    run::{Reader, submit},
+};
+use crate::{
+    auth::{Caller, Rejection, Scope},
+    state::{AppState, BaseUrl, SelectedEndpoint},
+};
+
+/// Keeps a socket open through a cold start.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long a client may take to send its workflow.
+const FIRST_FRAME: Duration = Duration::from_secs(60);
+
+/// The handler.
+///
+/// # Errors
+/// Refusals before the upgrade, in this protocol's shape.
+pub async fn handler(
+    State(state): State<AppState>,
+    caller: Result<Caller, Rejection>,
+    SelectedEndpoint(endpoint): SelectedEndpoint,
+    BaseUrl(base_url): BaseUrl,
+    Query(flags): Query<Flags>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refused> {
+    let caller = caller?;
+    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
+    let upgrade = upgrade.map_err(|_| refuse(FcError::invalid("this path takes WebSocket connections")))?;
+    let invocation = Invocation::read(&headers).map_err(refuse)?;
+    caller
+        .may(Scope::Client, &endpoint)
+        .map_err(|e| refuse(e.into()))?;
+    // A socket always streams; only its ids are taken from the headers.
+    let invocation = Invocation {
+        asynchronous: false,
+        ..invocation
+    };
+    let call = Call {
+        state,
+        caller,
+        endpoint,
+        base_url,
+        flags,
+        invocation,
+    };
+    Ok(upgrade
+        .max_message_size(MAX_BODY_BYTES)
+        .max_frame_size(MAX_BODY_BYTES)
+        .on_upgrade(move |socket| call.serve(socket)))
+}
+
+struct Call {
+    state: AppState,
+    caller: Caller,
+    endpoint: EndpointName,
+    base_url: String,
+    flags: Flags,
+    invocation: Invocation,
+}
+
+impl Call {
+    async fn serve(self, mut socket: WebSocket) {
+        match self.begin(&mut socket).await {
+            Ok(Some(mut reader)) => pump(&mut socket, &mut reader).await,
+            Ok(None) => return,
+            Err(error) => {
+                let _ = socket
+                    .send(Message::Text(error.message().to_string().into()))
+                    .await;
+            }
+        }
+        let _ = socket.send(Message::Close(None)).await;
+    }
+
+    /// Reads the workflow and submits it; `None` when the client went away first.
+    async fn begin(self, socket: &mut WebSocket) -> Result<Option<Reader>, FcError> {
+        let first = tokio::time::timeout(FIRST_FRAME, first_message(socket)).await;
+        let body = match first {
+            Ok(Some(body)) => body,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(FcError::invalid("no workflow came")),
+        };
+        let workflow = Workflow::read(&body)?;
+        let job = submit(
+            &self.state,
+            &self.caller,
+            self.endpoint,
+            workflow,
+            self.flags,
+            &self.invocation,
+        )
+        .await?;
+        let transcript = Transcript::new(self.state.service.clone(), self.flags, self.base_url);
+        Ok(Some(Reader::new(self.state, job, transcript)))
+    }
+}
+
+async fn first_message(socket: &mut WebSocket) -> Option<Vec<u8>> {
+    loop {
+        match socket.recv().await? {
+            Ok(Message::Text(text)) => return Some(text.as_bytes().to_vec()),
+            Ok(Message::Binary(bytes)) => return Some(bytes.to_vec()),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            Ok(Message::Close(_)) | Err(_) => return None,
+        }
+    }
+}
+
+async fn pump(socket: &mut WebSocket, reader: &mut Reader) {
+    let mut ping = tokio::time::interval(PING_EVERY);
+    ping.tick().await;
+    loop {
+        let message = tokio::select! {
+            message = reader.next() => match message {
+                Some(text) => Message::Text(text.into()),
+                None => return,
+            },
+            _ = ping.tick() => Message::Ping(Default::default()),
+            // A client that goes away does not end its job.
+            received = socket.recv() => match received {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+        };
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}

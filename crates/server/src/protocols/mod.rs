@@ -1,0 +1,5 @@
+//! One folder per wire protocol: DTOs, routes, error mapping, and no behaviour of its own.
+
+pub mod darkroom;
+pub mod fc;
+pub mod home;

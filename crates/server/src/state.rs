@@ -1,0 +1,143 @@
+//! What handlers share, and the small extractors that every protocol needs.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, FromRequestParts, RawPathParams};
+use darkroom_core::EndpointName;
+use http::{HeaderMap, header, request::Parts};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{AuthState, Keyring},
+    config::KeyConfig,
+    http::{self as front, BlobAccess, Peer, Readiness},
+    metrics::Metrics,
+    service::{Error, Service},
+};
+
+/// The state of the router; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// What Darkroom can do.
+    pub service: Service,
+    /// Who callers are.
+    pub auth: AuthState,
+    /// Cancelled when the server begins to stop: whoever waits for something long answers now.
+    pub stopping: CancellationToken,
+    /// Finds the base of absolute addresses.
+    pub base_url: front::BaseUrl,
+    /// Whether the server takes requests.
+    pub readiness: Readiness,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Files by signed address.
+    pub blobs: BlobAccess,
+    /// Reads keys anew.
+    pub reload: Reload,
+}
+
+impl FromRef<AppState> for AuthState {
+    fn from_ref(state: &AppState) -> AuthState {
+        state.auth.clone()
+    }
+}
+
+impl FromRef<AppState> for Readiness {
+    fn from_ref(state: &AppState) -> Readiness {
+        state.readiness.clone()
+    }
+}
+
+impl FromRef<AppState> for Arc<Metrics> {
+    fn from_ref(state: &AppState) -> Arc<Metrics> {
+        state.metrics.clone()
+    }
+}
+
+impl FromRef<AppState> for BlobAccess {
+    fn from_ref(state: &AppState) -> BlobAccess {
+        state.blobs.clone()
+    }
+}
+
+/// The endpoint a request is for: `/e/{endpoint}/…` names it, else the Host selects it, else it is `default`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectedEndpoint(pub EndpointName);
+
+/// The name of the endpoint at the root.
+const DEFAULT_ENDPOINT: &str = "default";
+
+impl FromRequestParts<AppState> for SelectedEndpoint {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let named = match RawPathParams::from_request_parts(parts, state).await {
+            Ok(params) => params
+                .iter()
+                .find(|(key, _)| *key == "endpoint")
+                .map(|(_, name)| name.to_owned()),
+            Err(_) => None,
+        };
+        let name = match named {
+            Some(name) => name,
+            None => by_host(state, &parts.headers).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
+        };
+        // A name that cannot be one is kept out of lookups by an endpoint that cannot exist; the answer is the same.
+        let unknown = || EndpointName::no_such();
+        Ok(SelectedEndpoint(name.parse().unwrap_or_else(|_| unknown())))
+    }
+}
+
+fn by_host(state: &AppState, headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let endpoints = state.service.endpoints();
+    let selected = endpoints
+        .values()
+        .find(|e| e.hosts.iter().any(|h| h.eq_ignore_ascii_case(host)))?;
+    Some(selected.name.to_string())
+}
+
+/// The base of absolute addresses in answers, without a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl(pub String);
+
+impl FromRequestParts<AppState> for BaseUrl {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<Peer>().map(|Peer(address)| *address);
+        Ok(BaseUrl(state.base_url.of(&parts.headers, peer)))
+    }
+}
+
+/// Reads keys anew after a change.
+#[derive(Clone)]
+pub struct Reload {
+    auth: AuthState,
+    configured: Arc<[KeyConfig]>,
+}
+
+impl Reload {
+    /// With the keys of the configuration file; stored ones are read each time.
+    pub fn new(auth: AuthState, configured: Vec<KeyConfig>) -> Self {
+        Reload {
+            auth,
+            configured: configured.into(),
+        }
+    }
+
+    /// Makes the keys of now count.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn keys(&self, service: &Service) -> Result<(), Error> {
+        let stored = service.keys().await?;
+        self.auth.set_keyring(Keyring::new(
+            &self.configured,
+            &stored,
+            service.endpoints().values(),
+        ));
+        Ok(())
+    }
+}
