@@ -272,7 +272,10 @@ impl Attempt {
 
     async fn end_early(mut self, desk: &Desk, early: Early) -> After {
         let (outcome, after) = match early {
-            Early::Stale => return After::Next,
+            Early::Stale => {
+                desk.link.abandoned(self.lease);
+                return After::Next;
+            }
             Early::Shutdown => return After::Shutdown,
             Early::Outcome(outcome) => (outcome, After::Next),
             Early::Broken(outcome, reason) => (outcome, After::Broken(reason)),
@@ -336,7 +339,10 @@ impl Attempt {
             End::Stopped { why, history, stuck } => {
                 let after = stuck.map_or(After::Next, After::Broken);
                 let outcome = match why {
-                    Why::Stale => return after,
+                    Why::Stale => {
+                        desk.link.abandoned(self.lease);
+                        return after;
+                    }
                     Why::Cancelled => AttemptOutcome::Cancelled,
                     Why::ExecutionTimeout => AttemptOutcome::Failed(too_long(self.bounds)),
                 };

@@ -183,6 +183,12 @@ pub trait AttemptLink: Send + Sync {
     /// Ends the attempt.
     async fn finish(&self, lease: Lease, completion: Completion) -> Result<JobState, LinkError>;
 
+    /// The slot works on the attempt no more and writes no end of it: its lease is gone, or its end was refused. Never
+    /// waits, never fails.
+    fn abandoned(&self, lease: Lease) {
+        let _ = lease;
+    }
+
     /// Resolves when the attempt should stop: its caller cancelled, or its lease was lost. Renewing the lease is the
     /// link's business, not the slot's.
     async fn cancelled(&self, lease: Lease) -> StopCause;

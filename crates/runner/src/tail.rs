@@ -57,7 +57,7 @@ impl Tail {
     pub async fn finish(self, stored: Result<(), StoreError>, patience: Duration) {
         let outcome = match stored {
             Ok(()) => AttemptOutcome::Done,
-            Err(StoreError::Stale) => return,
+            Err(StoreError::Stale) => return self.link.abandoned(self.lease),
             Err(StoreError::Failed(failure)) => AttemptOutcome::Failed(*failure),
             Err(StoreError::Away(why)) => AttemptOutcome::Released {
                 reason: format!("outputs could not be stored: {why}"),
@@ -83,7 +83,7 @@ impl Tail {
         };
         match ended {
             Ok(stored) => self.finish(stored, patience).await,
-            Err(StopCause::Stale) => {}
+            Err(StopCause::Stale) => self.link.abandoned(lease),
             Err(StopCause::Cancelled) => {
                 let completion = Completion {
                     outcome: AttemptOutcome::Cancelled,
@@ -125,17 +125,18 @@ pub async fn finish(link: &dyn AttemptLink, lease: Lease, completion: Completion
                 Ok(_) => return,
                 Err(LinkError::Stale) => {
                     tracing::info!(job.id = %lease.job, fence = %lease.fence, outcome, "an attempt lost its job before its end was written");
-                    return;
+                    return link.abandoned(lease);
                 }
                 Err(LinkError::Unavailable(_)) => tokio::time::sleep(backoff.next()).await,
                 Err(error @ (LinkError::Rejected(_) | LinkError::InputUnavailable(_))) => {
                     tracing::error!(job.id = %lease.job, fence = %lease.fence, outcome, %error, "the end of an attempt was refused");
-                    return;
+                    return link.abandoned(lease);
                 }
             }
         }
     };
     if tokio::time::timeout(patience, trying).await.is_err() {
         tracing::error!(job.id = %lease.job, fence = %lease.fence, outcome, "the end of an attempt could not be written; its lease will expire");
+        link.abandoned(lease);
     }
 }

@@ -80,6 +80,7 @@ struct Seen {
     stop: Option<StopCause>,
     stale: bool,
     finished: Option<Completion>,
+    abandoned: bool,
     previews: Vec<Bytes>,
 }
 
@@ -166,6 +167,11 @@ impl MemoryLink {
     /// How the attempt ended, if it did.
     pub fn finished(&self, lease: Lease) -> Option<Completion> {
         self.seen(lease).finished
+    }
+
+    /// Whether the slot let go of the attempt without an end.
+    pub fn was_abandoned(&self, lease: Lease) -> bool {
+        self.seen(lease).abandoned
     }
 
     /// The stored bytes of an output.
@@ -335,6 +341,10 @@ impl AttemptLink for MemoryLink {
         };
         self.write(lease, |seen| seen.finished = Some(completion))?;
         Ok(state)
+    }
+
+    fn abandoned(&self, lease: Lease) {
+        self.change(|s| s.attempts.entry(lease).or_default().abandoned = true);
     }
 
     async fn cancelled(&self, lease: Lease) -> StopCause {

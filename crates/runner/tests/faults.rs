@@ -541,6 +541,7 @@ async fn a_stale_attempt_stops_its_prompt_and_writes_nothing() {
     bench.fake.requested("POST /interrupt").await;
     bench.is_still_of_use().await;
     assert!(bench.link.finished(lease(1)).is_none());
+    assert!(bench.link.was_abandoned(lease(1)));
 }
 
 #[tokio::test]

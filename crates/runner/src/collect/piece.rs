@@ -49,7 +49,7 @@ pub enum Source {
 /// Finds every mentioned thing. `cached` are the nodes that ComfyUI did not run this time. Blocks.
 ///
 /// # Errors
-/// `output_missing` for a file that is not there, or whose name is not acceptable.
+/// `output_missing` for a file whose name is not acceptable.
 pub fn locate(
     items: Vec<Mentioned>,
     dirs: Option<&Dirs>,
@@ -165,12 +165,11 @@ fn locate_file(
     };
     match dirs.find(file) {
         Ok(found) => Ok((known(Some(found.stamp)), local(found))),
-        Err(error @ places::Error::Missing(_)) => match known(None) {
-            Some(body) => Ok((Some(body), Source::Gone)),
-            None => Err(error),
-        },
-        // What a link means is decided by the instance, in its own container and under its own user.
-        Err(places::Error::Elsewhere(_)) => Ok((known(None), Source::Remote(file.clone()))),
+        // What a link means is decided by the instance, in its own container and under its own user; and it may have
+        // been told other directories than we believe.
+        Err(places::Error::Missing(_) | places::Error::Elsewhere(_)) => {
+            Ok((known(None), Source::Remote(file.clone())))
+        }
         Err(error @ (places::Error::Unsafe(_) | places::Error::Io { .. })) => Err(error),
     }
 }
@@ -215,31 +214,29 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_cached_node_may_be_gone_if_it_is_known() {
+    fn a_stored_file_stands_for_a_cached_node_only() {
         let root = tempfile::tempdir().unwrap();
         let dirs = dirs(root.path());
         let outputs =
             items(json!({"9": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}));
         let mut memory = OutputMemory::default();
-        let cached = BTreeSet::from(["9".to_owned()]);
-        let failure = locate(outputs.clone(), Some(&dirs), &memory, &cached).unwrap_err();
-        assert_eq!(
-            (failure.code, failure.node_id.as_deref()),
-            (FailureCode::OutputMissing, Some("9"))
-        );
-
-        let file = match &outputs[0].what {
-            What::File(file) => file.clone(),
-            What::Text(_) => panic!(),
+        let What::File(file) = outputs[0].what.clone() else {
+            panic!()
         };
-        memory.remember(file, None, body("stored"));
-        let pieces = locate(outputs.clone(), Some(&dirs), &memory, &cached).unwrap();
-        assert_eq!(
-            (&pieces[0].known, &pieces[0].source),
-            (&Some(body("stored")), &Source::Gone)
-        );
+        memory.remember(file.clone(), None, body("stored"));
+        let cached = BTreeSet::from(["9".to_owned()]);
+        let known = |cached: &BTreeSet<String>| {
+            let pieces = locate(outputs.clone(), Some(&dirs), &memory, cached).unwrap();
+            assert_eq!(
+                pieces[0].source,
+                Source::Remote(file.clone()),
+                "not here: the instance is asked"
+            );
+            pieces[0].known.clone()
+        };
+        assert_eq!(known(&cached), Some(body("stored")));
         // A node that ran and whose file is not there did not write it, whatever stood there before.
-        assert!(locate(outputs, Some(&dirs), &memory, &BTreeSet::new()).is_err());
+        assert_eq!(known(&BTreeSet::new()), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Dirs {
     pub input: PathBuf,
     /// `--output-directory`; no other instance may write there.
     pub output: PathBuf,
-    /// Where temporary previews go (ComfyUI's own `temp`, below `--temp-directory`).
+    /// `--temp-directory`.
     pub temp: PathBuf,
 }
 
@@ -79,9 +79,12 @@ impl Dirs {
     pub fn find(&self, file: &FileRef) -> Result<Found, Error> {
         let shown = shown(file);
         let base = match file.kind.as_str() {
-            "output" => &self.output,
-            "temp" => &self.temp,
-            "input" => &self.input,
+            "output" => self.output.clone(),
+            // ComfyUI makes a `temp` below its `--temp-directory`; the engine uses the directory itself.
+            "temp" => Some(self.temp.join("temp"))
+                .filter(|own| own.is_dir())
+                .unwrap_or_else(|| self.temp.clone()),
+            "input" => self.input.clone(),
             _ => return Err(Error::Unsafe(shown)),
         };
         let relative = relative(file).ok_or_else(|| Error::Unsafe(shown.clone()))?;
