@@ -7,7 +7,7 @@ use std::{
 
 use darkroom_comfy::graph::NodeId;
 use indexmap::IndexMap;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::{Raised, report::Report};
 use crate::{nodes::call::Progress, pixels::encode::Bytes8};
@@ -15,7 +15,8 @@ use crate::{nodes::call::Progress, pixels::encode::Bytes8};
 /// The nodes that were started or reported in this prompt, in that order.
 pub struct ProgressTable<'a> {
     report: &'a Report<'a>,
-    nodes: RefCell<IndexMap<NodeId, Step>>,
+    /// With each node's part of the message ready as text: every change sends all nodes.
+    nodes: RefCell<IndexMap<NodeId, (Step, String)>>,
 }
 
 /// Numbers are kept as JSON: the original says `0.0` of `1.0` at the start and whole numbers where a node counts.
@@ -64,7 +65,7 @@ impl<'a> ProgressTable<'a> {
             .nodes
             .borrow()
             .get(id)
-            .map_or(json!(1), |step| step.max.clone());
+            .map_or(json!(1), |(step, _)| step.max.clone());
         self.set(
             id,
             Step {
@@ -76,18 +77,16 @@ impl<'a> ProgressTable<'a> {
     }
 
     fn set(&self, id: &NodeId, step: Step) {
-        self.nodes.borrow_mut().insert(id.clone(), step);
-        let prompt = self.report.prompt_id();
-        let nodes = self.nodes.borrow();
-        let entry = |(id, step): (&NodeId, &Step)| {
-            let state = json!({
-                "value": step.value, "max": step.max, "state": step.state, "node_id": id, "prompt_id": prompt,
-                "display_node_id": id, "parent_node_id": null, "real_node_id": id,
-            });
-            (id.as_str().to_owned(), state)
-        };
-        let nodes: Map<String, Json> = nodes.iter().map(entry).collect();
-        self.report.progress_state(nodes);
+        let Step { value, max, state } = &step;
+        let entry = json!({
+            "value": value, "max": max, "state": state, "node_id": id, "prompt_id": self.report.prompt_id(),
+            "display_node_id": id, "parent_node_id": null, "real_node_id": id,
+        });
+        let text = format!("{}:{entry}", json!(id));
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.insert(id.clone(), (step, text));
+        self.report
+            .progress_state(nodes.values().map(|(_, text)| text.as_str()));
     }
 }
 

@@ -110,12 +110,21 @@ impl<'a> Report<'a> {
         self.to_client("executed", &data);
     }
 
-    /// The table of nodes changed.
-    pub fn progress_state(&self, nodes: Map<String, Json>) {
-        self.to_client_or_all(
-            "progress_state",
-            &json!({"prompt_id": self.prompt, "nodes": nodes}),
+    /// The table of nodes changed; its entries are `"id":{...}`.
+    ///
+    /// Put together as text: the message holds all nodes and is sent three times for each of them, so building it as a
+    /// value would be most of the work of a large graph of small nodes.
+    pub fn progress_state<'n>(&self, entries: impl Iterator<Item = &'n str>) {
+        let mut text = format!(
+            r#"{{"type":"progress_state","data":{{"prompt_id":{},"nodes":{{"#,
+            json!(self.prompt)
         );
+        for (index, entry) in entries.enumerate() {
+            text.push_str(if index > 0 { "," } else { "" });
+            text.push_str(entry);
+        }
+        text.push_str("}}}");
+        self.hub.send(Frame::Text(text), self.client.as_deref());
     }
 
     /// A node counts.
