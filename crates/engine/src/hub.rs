@@ -104,6 +104,15 @@ impl Hub {
         }
     }
 
+    /// True if another listener has the place of this one.
+    pub fn is_replaced(&self, subscription: &Subscription) -> bool {
+        let state = self.lock();
+        state
+            .listeners
+            .get(&subscription.sid)
+            .is_some_and(|l| l.connection != subscription.connection)
+    }
+
     /// Remembers what a client announced about previews.
     pub fn announce(&self, subscription: &Subscription, preview_metadata: bool) {
         if let Some(listener) = self.lock().listeners.get_mut(&subscription.sid) {

@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 
-use bytes::{BufMut, BytesMut};
-use darkroom_comfy::graph::NodeId;
+use bytes::Bytes;
+use darkroom_comfy::{
+    graph::NodeId,
+    wire::{BinaryFrame, ImageFormat, PreviewMetadata},
+};
 use darkroom_core::Clock;
 use serde_json::{Map, Value as Json, json};
 
@@ -13,11 +16,6 @@ use crate::{
     pixels::encode::{self, Bytes8},
 };
 
-/// Binary event without metadata, and the number that says JPEG in it.
-const EVENT_PREVIEW: u32 = 1;
-const FORMAT_JPEG: u32 = 1;
-/// Binary event that names the node.
-const EVENT_PREVIEW_WITH_METADATA: u32 = 4;
 const PREVIEW_QUALITY: u8 = 95;
 const OUT_OF_MEMORY: &str = "torch.OutOfMemoryError";
 const OUT_OF_MEMORY_TIPS: &str = "This error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before you might have accidentally set the batch_size to a large number.";
@@ -142,33 +140,39 @@ impl<'a> Report<'a> {
 
     /// A preview, for clients that cannot read metadata.
     pub fn preview(&self, preview: &Bytes8) {
-        let mut frame = BytesMut::new();
-        frame.put_u32(EVENT_PREVIEW);
-        frame.put_u32(FORMAT_JPEG);
-        self.send_preview(frame, preview);
+        self.send_preview(preview, |image| BinaryFrame::Preview {
+            format: ImageFormat::Jpeg,
+            image,
+        });
     }
 
     /// A preview that says which node made it.
     pub fn preview_with_metadata(&self, id: &NodeId, preview: &Bytes8) {
-        let metadata = json!({
-            "node_id": id, "prompt_id": self.prompt, "display_node_id": id, "parent_node_id": null,
-            "real_node_id": id, "image_type": "image/jpeg",
-        })
-        .to_string();
-        let mut frame = BytesMut::new();
-        frame.put_u32(EVENT_PREVIEW_WITH_METADATA);
-        frame.put_u32(metadata.len() as u32);
-        frame.put_slice(metadata.as_bytes());
-        self.send_preview(frame, preview);
+        let place = [
+            ("display_node_id", json!(id)),
+            ("parent_node_id", Json::Null),
+            ("real_node_id", json!(id)),
+        ];
+        let metadata = PreviewMetadata {
+            node_id: Some(id.as_str().to_owned()),
+            prompt_id: Some(self.prompt.to_owned()),
+            image_type: Some("image/jpeg".to_owned()),
+            extra: place
+                .map(|(key, value)| (key.to_owned(), value))
+                .into_iter()
+                .collect(),
+        };
+        self.send_preview(preview, |image| BinaryFrame::PreviewWithMetadata {
+            metadata,
+            image,
+        });
     }
 
-    fn send_preview(&self, mut frame: BytesMut, preview: &Bytes8) {
+    fn send_preview(&self, preview: &Bytes8, frame: impl FnOnce(Bytes) -> BinaryFrame) {
         match encode::jpeg(preview, PREVIEW_QUALITY) {
-            Ok(jpeg) => {
-                frame.put_slice(&jpeg);
-                self.hub
-                    .send(Frame::Binary(frame.freeze()), self.client.as_deref());
-            }
+            Ok(jpeg) => self
+                .hub
+                .send(Frame::Binary(frame(jpeg.into()).encode()), self.client.as_deref()),
             Err(error) => tracing::warn!(%error, "a preview could not be encoded"),
         }
     }

@@ -54,8 +54,14 @@ async fn talk(engine: Arc<Engine>, client: String, socket: WebSocket) {
     loop {
         tokio::select! {
             count = subscription.frames.recv_many(&mut frames, BURST), if !replaced => {
-                // Replaced by a newer socket: the old one stays open and silent, as in ComfyUI.
-                replaced = count == 0;
+                if count == 0 {
+                    // Replaced by a newer socket: the old one stays open and silent, as in ComfyUI. One that fell too
+                    // far behind is closed, so that its client learns that it has missed something.
+                    replaced = engine.hub.is_replaced(&subscription);
+                    if !replaced {
+                        break;
+                    }
+                }
                 if write(&mut sink, &mut frames).await.is_err() {
                     break;
                 }
