@@ -18,4 +18,4 @@ pub mod server;
 pub mod value;
 
 pub use options::{Args, DEFAULT_MAX_UPLOAD_BYTES, Options};
-pub use server::{Error, run, serve};
+pub use server::{Error, serve};

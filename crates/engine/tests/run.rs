@@ -468,3 +468,101 @@ async fn a_client_that_comes_back_is_told_the_running_node() {
     engine.post("/interrupt", json!({})).await;
     again.until_end(&id).await;
 }
+
+fn load_and_save(name: &str) -> Value {
+    json!({
+        "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "l"}},
+    })
+}
+
+#[tokio::test]
+async fn a_replaced_input_file_is_noticed_and_a_deleted_output_is_not() {
+    let engine = TestEngine::start().await;
+    let golden = |name: &str| format!("{}/tests/golden/inputs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::copy(golden("rgb_64x48.png"), engine.file("input/a.png")).unwrap();
+    engine.run(&load_and_save("a.png")).await;
+    std::fs::remove_file(engine.file("output/l_00001_.png")).unwrap();
+    let (messages, history) = engine.run(&load_and_save("a.png")).await;
+    assert_eq!(messages[3]["data"]["nodes"], json!(["1", "2"]));
+    assert_eq!(history["outputs"]["2"]["images"][0]["filename"], "l_00001_.png");
+    assert!(
+        files(&engine.file("output")).is_empty(),
+        "what is cached is not written again"
+    );
+    std::fs::copy(golden("rgba_50x40.png"), engine.file("input/a.png")).unwrap();
+    let (messages, _) = engine.run(&load_and_save("a.png")).await;
+    assert_eq!(messages[3]["data"]["nodes"], json!([]));
+    // History shows the graph as it was sent, not as it is embedded in the file.
+    assert_eq!(history["prompt"][2], load_and_save("a.png"));
+}
+
+#[tokio::test]
+async fn only_the_wanted_outputs_run() {
+    let engine = TestEngine::start().await;
+    let mut graph = empty_and_save(8, "a");
+    graph["3"] = json!({"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "b"}});
+    let mut socket = engine.connect("a").await;
+    let body =
+        json!({"prompt": graph, "client_id": "a", "prompt_id": "p", "partial_execution_targets": ["3"]});
+    assert_eq!(engine.post("/prompt", body).await.0, 200);
+    socket.until_end("p").await;
+    assert_eq!(files(&engine.file("output")), ["b_00001_.png"]);
+    assert_eq!(engine.json("/history/p").await["p"]["prompt"][4], json!(["3"]));
+}
+
+#[tokio::test]
+async fn equal_save_nodes_share_one_file() {
+    let engine = TestEngine::start().await;
+    let mut graph = empty_and_save(8, "two");
+    graph["3"] = graph["2"].clone();
+    let (_, history) = engine.run(&graph).await;
+    assert_eq!(history["outputs"]["2"], history["outputs"]["3"]);
+    assert_eq!(files(&engine.file("output")), ["two_00001_.png"]);
+}
+
+#[tokio::test]
+async fn the_temporary_directory_is_empty_after_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("temp/sub")).unwrap();
+    std::fs::create_dir_all(dir.path().join("output")).unwrap();
+    std::fs::write(dir.path().join("temp/sub/old.png"), "x").unwrap();
+    std::fs::write(dir.path().join("output/kept.png"), "x").unwrap();
+    let engine = TestEngine::start_in(dir).await;
+    assert_eq!(files(engine.dir.path()), ["output/kept.png"]);
+}
+
+#[tokio::test]
+async fn a_text_where_an_image_belongs_fails_in_the_node_and_the_worker_lives() {
+    let engine = TestEngine::start().await;
+    let graph =
+        json!({"1": {"class_type": "SaveImage", "inputs": {"images": "str", "filename_prefix": "x"}}});
+    let (_, history) = engine.run(&graph).await;
+    assert_eq!(history["status"]["messages"][2][0], "execution_error");
+    let (_, history) = engine.run(&empty_and_save(8, "a")).await;
+    assert_eq!(history["status"]["status_str"], "success");
+}
+
+#[tokio::test]
+async fn a_large_graph_runs_and_its_messages_stay_small() {
+    let engine = TestEngine::start().await;
+    let mut graph = serde_json::Map::new();
+    graph.insert(
+        "0".into(),
+        json!({"class_type": "SolidMask", "inputs": {"value": 0.5, "width": 2, "height": 2}}),
+    );
+    for i in 1..300 {
+        let inputs = json!({"mask": [(i - 1).to_string(), 0]});
+        graph.insert(
+            i.to_string(),
+            json!({"class_type": "InvertMask", "inputs": inputs}),
+        );
+    }
+    graph.insert(
+        "out".into(),
+        json!({"class_type": "PreviewAny", "inputs": {"source": ["299", 0]}}),
+    );
+    let (messages, history) = engine.run(&Value::Object(graph)).await;
+    assert_eq!(history["status"]["status_str"], "success");
+    assert!(messages.iter().all(|message| message.to_string().len() < 30_000));
+}

@@ -12,6 +12,9 @@ use serde_json::{Value as Json, json};
 use super::{Raised, report::Report};
 use crate::{nodes::call::Progress, pixels::encode::Bytes8};
 
+/// Nodes in one message, the newest. The original sends all, which for a graph of 5 000 nodes is 8 GB in one run.
+const MAX_SHOWN: usize = 64;
+
 /// The nodes that were started or reported in this prompt, in that order.
 pub struct ProgressTable<'a> {
     report: &'a Report<'a>,
@@ -85,8 +88,8 @@ impl<'a> ProgressTable<'a> {
         let text = format!("{}:{entry}", json!(id));
         let mut nodes = self.nodes.borrow_mut();
         nodes.insert(id.clone(), (step, text));
-        self.report
-            .progress_state(nodes.values().map(|(_, text)| text.as_str()));
+        let shown = nodes.values().skip(nodes.len().saturating_sub(MAX_SHOWN));
+        self.report.progress_state(shown.map(|(_, text)| text.as_str()));
     }
 }
 

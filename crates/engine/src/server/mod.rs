@@ -8,7 +8,6 @@ mod routes;
 mod worker;
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -27,14 +26,6 @@ use queue::Queue;
 /// Why an engine cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken or not ours.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A directory cannot be made or emptied.
     #[error("cannot prepare the engine's directories")]
     Directories(#[source] std::io::Error),
@@ -115,22 +106,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.engine.queue.close();
     }
-}
-
-/// Listens where the options say and runs an engine until the process ends; `ready` learns the address.
-pub async fn run(
-    options: Options,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn Ids>,
-    ready: impl FnOnce(SocketAddr),
-) -> Result<(), Error> {
-    let bind = |source| Error::Bind {
-        address: options.listen,
-        source,
-    };
-    let listener = TcpListener::bind(options.listen).await.map_err(bind)?;
-    ready(listener.local_addr().map_err(bind)?);
-    serve(options, listener, clock, ids).await
 }
 
 /// Runs an engine on `listener` until the process ends.
