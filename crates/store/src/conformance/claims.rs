@@ -110,6 +110,22 @@ tests! {
         assert_eq!(overtaken, darkroom_core::scheduler::pick::MAX_SKIPS);
     }
 
+    async fn what_waits_with_lower_priority_does_not_narrow_the_choice(world: World) {
+        world.accept_one().await;
+        world.claim().await.unwrap();
+        let mut lower = world.new_job();
+        lower.priority = -1;
+        lower.tenant = tenant("never-served");
+        world.accept(lower).await;
+        world.accept_one().await;
+        let mut fitting = world.new_job();
+        fitting.meta.models = vec!["sdxl".to_owned()];
+        let fitting = world.accept(fitting).await;
+        let mut claim = world.claim_for(1);
+        claim.loaded_models = vec!["sdxl".to_owned()];
+        assert_eq!(world.store().claim(claim).await.unwrap().unwrap().job.id, fitting);
+    }
+
     async fn a_job_lost_on_an_instance_goes_to_another_one(world: World) {
         let first = world.accept_one().await;
         let second = world.accept_one().await;

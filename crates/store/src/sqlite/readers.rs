@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
 use tokio::sync::Semaphore;
 
 use crate::Error;
@@ -54,9 +54,14 @@ impl Readers {
                 blocking(move || open(file, vfs.as_deref())).await?
             }
         };
-        let interrupt = conn.get_interrupt_handle();
+        let reading = Reading {
+            interrupt: conn.get_interrupt_handle(),
+            over: Arc::default(),
+        };
+        let over = reading.over.clone();
         let mut work = std::pin::pin!(blocking(move || {
             let result = in_transaction(&conn, read);
+            *over.lock().unwrap_or_else(PoisonError::into_inner) = true;
             lock(&idle).push(conn);
             drop(permit);
             result
@@ -64,7 +69,7 @@ impl Readers {
         match tokio::time::timeout(MAX_READ, &mut work).await {
             Ok(result) => result,
             Err(_elapsed) => {
-                interrupt.interrupt();
+                reading.stop();
                 work.await
             }
         }
@@ -74,6 +79,28 @@ impl Readers {
     pub(super) fn close(&self) {
         self.room.close();
         lock(&self.idle).clear();
+    }
+}
+
+/// A read under way: cut off when it takes too long, or when its caller goes away.
+struct Reading {
+    interrupt: InterruptHandle,
+    over: Arc<Mutex<bool>>,
+}
+
+impl Reading {
+    fn stop(&self) {
+        // Locked, so that the connection cannot be lent to another read between the look and the interrupt.
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*over {
+            self.interrupt.interrupt();
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -25,7 +25,8 @@ use crate::{
 };
 
 /// Lanes looked at in one claim: those that have had the least service, the longest waiting first. More tenants than
-/// this take turns all the same, since whoever is served goes behind the others.
+/// this take turns all the same, since whoever is served goes behind the others. Finding them reads one small row per
+/// tenant that waits, however long its queue is.
 const MAX_LANES: usize = 16;
 
 struct Lane {
@@ -39,13 +40,15 @@ pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error
         return Ok(None);
     };
     let mut candidates = Vec::new();
-    let lowest = lanes[..lanes.len().min(MAX_LANES)]
+    let top = lanes[0].priority;
+    let lowest = lanes
         .iter()
+        .filter(|lane| lane.priority == top)
         .map(|lane| fairness.effective(&lane.tenant))
         .min();
     for lane in &lanes {
         // A lane whose turn it cannot be is represented by one job, so that the reason is told truly.
-        let turn = lane.priority == lanes[0].priority && Some(fairness.effective(&lane.tenant)) == lowest;
+        let turn = lane.priority == top && Some(fairness.effective(&lane.tenant)) == lowest;
         let limit = if turn { CANDIDATES_PER_LANE } else { 1 };
         read_candidates(tx, claim, lane, limit, &mut candidates)?;
     }
@@ -79,7 +82,8 @@ pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error
     hand_over(tx, claim, chosen.job, &choice).map(Some)
 }
 
-/// The lanes of the highest priority that may be next, and one lower lane as a witness, with the endpoint's accounts.
+/// The lanes of the highest priority that may be next (the first is one of them), and one lower lane as a witness, with
+/// the endpoint's accounts.
 fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
     let endpoint = claim.endpoint.as_str();
     let top: Option<i32> = sql::value(
