@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -30,29 +30,43 @@ fn options(disk: &Disk, durability: Durability) -> (Options, Arc<AtomicBool>) {
     (options, broken)
 }
 
+/// When the power goes.
+#[derive(Clone, Copy)]
+enum When {
+    /// After so many accepted jobs, while more are submitted.
+    Accepted(usize),
+    /// After so many results, while nothing else goes on: no submit's sync covers them.
+    Succeeded(usize),
+}
+
 /// What callers were told before the power went.
 #[derive(Default)]
 struct Told {
     accepted: Mutex<Vec<JobId>>,
     succeeded: Mutex<Vec<JobId>>,
-    count: AtomicUsize,
     more: Notify,
 }
 
 impl Told {
-    fn accepted(&self, id: JobId) {
-        self.accepted.lock().unwrap().push(id);
-        self.count.fetch_add(1, Ordering::SeqCst);
+    fn that(&self, list: &Mutex<Vec<JobId>>, id: JobId) {
+        list.lock().unwrap().push(id);
         self.more.notify_one();
+    }
+
+    fn is_enough(&self, when: When) -> bool {
+        match when {
+            When::Accepted(n) => self.accepted.lock().unwrap().len() >= n,
+            When::Succeeded(n) => self.succeeded.lock().unwrap().len() >= n,
+        }
     }
 }
 
-/// Submits and finishes at once until the power goes after `acks` accepted jobs; counts what is missing afterwards.
+/// Submits and finishes until the power goes; counts what is missing afterwards.
 async fn lost_after_a_cut(
     disk: &Disk,
     file_path: &Path,
     durability: Durability,
-    acks: usize,
+    when: When,
     survivors: Survivors,
     ids: &Arc<TestIds>,
 ) -> usize {
@@ -60,19 +74,28 @@ async fn lost_after_a_cut(
     let store = Arc::new(SqliteStore::open(file_path, opts).unwrap());
     let told = Arc::new(Told::default());
     let mut tasks = Vec::new();
+    let submits_per_caller = match when {
+        When::Accepted(_) => usize::MAX,
+        When::Succeeded(n) => n,
+    };
     for _ in 0..6 {
         let (store, told, ids) = (store.clone(), told.clone(), ids.clone());
         tasks.push(tokio::spawn(async move {
-            loop {
+            for _ in 0..submits_per_caller {
                 let mut job = job(&*ids);
                 job.max_queued = u64::MAX;
                 let id = job.id;
                 match store.submit(job).await {
-                    Ok(_) => told.accepted(id),
+                    Ok(_) => told.that(&told.accepted, id),
                     Err(_) => return,
                 }
             }
         }));
+    }
+    if let When::Succeeded(_) = when {
+        for task in tasks.drain(..) {
+            task.await.unwrap();
+        }
     }
     for n in 0..3 {
         let (store, told) = (store.clone(), told.clone());
@@ -91,13 +114,13 @@ async fn lost_after_a_cut(
                     ..done()
                 };
                 match store.finish(lease(&claimed), finish).await {
-                    Ok(_) => told.succeeded.lock().unwrap().push(claimed.job.id),
+                    Ok(_) => told.that(&told.succeeded, claimed.job.id),
                     Err(_) => return,
                 }
             }
         }));
     }
-    while told.count.load(Ordering::SeqCst) < acks {
+    while !told.is_enough(when) {
         told.more.notified().await;
     }
     disk.cut(survivors).unwrap();
@@ -141,12 +164,17 @@ async fn nothing_acknowledged_is_lost_when_the_power_goes() {
             Survivors::None
         };
         // The same database goes through all of it, so that old logs are cut in two as well.
-        let acks = usize::try_from(round * 37 % 150 + 1).unwrap();
+        let count = usize::try_from(round * 37 % 150 + 1).unwrap();
+        let when = if round % 3 == 0 {
+            When::Succeeded(count)
+        } else {
+            When::Accepted(count)
+        };
         let lost = lost_after_a_cut(
             disk,
             &dir.path().join("db"),
             Durability::Promised,
-            acks,
+            when,
             survivors,
             &ids,
         )
@@ -166,7 +194,15 @@ async fn without_syncing_the_same_test_loses_jobs() {
         .unwrap()
         .close()
         .await;
-    let lost = lost_after_a_cut(disk, &path, Durability::Never, 100, Survivors::None, &ids).await;
+    let lost = lost_after_a_cut(
+        disk,
+        &path,
+        Durability::Never,
+        When::Accepted(100),
+        Survivors::None,
+        &ids,
+    )
+    .await;
     assert!(lost > 0, "the test above proves nothing");
 }
 
