@@ -37,6 +37,7 @@ pub const SCHEMA: &str = include_str!("schemas/testing.json");
 
 /// How often a sleeping node looks whether it should stop.
 const TICK: Duration = Duration::from_millis(5);
+const EXIT_DELAY: Duration = Duration::from_millis(100);
 /// Side of the black image that stands in for a missing one.
 const STAND_IN: usize = 8;
 
@@ -134,7 +135,10 @@ fn out_of_memory(_: &Call<'_>) -> Result<Output, Raised> {
     ))
 }
 
+/// Waits a little by default: the submitter should have its answer before the process is gone.
 fn exit(call: &Call<'_>) -> Result<Output, Raised> {
+    let delay = call.any("seconds").map_or(Ok(EXIT_DELAY), |_| seconds(call))?;
+    wait(&*call.host.clock, delay, &|| Ok(()))?;
     std::process::exit(call.int("code")? as i32)
 }
 
