@@ -12,6 +12,7 @@ use darkroom_store::{
     Store,
     sqlite::{Options, SqliteStore},
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// What the caller of [`run`] decides beside the configuration.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct RunOptions {
     /// Program and first arguments of the embedded engine.
     pub engine_command: Vec<String>,
@@ -34,6 +35,8 @@ pub struct RunOptions {
     pub engine_object_info: Option<Vec<u8>>,
     /// Named points at which tests end the process.
     pub failpoint: Option<Failpoint>,
+    /// Configurations to change to while running: keys and endpoints count at once, the rest at the next start.
+    pub reload: Option<mpsc::Receiver<Config>>,
 }
 
 /// How long requests that still run may take after the grace of a stop.
@@ -48,7 +51,7 @@ const INSTANCES_DEADLINE: Duration = Duration::from_secs(30);
 pub async fn run(
     config: Config,
     listener: TcpListener,
-    options: RunOptions,
+    mut options: RunOptions,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = listener
@@ -58,7 +61,8 @@ pub async fn run(
     let ids: Arc<dyn Ids> = Arc::new(SystemIds);
     let data_dir = std::path::absolute(&config.server.data_dir)?;
 
-    let (store, sqlite) = open_store(&config, &data_dir, &clock, &options)?;
+    let metrics = Arc::new(Metrics::new());
+    let (store, sqlite) = open_store(&config, &data_dir, &clock, &metrics, &options)?;
     let blobs = open_blobs(&config, &data_dir, &options)?;
     let key = ServerKey::load_or_create(&config.server, &*ids)?;
     let signer = Signer::new(key.expose());
@@ -80,6 +84,7 @@ pub async fn run(
         settings: Settings {
             url_expiry: config.blobs.url_expiry,
         },
+        metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
         failpoint: options.failpoint.clone(),
     });
@@ -113,7 +118,6 @@ pub async fn run(
 
     let stopping = CancellationToken::new();
     let readiness = Readiness::default();
-    let metrics = Arc::new(Metrics::new());
     let state = AppState {
         service: service.clone(),
         auth: auth.clone(),
@@ -128,6 +132,7 @@ pub async fn run(
         },
         reload: Reload::new(auth, config.keys.clone()),
     };
+    let reloading = tokio::spawn(reload(state.clone(), control.clone(), options.reload.take()));
     let outer = Outer {
         metrics,
         clock,
@@ -166,11 +171,26 @@ pub async fn run(
         control.close(INSTANCES_DEADLINE),
     );
     shutdown.cancel();
+    reloading.abort();
     let _ = sweeping.await;
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
     served.context("serving panicked")?.context("serving failed")?;
     planned
+}
+
+/// Changes keys and endpoints as new configurations come; running jobs are not touched.
+async fn reload(state: AppState, control: Control, configs: Option<mpsc::Receiver<Config>>) {
+    let Some(mut configs) = configs else { return };
+    while let Some(config) = configs.recv().await {
+        state.service.set_endpoints(config.endpoints);
+        state.reload.set_configured(config.keys);
+        match state.reload.keys(&state.service).await {
+            Ok(()) => tracing::info!("keys and endpoints were read anew"),
+            Err(error) => tracing::error!(error = ?error, "stored keys could not be read; the old ones stay"),
+        }
+        control.wake();
+    }
 }
 
 fn router(state: AppState) -> Router {
@@ -190,13 +210,17 @@ fn open_store(
     config: &Config,
     data_dir: &Path,
     clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
     options: &RunOptions,
 ) -> anyhow::Result<(Arc<dyn Store>, Arc<SqliteStore>)> {
     match &config.store.database {
         Database::Sqlite => {
             let file = layout::database(data_dir);
+            let metrics = metrics.clone();
             let options = Options {
                 failpoint: options.failpoint.clone(),
+                disk_reserve_bytes: config.store.disk_reserve_bytes,
+                on_commit: Some(Arc::new(move |operations, took| metrics.commit(operations, took))),
                 ..Options::new(clock.clone())
             };
             let store = SqliteStore::open(&file, options)

@@ -1,6 +1,6 @@
 //! What handlers share, and the small extractors that every protocol needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{FromRef, FromRequestParts, RawPathParams};
 use darkroom_core::EndpointName;
@@ -115,7 +115,7 @@ impl FromRequestParts<AppState> for BaseUrl {
 #[derive(Clone)]
 pub struct Reload {
     auth: AuthState,
-    configured: Arc<[KeyConfig]>,
+    configured: Arc<RwLock<Vec<KeyConfig>>>,
 }
 
 impl Reload {
@@ -123,8 +123,13 @@ impl Reload {
     pub fn new(auth: AuthState, configured: Vec<KeyConfig>) -> Self {
         Reload {
             auth,
-            configured: configured.into(),
+            configured: Arc::new(RwLock::new(configured)),
         }
+    }
+
+    /// Replaces the keys of the configuration file; they count after [`Reload::keys`].
+    pub fn set_configured(&self, keys: Vec<KeyConfig>) {
+        *self.configured.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Makes the keys of now count.
@@ -133,11 +138,13 @@ impl Reload {
     /// When the store fails.
     pub async fn keys(&self, service: &Service) -> Result<(), Error> {
         let stored = service.keys().await?;
-        self.auth.set_keyring(Keyring::new(
-            &self.configured,
-            &stored,
-            service.endpoints().values(),
-        ));
+        let configured = self
+            .configured
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.auth
+            .set_keyring(Keyring::new(&configured, &stored, service.endpoints().values()));
         Ok(())
     }
 }

@@ -6,11 +6,16 @@ use darkroom_core::{
 };
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
 
-use super::{Control, supervisor};
+use super::{
+    Control,
+    supervisor::{self, Supervised},
+};
 
 impl Control {
+    /// Carries out one action; `false` when the world had moved on and nothing was done.
     pub(super) async fn execute(&self, action: Action, reasons: &[Decision]) -> anyhow::Result<()> {
-        match action {
+        let name = name(&action);
+        let done = match action {
             Action::Start {
                 endpoint,
                 gpu,
@@ -18,22 +23,22 @@ impl Control {
             } => {
                 let why = reasons
                     .iter()
-                    .find(|d| d.endpoint == endpoint && matches!(d.verdict, Verdict::Start { .. }));
-                let why = why.map(ToString::to_string).unwrap_or_default();
-                self.start(endpoint, gpu, seen_live, why).await
+                    .find(|d| d.endpoint == endpoint && matches!(d.verdict, Verdict::Start { .. }))
+                    .map(ToString::to_string);
+                self.start(endpoint, gpu, seen_live, why.unwrap_or_default())
+                    .await?
             }
             Action::Drain { instance, seen, .. } => {
-                let change = state(InstanceState::Draining, "the planner drains it");
-                if self
-                    .service
-                    .store
-                    .change_instance(instance, seen.state, change)
-                    .await?
-                    && let Some(supervised) = self.lock_supervised().get(&instance)
-                {
-                    supervised.drain();
-                }
-                Ok(())
+                let done = self
+                    .enter(
+                        instance,
+                        seen.state,
+                        InstanceState::Draining,
+                        "the planner drains it",
+                    )
+                    .await?;
+                self.tell(instance, done, Supervised::drain);
+                done
             }
             Action::Stop { instance, seen, .. } => {
                 // A claim may have come in since the plan was made; then the next plan sees a busy instance.
@@ -41,20 +46,17 @@ impl Control {
                     .lock_supervised()
                     .get(&instance)
                     .is_some_and(|s| s.activity.busy() > 0);
-                if busy {
-                    return Ok(());
-                }
-                let change = state(InstanceState::Stopping, "the planner stops it");
-                if self
-                    .service
-                    .store
-                    .change_instance(instance, seen.state, change)
-                    .await?
-                    && let Some(supervised) = self.lock_supervised().get(&instance)
-                {
-                    supervised.stop();
-                }
-                Ok(())
+                let done = !busy
+                    && self
+                        .enter(
+                            instance,
+                            seen.state,
+                            InstanceState::Stopping,
+                            "the planner stops it",
+                        )
+                        .await?;
+                self.tell(instance, done, Supervised::stop);
+                done
             }
             Action::FailStart {
                 endpoint,
@@ -62,25 +64,41 @@ impl Control {
                 seen,
             } => {
                 let reason = "was not ready within start_timeout";
-                let change = state(InstanceState::Failed, reason);
-                if self
-                    .service
-                    .store
-                    .change_instance(instance, seen.state, change)
-                    .await?
-                {
+                let done = self
+                    .enter(instance, seen.state, InstanceState::Failed, reason)
+                    .await?;
+                if done {
                     self.start_failed(&endpoint, reason);
-                    if let Some(supervised) = self.lock_supervised().get(&instance) {
-                        supervised.stop();
-                    }
                 }
-                Ok(())
+                // Should the server die before the process is ended: no live row knows it then, and the next one ends it.
+                self.tell(instance, done, Supervised::stop);
+                done
             }
-            // The store's clock decides which rows have run out of time; the tick begins with it.
-            Action::Expire { .. } => {
-                self.service.store.expire().await?;
-                Ok(())
-            }
+            // The store's clock decides which rows have run out of time.
+            Action::Expire { .. } => self.service.store.expire().await?.rows > 0,
+        };
+        self.service.metrics.plan_action(name, done);
+        Ok(())
+    }
+
+    async fn enter(
+        &self,
+        instance: InstanceId,
+        seen: InstanceState,
+        to: InstanceState,
+        reason: &str,
+    ) -> anyhow::Result<bool> {
+        let change = InstanceChange {
+            state: Some(to),
+            reason: Some(reason.to_owned()),
+            ..InstanceChange::default()
+        };
+        Ok(self.service.store.change_instance(instance, seen, change).await?)
+    }
+
+    fn tell(&self, instance: InstanceId, done: bool, what: fn(&Supervised)) {
+        if done && let Some(supervised) = self.lock_supervised().get(&instance) {
+            what(supervised);
         }
     }
 
@@ -90,18 +108,15 @@ impl Control {
         gpu: Option<String>,
         seen_live: u32,
         why: String,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let service = &self.service;
-        if self.closing.is_cancelled() {
-            return Ok(());
-        }
+        let Ok(configured) = service.endpoint(&endpoint) else {
+            return Ok(false);
+        };
         let live = service.store.instances(false).await?;
         let live = live.iter().filter(|i| i.endpoint == endpoint).count();
-        let Ok(configured) = service.endpoint(&endpoint) else {
-            return Ok(());
-        };
-        if live != seen_live as usize {
-            return Ok(());
+        if live != seen_live as usize || self.closing.is_cancelled() {
+            return Ok(false);
         }
         let now = service.clock.now();
         let record = InstanceRecord {
@@ -121,14 +136,17 @@ impl Control {
         service.store.add_instance(record.clone()).await?;
         tracing::info!(instance.id = %record.id, endpoint.name = %record.endpoint, "starting an instance");
         supervisor::begin(self, record, configured, supervisor::Origin::Fresh);
-        Ok(())
+        Ok(true)
     }
 }
 
-fn state(state: InstanceState, reason: &str) -> InstanceChange {
-    InstanceChange {
-        state: Some(state),
-        reason: Some(reason.to_owned()),
-        ..InstanceChange::default()
+/// The name an action is counted under.
+fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Start { .. } => "start",
+        Action::Drain { .. } => "drain",
+        Action::Stop { .. } => "stop",
+        Action::FailStart { .. } => "fail_start",
+        Action::Expire { .. } => "expire",
     }
 }

@@ -45,6 +45,7 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
             });
         endpoint.instances.push(view);
     }
+    count(control, &counters);
     let endpoints = service.endpoints();
     let policy = endpoints.values().map(|endpoint| {
         let policy = EndpointPolicy {
@@ -61,6 +62,18 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
             endpoints: policy.collect(),
         },
     ))
+}
+
+/// The same numbers as metrics.
+fn count(control: &Control, counters: &Counters) {
+    let metrics = &control.service.metrics;
+    for (name, endpoint) in &counters.endpoints {
+        metrics.set_jobs(name, endpoint.queued, endpoint.running);
+        for state in InstanceState::ALL.into_iter().filter(|s| !s.is_final()) {
+            let there = endpoint.instances.iter().filter(|i| i.state == state).count();
+            metrics.set_instances(name, state, there as u64);
+        }
+    }
 }
 
 fn view(control: &Control, record: &InstanceRecord) -> InstanceView {

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use darkroom_core::{
-    BlobKey, EndpointName, InstanceId, JobId, JobState,
+    AttemptOutcome, BlobKey, EndpointName, InstanceId, JobId, JobState,
     attempt::{Lease, RunningOn},
     event::NewEvent,
     failure::FailureCode,
@@ -205,10 +205,10 @@ impl SlotLink {
     async fn give_up(&self, lease: Lease, error: Error) {
         tracing::error!(job.id = %lease.job, error = ?error, "a claimed job cannot be begun");
         let outcome = match &error {
-            Error::Internal(_) | Error::NotFound { .. } => darkroom_core::AttemptOutcome::Failed(
+            Error::Internal(_) | Error::NotFound { .. } => AttemptOutcome::Failed(
                 darkroom_core::Failure::new(FailureCode::Internal, "its input cannot be read"),
             ),
-            other => darkroom_core::AttemptOutcome::Released {
+            other => AttemptOutcome::Released {
                 reason: other.to_string(),
             },
         };
@@ -337,6 +337,9 @@ impl AttemptLink for SlotLink {
         for event in &mut events {
             event.data = held.as_job(&event.data);
         }
+        for event in &events {
+            self.service.metrics.event(event.kind);
+        }
         let last = self
             .service
             .store
@@ -350,6 +353,7 @@ impl AttemptLink for SlotLink {
 
     fn progress(&self, lease: Lease, what: Ephemeral) {
         let Some(held) = self.held(lease) else { return };
+        self.service.metrics.ephemeral_events(1);
         let what = match what {
             Ephemeral::Message(text) => Ephemeral::Message(held.as_job(&text).into()),
             preview @ Ephemeral::Preview { .. } => preview,
@@ -416,7 +420,7 @@ impl AttemptLink for SlotLink {
             None => None,
         };
         let mut outcome = completion.outcome;
-        if let darkroom_core::AttemptOutcome::Failed(failure) = &mut outcome
+        if let AttemptOutcome::Failed(failure) = &mut outcome
             && let Some(detail) = &failure.detail
             && let Ok(mapped) = serde_json::from_str(&as_job(&detail.to_string()))
         {
@@ -426,6 +430,7 @@ impl AttemptLink for SlotLink {
         for event in &mut events {
             event.data = as_job(&event.data);
         }
+        let lost = matches!(outcome, AttemptOutcome::Lost { .. });
         self.service.reach("before_record");
         let finish = Finish {
             outcome,
@@ -441,6 +446,14 @@ impl AttemptLink for SlotLink {
             .map_err(store_away)?;
         self.service.reach("recorded");
         self.let_go(lease);
+        if let Ok(state) = &finished {
+            if lost {
+                self.service.metrics.attempt_lost(&self.endpoint);
+            }
+            if state.is_final() {
+                self.service.metrics.job_finished(&self.endpoint, *state);
+            }
+        }
         finished.map_err(|_| LinkError::Stale)
     }
 

@@ -59,6 +59,8 @@ pub struct Parts {
     pub(crate) endpoints: RwLock<Arc<BTreeMap<EndpointName, Endpoint>>>,
     /// How signed URLs and the like behave.
     pub(crate) settings: Settings,
+    /// Counts.
+    pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// The planner's eyes, once the control loop runs.
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
     /// Named points at which tests end the process.

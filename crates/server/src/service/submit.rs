@@ -114,10 +114,13 @@ impl Service {
             })
             .await?;
         match submitted {
-            Submitted::Accepted => Ok(Accepted {
-                job: id,
-                existed: false,
-            }),
+            Submitted::Accepted => {
+                self.metrics.job_submitted(&submit.endpoint);
+                Ok(Accepted {
+                    job: id,
+                    existed: false,
+                })
+            }
             Submitted::Existing(job) => Ok(Accepted { job, existed: true }),
             Submitted::Duplicate(job) => Err(Error::Duplicate {
                 id: external_name,

@@ -11,6 +11,8 @@ pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 pub type Failpoint = Arc<dyn Fn(&'static str) + Send + Sync>;
 /// Called when the database can no longer be trusted to keep what it acknowledged.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+/// Told of each commit: operations, and the time of the commit itself.
+pub type OnCommit = Arc<dyn Fn(usize, std::time::Duration) + Send + Sync>;
 /// Free bytes of the file system that holds a path.
 pub type FreeSpace = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
 
@@ -37,6 +39,8 @@ pub struct Options {
     pub fatal: Fatal,
     /// Points: `before_commit`, `commit_reply` (after COMMIT, before replies), `claim`, `record`.
     pub failpoint: Option<Failpoint>,
+    /// Told of each commit: operations in it, and how long it took to be on the disk.
+    pub on_commit: Option<OnCommit>,
     /// Submits waiting for the writer; more get [`crate::Error::Busy`].
     pub max_waiting_submits: usize,
     /// Readers at the same time.
@@ -62,6 +66,7 @@ impl Options {
                 std::process::abort();
             }),
             failpoint: None,
+            on_commit: None,
             max_waiting_submits: 4096,
             readers: 4,
             vfs: None,

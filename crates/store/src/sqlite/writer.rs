@@ -118,8 +118,12 @@ impl Writer {
             }
         }
         self.failpoint("before_commit");
+        let before = self.options.clock.monotonic();
         if let Err(error) = self.conn.execute_batch("COMMIT") {
             return self.give_up(done, error);
+        }
+        if let Some(on_commit) = &self.options.on_commit {
+            on_commit(done.len(), self.options.clock.monotonic().saturating_sub(before));
         }
         self.failpoint("commit_reply");
         for op in done {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use darkroom_core::{
-    AttemptState, Fence, InstanceId, JobId, TenantId,
+    AttemptState, Fence, InstanceId, InstanceState, JobId, TenantId,
     job::Event,
     scheduler::{
         Candidate, Choice, Fairness, Share, SlotView, VirtualTime, fairness::JOB_COST, pick,
@@ -36,6 +36,9 @@ struct Lane {
 }
 
 pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error> {
+    if !may_claim(tx, claim.instance)? {
+        return Ok(None);
+    }
     let Some((lanes, mut fairness)) = lanes(tx, claim)? else {
         return Ok(None);
     };
@@ -80,6 +83,17 @@ pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error
     }
     tx.failpoint("claim");
     hand_over(tx, claim, chosen.job, &choice).map(Some)
+}
+
+/// An instance that drains or stops claims nothing more; asked in the claim's own transaction, so that no job slips in
+/// between the planner's decision and its end. Slots without a row (pull workers) are their own masters.
+fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
+    let state: Option<String> = sql::value(
+        tx.conn,
+        "SELECT state FROM instances WHERE id = ?1",
+        [instance.to_string()],
+    )?;
+    Ok(state.is_none_or(|state| state == InstanceState::Ready.as_str()))
 }
 
 /// The lanes of the highest priority that may be next (the first is one of them), and one lower lane as a witness, with
