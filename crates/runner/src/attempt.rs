@@ -1,6 +1,6 @@
 //! One attempt on one instance: inputs, prompt, events, outputs, record.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use darkroom_comfy::session::{Config, LostReason, Verdict};
 use darkroom_comfy::wire::HistoryEntry;
@@ -10,6 +10,8 @@ use darkroom_core::{
     event::NewEvent,
     failure::FailureCode,
 };
+
+use futures::FutureExt;
 
 use crate::{
     account::{Account, log_event},
@@ -22,7 +24,7 @@ use crate::{
     instance::Prompt,
     link::{Assignment, Bounds, Completion, LinkError, StopCause},
     slot::Desk,
-    stop::Why,
+    stop::{Stop, Why},
     tail::{self, Tail},
 };
 
@@ -41,12 +43,10 @@ pub enum After {
     Shutdown,
 }
 
-type Stop<'a> = Pin<Box<dyn Future<Output = StopCause> + Send + 'a>>;
-
 /// Runs an attempt to its end, or to where its outputs only wait for the blob store.
 pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
     let link = Arc::clone(&desk.link);
-    let mut stop: Stop<'_> = link.cancelled(assignment.lease);
+    let stop: Stop<'_> = link.cancelled(assignment.lease).shared();
     let attempt = Attempt {
         lease: assignment.lease,
         bounds: assignment.bounds,
@@ -57,16 +57,16 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
         Some(on) => {
             let mut account = Account::new(&on.prompt_id, false);
             let end = attempt
-                .follow(desk, &on.prompt_id, Start::Resume, &mut account, &mut stop)
+                .follow(desk, &on.prompt_id, Start::Resume, &mut account, &stop)
                 .await;
             (end, account, None)
         }
         None => {
-            let prompt = match attempt.bring(desk, assignment.work, &mut stop).await {
+            let prompt = match attempt.bring(desk, assignment.work, &stop).await {
                 Ok(prompt) => prompt,
                 Err(early) => return attempt.end_early(desk, early).await,
             };
-            match attempt.post_and_follow(desk, &prompt, &mut stop).await {
+            match attempt.post_and_follow(desk, &prompt, &stop).await {
                 Ok((end, account)) => (end, account, Some(Since::LastLook(began))),
                 Err(early) => return attempt.end_early(desk, early).await,
             }
@@ -105,7 +105,7 @@ impl Attempt {
         &self,
         desk: &mut Desk,
         mut work: crate::link::ComfyWork,
-        stop: &mut Stop<'_>,
+        stop: &Stop<'_>,
     ) -> Result<Prompt, Early> {
         let shutdown = desk.shutdown.clone();
         let bringing = inputs::bring(
@@ -117,7 +117,7 @@ impl Attempt {
         );
         let brought = tokio::select! {
             brought = bringing => brought,
-            cause = stop.as_mut() => return Err(match cause {
+            cause = stop.clone() => return Err(match cause {
                 StopCause::Cancelled => Early::Outcome(AttemptOutcome::Cancelled),
                 StopCause::Stale => Early::Stale,
             }),
@@ -149,7 +149,7 @@ impl Attempt {
         &self,
         desk: &mut Desk,
         prompt: &Prompt,
-        stop: &mut Stop<'_>,
+        stop: &Stop<'_>,
     ) -> Result<(End, Account), Early> {
         let mut posts = 1;
         let mut may_free = true;
@@ -222,7 +222,7 @@ impl Attempt {
         prompt_id: &str,
         start: Start,
         account: &mut Account,
-        stop: &mut Stop<'_>,
+        stop: &Stop<'_>,
     ) -> End {
         let following = Following {
             instance: &desk.instance,
@@ -484,10 +484,10 @@ async fn tail_task(tail: Tail, patience: Duration, permit: tokio::sync::OwnedSem
 }
 
 /// A pause in which a caller may cancel.
-async fn pause(desk: &Desk, length: Duration, stop: &mut Stop<'_>) -> Result<(), Early> {
+async fn pause(desk: &Desk, length: Duration, stop: &Stop<'_>) -> Result<(), Early> {
     tokio::select! {
         () = tokio::time::sleep(length) => Ok(()),
-        cause = stop.as_mut() => Err(match cause {
+        cause = stop.clone() => Err(match cause {
             StopCause::Cancelled => Early::Outcome(AttemptOutcome::Cancelled),
             StopCause::Stale => Early::Stale,
         }),

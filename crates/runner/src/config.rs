@@ -24,7 +24,8 @@ pub struct InstanceAccess {
 /// Waiting times and places of a slot.
 #[derive(Debug, Clone)]
 pub struct SlotConfig {
-    /// Where files wait for the blob store; may be shared by slots, emptied before a server starts.
+    /// Where files wait for the blob store; may be shared by slots, emptied with [`crate::clear_spool`] before the first
+    /// slot runs.
     pub spool_dir: PathBuf,
     /// How long storing outputs may hold the slot before they are copied and the slot goes on.
     pub slot_hold: Duration,

@@ -21,6 +21,9 @@ use crate::{
 /// How far back a newer ephemeral looks for the one it replaces; bounds the work per message.
 const LOOK_BACK: usize = 64;
 
+/// Ephemerals that may wait; beyond this the oldest is dropped. Only what replaces nothing can get here.
+const MAX_WAITING: usize = 512;
+
 /// What an ephemeral is the latest value of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -91,6 +94,7 @@ impl Feed {
             }
         }
         queue.items.push_back(Item::Ephemeral(subject, what));
+        queue.drop_oldest_ephemeral();
         drop(queue);
         self.shared.wake.notify_one();
     }
@@ -114,6 +118,18 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl Queue {
+    fn drop_oldest_ephemeral(&mut self) {
+        let is_ephemeral = |item: &Item| matches!(item, Item::Ephemeral(..));
+        if self.items.len() > MAX_WAITING
+            && self.items.iter().filter(|item| is_ephemeral(item)).count() > MAX_WAITING
+            && let Some(oldest) = self.items.iter().position(is_ephemeral)
+        {
+            self.items.remove(oldest);
+        }
     }
 }
 
@@ -224,6 +240,23 @@ mod tests {
         let told = link.told(lease(1));
         assert_eq!(told.iter().filter(|t| *t == "final").count(), 100);
         assert_eq!(told.len(), 102, "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_away_does_not_make_the_backlog_grow() {
+        let link = MemoryLink::new();
+        link.fail_events(1);
+        let mut feed = Feed::start(link.clone(), lease(1));
+        feed.durable(event(0));
+        // Lets the feed run into the failure, where it waits.
+        link.until(|| (link.failing_events() == 0).then_some(())).await;
+        for n in 0..2 * MAX_WAITING {
+            feed.ephemeral(Subject::Each, message(&n.to_string()));
+        }
+        feed.close().await;
+        let told = link.told(lease(1));
+        assert_eq!(told.len(), MAX_WAITING + 1);
+        assert_eq!(told.last().unwrap(), &(2 * MAX_WAITING - 1).to_string());
     }
 
     #[tokio::test]

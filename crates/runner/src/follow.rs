@@ -3,7 +3,7 @@
 //! The decisions are the session's ([`darkroom_comfy::session`]); this does what it asks for, and adds what only an
 //! attempt knows: that it may have to stop, how long it may run, and what the instance's owner knows about its death.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use darkroom_comfy::{
     client,
@@ -22,7 +22,7 @@ use crate::{
     instance::{Instance, Prompt},
     line::{Heard, Line},
     link::{Bounds, StopCause},
-    stop::{Stopping, Tried, Why},
+    stop::{Stop, Stopping, Tried, Why},
 };
 
 /// Messages taken in one go, so that a flood does not keep requests and deadlines waiting.
@@ -96,12 +96,7 @@ type Posting<'a> = BoxFuture<'a, Result<PromptReply, client::Error>>;
 
 impl Following<'_> {
     /// Follows the prompt. `stop` resolves when the attempt should stop.
-    pub async fn run(
-        mut self,
-        prompt_id: &str,
-        start: Start,
-        stop: &mut Pin<Box<dyn Future<Output = StopCause> + Send + '_>>,
-    ) -> End {
+    pub async fn run(mut self, prompt_id: &str, start: Start, stop: &Stop<'_>) -> End {
         let instance = self.instance;
         let time = self.time;
         let stale = self.feed.stale();
@@ -194,7 +189,13 @@ impl Following<'_> {
                 reply = ready(&mut posting) => {
                     posting = None;
                     if let Some(end) = judge_reply(reply, prompt_id, &mut session, &mut doubt, time.now()) {
-                        return end;
+                        return match (end, &stopping) {
+                            // It is not there, as wished.
+                            (End::Refused(_) | End::NotTaken { .. }, Some(stopping)) => {
+                                End::Stopped { why: stopping.why, history: None, stuck: None }
+                            }
+                            (end, _) => end,
+                        };
                     }
                 }
                 answer = ready(&mut asking) => {
@@ -228,7 +229,7 @@ impl Following<'_> {
                         }
                     }
                 }
-                cause = stop.as_mut(), if may_stop => {
+                cause = stop.clone(), if may_stop => {
                     let why = match cause {
                         StopCause::Cancelled => Why::Cancelled,
                         StopCause::Stale => Why::Stale,

@@ -23,6 +23,7 @@ mod tail;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use self::collect::spool::clear as clear_spool;
 pub use self::config::{Dirs, InstanceAccess, SlotConfig, SlotEnd};
 pub use self::instance::Error as AccessError;
 pub use self::slot::Slot;

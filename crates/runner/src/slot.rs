@@ -1,7 +1,11 @@
 //! One slot of one instance: keeps the socket open, takes one attempt after the other.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use darkroom_comfy::{client, session::Failure};
 use darkroom_core::{Clock, Ids};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,6 +23,9 @@ use crate::{
     line::{Heard, Line},
     link::{Assignment, AttemptLink},
 };
+
+/// How long an instance that takes connections may leave a handshake unanswered.
+const NO_ANSWER: Duration = Duration::from_secs(60);
 
 /// See the module. ComfyUI runs one prompt at a time, so an instance has one slot.
 pub struct Slot {
@@ -160,11 +167,8 @@ impl Desk {
         if self.line.is_open() {
             return Ok(());
         }
-        let give_up_at = self.time.now().plus(self.config.unreachable_after);
-        let mut backoff = Backoff::new(
-            std::time::Duration::from_millis(20),
-            std::time::Duration::from_secs(1),
-        );
+        let began = self.time.now();
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
             let connected = tokio::select! {
                 connected = self.instance.connect() => connected,
@@ -175,11 +179,19 @@ impl Desk {
                     self.line.opened(socket);
                     return Ok(());
                 }
-                Err(error) if self.time.now() >= give_up_at => {
+                Err(error) if self.time.now() >= began.plus(self.patience(&error)) => {
                     return Err(format!("no socket to the instance: {error}"));
                 }
                 Err(_) => tokio::time::sleep(backoff.next()).await,
             }
+        }
+    }
+
+    /// A refused connection is nobody there; no answer may be a node that holds the interpreter.
+    fn patience(&self, error: &client::Error) -> Duration {
+        match error.failure() {
+            Failure::Refused => self.config.unreachable_after,
+            Failure::NoAnswer => self.config.unreachable_after.max(NO_ANSWER),
         }
     }
 

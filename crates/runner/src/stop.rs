@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use darkroom_comfy::wire::HistoryEntry;
 use darkroom_core::Timestamp;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Shared};
 
 use darkroom_comfy::client;
 
-use crate::instance::Instance;
+use crate::{instance::Instance, link::StopCause};
 
 /// ComfyUI's interrupt is a flag that can be missed: it is sent again this often until the prompt is over.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Resolves when the attempt should stop; may be asked again and again, also after it did.
+pub type Stop<'a> = Shared<BoxFuture<'a, StopCause>>;
 
 /// Why a prompt has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

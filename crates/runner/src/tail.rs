@@ -63,9 +63,14 @@ impl Tail {
                 reason: format!("outputs could not be stored: {why}"),
             },
         };
+        // What was stored of an attempt that is not done belongs to nobody.
+        let outputs = match outcome {
+            AttemptOutcome::Done => self.collection.into_outputs(),
+            _ => Vec::new(),
+        };
         let completion = Completion {
             outcome,
-            outputs: self.collection.into_outputs(),
+            outputs,
             result: Some(self.result),
             events: self.events,
         };

@@ -124,6 +124,11 @@ impl MemoryLink {
         self.change(|s| s.failing_events = n);
     }
 
+    /// How many calls of `event` will still be unavailable.
+    pub fn failing_events(&self) -> u32 {
+        self.state().failing_events
+    }
+
     /// While away, no output can be stored.
     pub fn set_blobs_away(&self, away: bool) {
         self.change(|s| s.blobs_away = away);

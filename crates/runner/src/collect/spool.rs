@@ -48,6 +48,17 @@ impl Drop for Spool {
     }
 }
 
+/// Removes what a server that died left in its spool; to be called before any slot runs.
+///
+/// # Errors
+/// The directory cannot be read or emptied; that it does not exist is fine.
+pub fn clear(spool_dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(spool_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => fs::create_dir_all(spool_dir),
+    }
+}
+
 /// Copies a local file. A hard link would not do: an instance that writes the same name again changes its contents.
 ///
 /// # Errors
@@ -113,6 +124,12 @@ mod tests {
         assert_eq!(fs::read(&kept).unwrap(), b"first");
         drop(spool);
         assert_eq!(fs::read_dir(&below).unwrap().count(), 0);
+        fs::create_dir(below.join("of the dead")).unwrap();
+        for _ in 0..2 {
+            clear(&below).unwrap();
+            assert_eq!(fs::read_dir(&below).unwrap().count(), 0);
+            fs::remove_dir(&below).unwrap();
+        }
     }
 
     #[tokio::test]
