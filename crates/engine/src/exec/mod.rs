@@ -128,7 +128,11 @@ impl Executor {
         let failure = self.run_all(&run).err();
         match &failure {
             None => report.success(),
-            Some(failure) if failure.raised == Raised::WorkerGone => return None,
+            Some(failure) if failure.raised == Raised::WorkerGone => {
+                // What Python prints when its worker thread dies of an exception; servers look for it.
+                eprintln!("Exception in thread Thread-1 (prompt_worker):");
+                return None;
+            }
             Some(failure) => {
                 let class = graph
                     .get(failure.node.as_str())

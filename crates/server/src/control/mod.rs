@@ -100,6 +100,10 @@ impl Control {
     /// # Errors
     /// When the store cannot be read at the start; later failures are logged and tried again.
     pub async fn run(&self, readiness: Readiness, shutdown: CancellationToken) -> anyhow::Result<()> {
+        // What an earlier process copied there, its attempts collect again from the instance.
+        if let Err(error) = darkroom_runner::clear_spool(&self.spool_dir) {
+            tracing::warn!(%error, "the spool could not be emptied");
+        }
         self.adopt().await?;
         readiness.set(true);
         let mut woken = self.service.store.subscribe(Topic::Capacity);

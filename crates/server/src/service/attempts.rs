@@ -457,6 +457,20 @@ impl AttemptLink for SlotLink {
         finished.map_err(|_| LinkError::Stale)
     }
 
+    /// A cached rerun re-reports files that were stored for an earlier job: the blob gains a reference when this job's
+    /// end is written, which also takes it out of the trash should the earlier job have been swept meanwhile.
+    async fn reuse_output(&self, _lease: Lease, output: Output) -> Result<Option<Output>, LinkError> {
+        let OutputBody::File { key, .. } = &output.body else {
+            return Ok(Some(output));
+        };
+        let there = self.service.blobs.stat(key).await.map_err(|e| blobs_away(&e))?;
+        Ok(there.map(|_| output))
+    }
+
+    fn abandoned(&self, lease: Lease) {
+        self.let_go(lease);
+    }
+
     async fn cancelled(&self, lease: Lease) -> StopCause {
         let Some(held) = self.held(lease) else {
             return StopCause::Stale;
