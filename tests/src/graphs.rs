@@ -18,3 +18,25 @@ pub fn invert(image: &str) -> Value {
         "9": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "invert"}}
     })
 }
+
+/// A plain picture that passes through a node of the test engine, then is saved. `inputs` are the node's own;
+/// `seed` makes it unlike every other run.
+pub fn through(class: &str, inputs: Value, seed: &str, colour: u32) -> Value {
+    let mut graph = plain(colour, 16, 16);
+    let mut inputs = inputs;
+    inputs["image"] = json!(["1", 0]);
+    inputs["seed"] = json!(seed);
+    graph["5"] = json!({"class_type": class, "inputs": inputs});
+    graph["9"]["inputs"]["images"] = json!(["5", 0]);
+    graph
+}
+
+/// Sleeps that many seconds with progress, then saves a plain picture of 16 x 16.
+pub fn sleep(seconds: f64, seed: &str, colour: u32) -> Value {
+    through(
+        "TestSleep",
+        json!({"seconds": seconds, "steps": 10}),
+        seed,
+        colour,
+    )
+}

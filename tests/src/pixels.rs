@@ -46,12 +46,16 @@ pub fn assert_plain(png: &[u8], colour: u32, width: u32, height: u32) {
     );
 }
 
-/// Whether a picture is the inverse of another, pixel by pixel.
+/// Whether a picture is the inverse of another, pixel by pixel, as ComfyUI computes it: in 32-bit floats, cut (not
+/// rounded) to bytes at the end, so that 255 - 77 is 177.
 pub fn assert_inverse(png: &[u8], original: &RgbImage) {
     let picture = decode(png);
     assert_eq!(picture.dimensions(), original.dimensions());
     for (x, y, pixel) in picture.enumerate_pixels() {
-        let expected = original.get_pixel(x, y).0.map(|v| 255 - v);
+        let expected = original
+            .get_pixel(x, y)
+            .0
+            .map(|v| ((1.0 - f32::from(v) / 255.0) * 255.0) as u8);
         assert_eq!(pixel.0, expected, "at {x},{y}");
     }
 }

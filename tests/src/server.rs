@@ -30,6 +30,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// A point at which the server kills itself on every N-th pass, as long as [`Server::disarm`] was not called.
+    pub failpoint: Option<(&'static str, u32)>,
     /// The key that [`Server::api`] shows.
     pub key: Option<String>,
 }
@@ -86,9 +88,21 @@ impl Server {
             port: free_port(),
             options,
         };
+        if server.options.failpoint.is_some() {
+            fs::write(server.armed_path(), "").expect("the failpoint is armed");
+        }
         server.spawn();
         server.wait_ready().await;
         server
+    }
+
+    /// From now on the failpoint is passed without harm.
+    pub fn disarm(&self) {
+        let _ = fs::remove_file(self.armed_path());
+    }
+
+    fn armed_path(&self) -> PathBuf {
+        self.home.path().join("armed")
     }
 
     /// Starts it again on the same port and directory, after it ended or was killed.
@@ -123,6 +137,10 @@ impl Server {
             .arg(self.data_dir())
             .args(&self.options.args)
             .envs(self.options.env.iter().cloned())
+            .envs(self.options.failpoint.map(|(point, nth)| {
+                let armed = self.armed_path();
+                ("DARKROOM_FAILPOINT", format!("{point}:{nth}@{}", armed.display()))
+            }))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle is copied"))
             .stderr(log);

@@ -49,9 +49,6 @@ pub struct Global {
     /// How much to log
     #[arg(long, global = true, env = "DARKROOM_LOG", value_name = "FILTER", hide = true)]
     pub log: Option<String>,
-    /// How to write the log of a server [default: text on a terminal, else json]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
 }
 
 /// How log lines look.
@@ -61,6 +58,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl LogFormat {
+    /// The same in the configuration's words.
+    pub fn configured(self) -> darkroom_server::config::LogFormat {
+        match self {
+            LogFormat::Text => darkroom_server::config::LogFormat::Text,
+            LogFormat::Json => darkroom_server::config::LogFormat::Json,
+        }
+    }
 }
 
 impl Global {
@@ -83,6 +90,8 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Start a server
+    Serve(commands::serve::ServeArgs),
     /// Start a server for a look around, run a sample workflow, and show what happened
     Demo(commands::demo::DemoArgs),
     /// Run a workflow and save what it makes
@@ -96,6 +105,9 @@ pub enum Command {
     Endpoints(commands::endpoints::EndpointsArgs),
     /// Print the log of an instance, or of the instance a job ran on
     Logs(commands::logs::LogsArgs),
+    /// Create, list, or revoke keys
+    #[command(subcommand)]
+    Keys(commands::keys::KeysCommand),
     /// Check this machine, the configuration, and the server
     Doctor(commands::doctor::DoctorArgs),
     /// Check a configuration file, or print an example

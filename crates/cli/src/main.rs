@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod data_dir;
 mod exit;
+mod failpoint;
 mod follow;
 mod local;
 mod logging;
@@ -27,15 +28,8 @@ use darkroom_core::Clock;
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let ui = cli.global.ui();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            ui.failure(&exit::Failure::local(format!("cannot start threads: {error}")));
-            return exit::Exit::Local.into();
-        }
-    };
-    match runtime.block_on(commands::dispatch(cli.command, &cli.global)) {
-        Ok(exit) => exit.into(),
+    match commands::dispatch(cli.command, &cli.global) {
+        Ok(exit) => exit,
         Err(failure) => {
             ui.failure(&failure);
             failure.exit.into()

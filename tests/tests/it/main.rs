@@ -1,3 +1,9 @@
 //! All black-box tests, one binary: linking once is a third of the time of linking per file.
 
+mod access;
+mod bad_input;
+mod cli;
+mod faults;
+mod first_run;
 mod rooms;
+mod serverless_api;

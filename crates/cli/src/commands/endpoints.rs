@@ -98,12 +98,8 @@ fn one(both: &Value) -> String {
     }
     for decision in both["decisions"].as_array().into_iter().flatten() {
         let at = decision["at"].as_str().unwrap_or("");
-        let action = decision["action"].as_str().unwrap_or("");
-        let reason = decision["reason"]
-            .as_str()
-            .or(decision["message"].as_str())
-            .unwrap_or("");
-        let _ = writeln!(out, "{at}  {action}  {reason}");
+        let message = decision["message"].as_str().unwrap_or("");
+        let _ = writeln!(out, "{at}  {message}");
     }
     out
 }

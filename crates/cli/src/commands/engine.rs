@@ -7,6 +7,7 @@ use clap::Args;
 use darkroom_ambient::{SystemClock, SystemIds};
 
 use crate::{
+    args::Global,
     exit::{Exit, Failure},
     logging,
 };
@@ -19,8 +20,8 @@ pub struct EngineArgs {
 }
 
 /// Serves until the process is ended.
-pub async fn engine(args: EngineArgs) -> Result<Exit, Failure> {
-    logging::set_up(None, None);
+pub async fn engine(args: EngineArgs, global: &Global) -> Result<Exit, Failure> {
+    logging::set_up(global.log.as_deref(), None);
     let options = args.engine.options();
     let listener = tokio::net::TcpListener::bind(options.listen)
         .await

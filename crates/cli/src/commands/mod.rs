@@ -1,5 +1,7 @@
 //! One file per command; a command parses its own options, asks the server, and prints.
 
+use std::process::ExitCode;
+
 use crate::{
     args::{Command, Global},
     exit::{Exit, Failure},
@@ -12,20 +14,33 @@ pub mod endpoints;
 pub mod engine;
 pub mod instances;
 pub mod jobs;
+pub mod keys;
 pub mod logs;
 pub mod run;
+pub mod serve;
 
-/// Runs a command of the client side. `serve` and `engine` set up their own runtime and never come here.
-pub async fn dispatch(command: Command, global: &Global) -> Result<Exit, Failure> {
-    match command {
-        Command::Demo(args) => demo::demo(args, global).await,
-        Command::Run(args) => run::run(args, global).await,
-        Command::Jobs(command) => jobs::jobs(command, global).await,
-        Command::Instances(args) => instances::instances(args, global).await,
-        Command::Endpoints(args) => endpoints::endpoints(args, global).await,
-        Command::Logs(args) => logs::logs(args, global).await,
-        Command::Doctor(args) => doctor::doctor(args, global).await,
+/// Runs a command. `serve` brings its own runtimes: its parent process is single-threaded.
+pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> {
+    let exit = match command {
+        Command::Serve(args) => return serve::serve(args, global),
+        Command::Demo(args) => block_on(demo::demo(args, global)),
+        Command::Run(args) => block_on(run::run(args, global)),
+        Command::Jobs(command) => block_on(jobs::jobs(command, global)),
+        Command::Instances(args) => block_on(instances::instances(args, global)),
+        Command::Endpoints(args) => block_on(endpoints::endpoints(args, global)),
+        Command::Logs(args) => block_on(logs::logs(args, global)),
+        Command::Doctor(args) => block_on(doctor::doctor(args, global)),
+        Command::Keys(command) => block_on(keys::keys(command, global)),
         Command::Config(command) => config::config(command, global),
-        Command::Engine(args) => engine::engine(args).await,
-    }
+        Command::Engine(args) => block_on(engine::engine(args, global)),
+    };
+    exit.map(ExitCode::from)
+}
+
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local(format!("cannot start threads: {error}")))?;
+    runtime.block_on(command)
 }

@@ -6,9 +6,3 @@ use std::path::{Path, PathBuf};
 pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join("darkroom.db")
 }
-
-/// Held locked (`flock`, exclusive) by the process that owns the directory: the parent of a running server, or a
-/// command that changes a stopped one.
-pub fn lock(data_dir: &Path) -> PathBuf {
-    data_dir.join("lock")
-}

@@ -81,6 +81,9 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         "key '{}' made; this is its secret, shown only now:",
         args.name
     ));
-    ui.show_line(&json!({"name": args.name, "secret": secret, "scopes": scopes}), &secret);
+    ui.show_line(
+        &json!({"name": args.name, "secret": secret, "scopes": scopes}),
+        &secret,
+    );
     Ok(Exit::Ok)
 }

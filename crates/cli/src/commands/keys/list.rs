@@ -38,7 +38,11 @@ fn human(answer: &Value) -> String {
         .flatten()
         .map(|key| {
             let text = |field: &str| key[field].as_str().unwrap_or_default().to_owned();
-            let state = if key["revoked_at"].is_null() { "" } else { "revoked" };
+            let state = if key["revoked_at"].is_null() {
+                ""
+            } else {
+                "revoked"
+            };
             vec![
                 text("name"),
                 format!("{}…", text("prefix")),
@@ -53,5 +57,8 @@ fn human(answer: &Value) -> String {
     if rows.is_empty() {
         return "no keys".to_owned();
     }
-    ui::table(&["NAME", "SECRET", "SCOPES", "ENDPOINTS", "TENANT", "CREATED", ""], &rows)
+    ui::table(
+        &["NAME", "SECRET", "SCOPES", "ENDPOINTS", "TENANT", "CREATED", ""],
+        &rows,
+    )
 }

@@ -1,10 +1,6 @@
 //! Keys in the store of a server that is not running.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_core::{Clock, Timestamp};
@@ -17,36 +13,31 @@ use darkroom_store::{
     access::KeyRecord,
     sqlite::{Options, SqliteStore},
 };
-use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    data_dir::{self, DataDir},
+    exit::{Exit, Failure},
+};
 
 /// The keys of a data directory, which stays locked as long as this lives.
 pub struct Keys {
     store: SqliteStore,
-    _lock: File,
+    _held: DataDir,
 }
 
 impl Keys {
     /// Locks the directory, which is made if need be, and opens its store.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
-        let cannot = |error: &dyn std::fmt::Display| Failure::local(format!("{}: {error}", dir.display()));
-        make_private(dir).map_err(|error| cannot(&error))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(layout::lock(dir))
-            .map_err(|error| cannot(&error))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let message = format!("a server is running on {}", dir.display());
-            return Err(Failure::new(Exit::Usage, "in_use", message)
-                .with_hint("Leave --data-dir out and name the server with --server."));
-        }
+        let held = DataDir::lock(dir).map_err(|error| match error {
+            data_dir::Error::InUse { .. } => Failure::new(Exit::Usage, "in_use", error.to_string())
+                .with_hint("If its server is running, leave --data-dir out and name it with --server."),
+            _ => Failure::from(anyhow::Error::from(error)),
+        })?;
         let options = Options::new(Arc::new(SystemClock::new()));
-        let store = SqliteStore::open(&layout::database(dir), options).map_err(|error| cannot(&error))?;
-        Ok(Keys { store, _lock: lock })
+        let store = SqliteStore::open(&layout::database(dir), options)
+            .map_err(|error| Failure::local(format!("{}: {error}", dir.display())))?;
+        Ok(Keys { store, _held: held })
     }
 
     /// Makes a key; returns its secret.
@@ -89,18 +80,6 @@ impl Keys {
             Err(error) => Err(Failure::local(error.to_string())),
         }
     }
-}
-
-/// Makes the directory as the server does: for its owner only.
-fn make_private(dir: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(0o700);
-    }
-    builder.create(dir)
 }
 
 fn to_json(key: &KeyRecord) -> Value {

@@ -26,6 +26,8 @@ pub async fn revoke(args: RevokeArgs, global: &Global) -> Result<Exit, Failure> 
         Where::Store(keys) => keys.revoke(&args.name).await?,
     }
     let text = format!("key '{}' is revoked", args.name);
-    global.ui().show_line(&json!({"name": args.name, "revoked": true}), &text);
+    global
+        .ui()
+        .show_line(&json!({"name": args.name, "revoked": true}), &text);
     Ok(Exit::Ok)
 }

@@ -1,0 +1,159 @@
+//! Who may do what: keys, tenants, anonymous endpoints, and pages of other origins.
+
+use darkroom_tests::{Options, Server, fc, graphs};
+use reqwest::Method;
+use serde_json::json;
+
+const KEYS: &str = r#"
+[[keys]]
+name = "alice"
+secret = "sk_alice"
+scopes = ["client"]
+tenant = "alice"
+[[keys]]
+name = "bob"
+secret = "sk_bob"
+scopes = ["client"]
+tenant = "bob"
+[[keys]]
+name = "worker"
+secret = "sk_worker"
+scopes = ["worker"]
+[[keys]]
+name = "operator"
+secret = "sk_operator"
+scopes = ["admin"]
+[endpoints.default]
+[endpoints.open]
+anonymous = true
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_keys_nobody_enters_without_one() {
+    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let graph = graphs::plain(1, 8, 8);
+    let nobody = server.api_as(None);
+    nobody.get("/healthz").await.expect(200);
+    nobody.get("/darkroom/v1/jobs").await.expect(401);
+    fc::run(&nobody, "", &graph).await.expect(401);
+    let stranger = server.api_as(Some("sk_stranger"));
+    stranger.get("/darkroom/v1/jobs").await.expect(401);
+    // An unknown credential is refused also where none would do.
+    stranger
+        .post("/e/open/api/serverless/run", &graph)
+        .await
+        .expect(401);
+    server
+        .api_as(Some("sk_worker"))
+        .post("/api/serverless/run", &graph)
+        .await
+        .expect(403);
+    server
+        .api_as(Some("sk_alice"))
+        .get("/darkroom/v1/keys")
+        .await
+        .expect(403);
+    server
+        .api_as(Some("sk_operator"))
+        .get("/darkroom/v1/keys")
+        .await
+        .expect(200);
+    let answer = nobody
+        .post("/e/open/api/serverless/run", &graph)
+        .await
+        .expect(200);
+    assert_eq!(answer.json()["type"], "serverless_api");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_never_sees_anothers_jobs() {
+    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let alice = server.api_as(Some("sk_alice"));
+    let bob = server.api_as(Some("sk_bob"));
+    let id = alice.submit(&graphs::plain(1, 8, 8)).await;
+    alice.finished(&id).await;
+    for path in ["", "/events"] {
+        bob.get(&format!("/darkroom/v1/jobs/{id}{path}"))
+            .await
+            .expect(404);
+    }
+    bob.post(&format!("/darkroom/v1/jobs/{id}/cancel"), &json!({}))
+        .await
+        .expect(404);
+    assert_eq!(
+        bob.get("/darkroom/v1/jobs").await.expect(200).json()["jobs"],
+        json!([])
+    );
+
+    // The same task id belongs to each of them on their own.
+    fc::run_async(&alice, "shared-id", "", &graphs::plain(2, 8, 8))
+        .await
+        .expect(202);
+    assert!(fc::status(&bob, "shared-id").await.is_empty());
+    bob.get("/api/serverless/task/shared-id").await.expect(404);
+    fc::run_async(&bob, "shared-id", "", &graphs::plain(3, 8, 8))
+        .await
+        .expect(202);
+    // An operator sees all.
+    let all = server
+        .api_as(Some("sk_operator"))
+        .get("/darkroom/v1/jobs")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(all["jobs"].as_array().map(Vec::len), Some(3), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_cannot_use_a_server_without_keys() {
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    let post = |header: &'static str, value: &'static str| {
+        api.request(Method::POST, "/api/serverless/run")
+            .header(header, value)
+            .json(&graphs::plain(1, 8, 8))
+    };
+    api.send(post("Origin", "https://evil.example")).await.expect(403);
+    api.send(post("Host", "evil.example")).await.expect(403);
+    assert_eq!(
+        api.get("/darkroom/v1/jobs").await.json()["jobs"],
+        json!([]),
+        "nothing was accepted"
+    );
+    // Without keys, credentials that are sent all the same are ignored.
+    server
+        .api_as(Some("whatever"))
+        .get("/darkroom/v1/jobs")
+        .await
+        .expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_made_through_the_api_works_until_it_is_revoked() {
+    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let operator = server.api_as(Some("sk_operator"));
+    let made = operator
+        .post(
+            "/darkroom/v1/keys",
+            &json!({"name": "app", "scopes": ["client"], "endpoints": ["*"], "tenant": "default"}),
+        )
+        .await;
+    assert!(made.status.is_success(), "{}", made.text());
+    let secret = made.json()["secret"]
+        .as_str()
+        .expect("the secret is shown once")
+        .to_owned();
+    let app = server.api_as(Some(&secret));
+    app.get("/darkroom/v1/jobs").await.expect(200);
+    let list = operator.get("/darkroom/v1/keys").await.expect(200).text();
+    assert!(!list.contains(&secret));
+    let gone = operator
+        .send(operator.request(Method::DELETE, "/darkroom/v1/keys/app"))
+        .await;
+    assert!(gone.status.is_success(), "{}", gone.text());
+    app.get("/darkroom/v1/jobs").await.expect(401);
+    assert!(
+        !server.log().contains(&secret) && !server.log().contains("sk_operator"),
+        "no key in the log"
+    );
+}
