@@ -5,7 +5,7 @@
 //! ComfyUI, started and watched by whoever runs it, and it listens where it is told.
 //!
 //! Start with [`serve`] and `server::router` for the outside, [`exec::Executor`] for a prompt's way, and
-//! [`nodes::TABLE`] for what a graph can be made of.
+//! [`nodes::FAMILIES`] for what a graph can be made of.
 
 pub mod exec;
 pub mod files;

@@ -37,6 +37,8 @@ pub struct NodeKind {
     pub fingerprint: Option<Fingerprint>,
     /// The class's own validator, and the inputs it takes (which are then not checked against lists and limits).
     pub check: Option<(&'static [&'static str], Check)>,
+    /// Whether one call takes whole lists (`INPUT_IS_LIST`); other classes are called once for each item.
+    pub takes_lists: bool,
 }
 
 impl NodeKind {
@@ -47,6 +49,7 @@ impl NodeKind {
             run,
             fingerprint: None,
             check: None,
+            takes_lists: false,
         }
     }
 
@@ -54,6 +57,14 @@ impl NodeKind {
     pub const fn changes(self, fingerprint: Fingerprint) -> NodeKind {
         NodeKind {
             fingerprint: Some(fingerprint),
+            ..self
+        }
+    }
+
+    /// With `INPUT_IS_LIST`.
+    pub const fn takes_lists(self) -> NodeKind {
+        NodeKind {
+            takes_lists: true,
             ..self
         }
     }
@@ -78,9 +89,11 @@ impl Registry {
     /// The built-in classes, and the test classes if asked for. Cheap: schemas are parsed on first use.
     pub fn new(test_nodes: bool) -> Registry {
         let test: &[NodeKind] = if test_nodes { nodes::TEST_TABLE } else { &[] };
-        let kinds = nodes::TABLE
+        let kinds = nodes::FAMILIES
             .iter()
-            .chain(test)
+            .copied()
+            .chain([test])
+            .flatten()
             .map(|kind| (kind.name, *kind))
             .collect();
         Registry {

@@ -43,9 +43,13 @@ pub fn resolve(
         .collect()
 }
 
-/// One set of inputs for each call: as many as the longest list, shorter ones repeat their last value.
-pub fn calls(lists: &Lists) -> impl Iterator<Item = Inputs> {
-    let longest = lists.values().map(Vec::len).max().unwrap_or(1);
+/// One set of inputs for each call: as many as the longest list, shorter ones repeat their last value. A class that
+/// takes lists is called once, and finds the first item of each here.
+pub fn calls(lists: &Lists, takes_lists: bool) -> impl Iterator<Item = Inputs> {
+    let longest = match lists.values().map(Vec::len).max() {
+        Some(longest) if !takes_lists => longest.max(1),
+        _ => 1,
+    };
     (0..longest).map(move |index| {
         let pick = |(name, values): (&String, &Vec<Value>)| {
             Some((name.clone(), values.get(index).or(values.last())?.clone()))
@@ -76,10 +80,13 @@ mod tests {
     fn the_longest_list_decides_how_often_a_node_is_called() {
         let list = |items: &[i32]| items.iter().map(|i| Value::Json(json!(i))).collect();
         let lists: Lists = [("a".to_owned(), list(&[1, 2, 3])), ("b".to_owned(), list(&[7]))].into();
-        let texts: Vec<_> = calls(&lists)
+        let texts: Vec<_> = calls(&lists, false)
             .map(|c| c["a"].to_python_text() + "," + &c["b"].to_python_text())
             .collect();
         assert_eq!(texts, ["1,7", "2,7", "3,7"]);
-        assert_eq!(calls(&Lists::new()).count(), 1);
+        assert_eq!(calls(&Lists::new(), false).count(), 1);
+        assert_eq!(calls(&[("a".to_owned(), Vec::new())].into(), false).count(), 1);
+        let whole: Vec<_> = calls(&lists, true).collect();
+        assert_eq!((whole.len(), whole[0]["a"].to_python_text()), (1, "1".to_owned()));
     }
 }

@@ -23,6 +23,7 @@ use darkroom_comfy::graph::{Graph, NodeId};
 use indexmap::IndexSet;
 use serde_json::{Map, Value as Json};
 
+pub use inputs::Lists;
 pub use outcome::Outcome;
 pub use raised::Raised;
 
@@ -249,10 +250,11 @@ impl Executor {
         let slots = info.get(&node.class_type).map_or(0, |class| class.output.len());
         let mut outputs: Vec<Vec<Value>> = vec![Vec::new(); slots];
         let mut shown: Option<Map<String, Json>> = None;
-        for inputs in inputs::calls(&lists) {
+        for inputs in inputs::calls(&lists, kind.takes_lists) {
             let call = Call {
                 node: id.as_str(),
                 inputs: &inputs,
+                lists: &lists,
                 graph,
                 extra_data: &prompt.extra_data,
                 host: &self.host,
@@ -261,8 +263,8 @@ impl Executor {
             };
             let result = call.progress.check().and_then(|()| registry::run(kind, &call));
             let Output { values, ui } = result.map_err(|raised| fail(raised, inputs::shown(&lists)))?;
-            for (slot, value) in outputs.iter_mut().zip(values) {
-                slot.push(value);
+            for (slot, values) in outputs.iter_mut().zip(values) {
+                slot.extend(values);
             }
             merge(&mut shown, ui);
         }

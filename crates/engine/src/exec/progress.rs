@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Value as Json, json};
 
 use super::{Raised, report::Report};
-use crate::{nodes::call::Progress, pixels::encode::Bytes8};
+use crate::nodes::call::{Preview, Progress};
 
 /// Nodes in one message, the newest. The original sends all, which for a graph of 5 000 nodes is 8 GB in one run.
 const MAX_SHOWN: usize = 64;
@@ -107,7 +107,7 @@ impl NodeProgress<'_> {
 }
 
 impl Progress for NodeProgress<'_> {
-    fn update(&self, value: u64, max: u64, preview: Option<&Bytes8>) -> Result<(), Raised> {
+    fn update(&self, value: u64, max: u64, preview: Option<Preview<'_>>) -> Result<(), Raised> {
         self.check()?;
         self.count(value, max);
         // A client that understands metadata gets the preview before the count, any other after it.
@@ -120,6 +120,10 @@ impl Progress for NodeProgress<'_> {
             self.report.preview(preview);
         }
         Ok(())
+    }
+
+    fn text(&self, text: &str) {
+        self.report.text(self.node, text);
     }
 
     fn report(&self, value: u64, max: u64) {

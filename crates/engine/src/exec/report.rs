@@ -13,10 +13,13 @@ use serde_json::{Map, Value as Json, json};
 use super::{Failure, Raised};
 use crate::{
     hub::{Frame, Hub},
-    pixels::encode::{self, Bytes8},
+    nodes::call::Preview,
+    pixels::encode,
 };
 
 const PREVIEW_QUALITY: u8 = 95;
+/// zlib level of images that are sent and not stored.
+const PREVIEW_PNG_LEVEL: u8 = 1;
 const OUT_OF_MEMORY: &str = "torch.OutOfMemoryError";
 const OUT_OF_MEMORY_TIPS: &str = "This error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before you might have accidentally set the batch_size to a large number.";
 
@@ -139,15 +142,20 @@ impl<'a> Report<'a> {
     }
 
     /// A preview, for clients that cannot read metadata.
-    pub fn preview(&self, preview: &Bytes8) {
-        self.send_preview(preview, |image| BinaryFrame::Preview {
-            format: ImageFormat::Jpeg,
-            image,
-        });
+    pub fn preview(&self, preview: Preview<'_>) {
+        let format = match preview {
+            Preview::Jpeg(_) => ImageFormat::Jpeg,
+            Preview::Png(_) => ImageFormat::Png,
+        };
+        self.send_preview(preview, |image| BinaryFrame::Preview { format, image });
     }
 
     /// A preview that says which node made it.
-    pub fn preview_with_metadata(&self, id: &NodeId, preview: &Bytes8) {
+    pub fn preview_with_metadata(&self, id: &NodeId, preview: Preview<'_>) {
+        let image_type = match preview {
+            Preview::Jpeg(_) => "image/jpeg",
+            Preview::Png(_) => "image/png",
+        };
         let place = [
             ("display_node_id", json!(id)),
             ("parent_node_id", Json::Null),
@@ -156,7 +164,7 @@ impl<'a> Report<'a> {
         let metadata = PreviewMetadata {
             node_id: Some(id.as_str().to_owned()),
             prompt_id: Some(self.prompt.to_owned()),
-            image_type: Some("image/jpeg".to_owned()),
+            image_type: Some(image_type.to_owned()),
             extra: place
                 .map(|(key, value)| (key.to_owned(), value))
                 .into_iter()
@@ -168,11 +176,26 @@ impl<'a> Report<'a> {
         });
     }
 
-    fn send_preview(&self, preview: &Bytes8, frame: impl FnOnce(Bytes) -> BinaryFrame) {
-        match encode::jpeg(preview, PREVIEW_QUALITY) {
-            Ok(jpeg) => self
-                .hub
-                .send(Frame::Binary(frame(jpeg.into()).encode()), self.client.as_deref()),
+    /// A line of text that a node shows while it runs.
+    pub fn text(&self, id: &NodeId, text: &str) {
+        let frame = BinaryFrame::Text {
+            node_id: id.as_str().to_owned(),
+            text: text.to_owned(),
+        };
+        self.hub
+            .send(Frame::Binary(frame.encode()), self.client.as_deref());
+    }
+
+    fn send_preview(&self, preview: Preview<'_>, frame: impl FnOnce(Bytes) -> BinaryFrame) {
+        let encoded = match preview {
+            Preview::Jpeg(image) => encode::jpeg(image, PREVIEW_QUALITY),
+            Preview::Png(image) => encode::png(image, PREVIEW_PNG_LEVEL, &[]),
+        };
+        match encoded {
+            Ok(bytes) => self.hub.send(
+                Frame::Binary(frame(bytes.into()).encode()),
+                self.client.as_deref(),
+            ),
             Err(error) => tracing::warn!(%error, "a preview could not be encoded"),
         }
     }

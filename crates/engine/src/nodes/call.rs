@@ -8,10 +8,10 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    exec::Raised,
+    exec::{Lists, Raised},
     files::Directories,
     pixels::encode::Bytes8,
-    value::{Image, Mask, Value},
+    value::{Image, Latent, Mask, Operation, Value},
 };
 
 /// The inputs of one call by name; links are already resolved.
@@ -37,12 +37,23 @@ pub struct NodeObject {
 
 /// How a running node reports, and learns that it should stop.
 pub trait Progress {
-    /// Reports step `value` of `max`, with a preview if there is one. Ends the node if the prompt was interrupted.
-    fn update(&self, value: u64, max: u64, preview: Option<&Bytes8>) -> Result<(), Raised>;
+    /// Reports step `value` of `max`, with a picture if there is one. Ends the node if the prompt was interrupted.
+    fn update(&self, value: u64, max: u64, preview: Option<Preview<'_>>) -> Result<(), Raised>;
+    /// Shows a line of text on the node.
+    fn text(&self, text: &str);
     /// Reports step `value` of `max` without looking for an interrupt.
     fn report(&self, value: u64, max: u64);
     /// Ends the node if the prompt was interrupted.
     fn check(&self) -> Result<(), Raised>;
+}
+
+/// A picture that goes to the client while the node runs, and how it is encoded.
+#[derive(Clone, Copy)]
+pub enum Preview<'a> {
+    /// A preview: JPEG.
+    Jpeg(&'a Bytes8),
+    /// A result: PNG, so that nothing is lost.
+    Png(&'a Bytes8),
 }
 
 /// One call of a node function.
@@ -51,6 +62,8 @@ pub struct Call<'a> {
     pub node: &'a str,
     /// Its inputs.
     pub inputs: &'a Inputs,
+    /// All values of every input; more than one where a source gave a list.
+    pub lists: &'a Lists,
     /// The whole graph, as it is embedded in saved images.
     pub graph: &'a Graph,
     /// `extra_data` of the prompt.
@@ -63,11 +76,11 @@ pub struct Call<'a> {
     pub object: &'a NodeObject,
 }
 
-/// A node's result: one value for each output slot, and what the web page shows.
+/// A node's result: the values of each output slot, and what the web page shows.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// In the order of the class's outputs.
-    pub values: Vec<Value>,
+    /// In the order of the class's outputs; one value each, or any number where the class declares a list.
+    pub values: Vec<Vec<Value>>,
     /// Kind (`images`, `text`) to a list; `None` for nodes that show nothing.
     pub ui: Option<Map<String, Json>>,
 }
@@ -84,7 +97,15 @@ impl Output {
     /// Values without anything to show.
     pub fn values(values: impl IntoIterator<Item = Value>) -> Output {
         Output {
-            values: values.into_iter().collect(),
+            values: values.into_iter().map(|value| vec![value]).collect(),
+            ui: None,
+        }
+    }
+
+    /// One slot with a list: what follows runs once for each item.
+    pub fn list(values: Vec<Value>) -> Output {
+        Output {
+            values: vec![values],
             ui: None,
         }
     }
@@ -122,10 +143,7 @@ impl NodeObject {
 impl Call<'_> {
     /// An `IMAGE` input.
     pub fn image(&self, name: &str) -> Result<&Arc<Image>, Raised> {
-        match self.inputs.get(name) {
-            Some(Value::Image(image)) => Ok(image),
-            other => Err(mistyped(name, "IMAGE", other)),
-        }
+        image(name, self.inputs.get(name))
     }
 
     /// A `MASK` input.
@@ -133,6 +151,45 @@ impl Call<'_> {
         match self.inputs.get(name) {
             Some(Value::Mask(mask)) => Ok(mask),
             other => Err(mistyped(name, "MASK", other)),
+        }
+    }
+
+    /// A `LATENT` input.
+    pub fn latent(&self, name: &str) -> Result<&Arc<Latent>, Raised> {
+        latent(name, self.inputs.get(name))
+    }
+
+    /// A `LATENT` input with all the latents of its list, for classes that take lists.
+    pub fn latents(&self, name: &str) -> Result<Vec<&Arc<Latent>>, Raised> {
+        self.listed(name)
+            .iter()
+            .map(|value| latent(name, Some(value)))
+            .collect()
+    }
+
+    /// An `IMAGE` input with all the images of its list, for classes that take lists.
+    pub fn images(&self, name: &str) -> Result<Vec<&Arc<Image>>, Raised> {
+        let values = self.listed(name).iter();
+        values.map(|value| image(name, Some(value))).collect()
+    }
+
+    fn listed(&self, name: &str) -> &[Value] {
+        self.lists.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// A `LATENT_OPERATION` input.
+    pub fn operation(&self, name: &str) -> Result<&Operation, Raised> {
+        match self.inputs.get(name) {
+            Some(Value::Operation(operation)) => Ok(operation),
+            other => Err(mistyped(name, "LATENT_OPERATION", other)),
+        }
+    }
+
+    /// A `BOOLEAN` input.
+    pub fn flag(&self, name: &str) -> Result<bool, Raised> {
+        match self.inputs.get(name) {
+            Some(Value::Json(Json::Bool(flag))) => Ok(*flag),
+            other => Err(mistyped(name, "BOOLEAN", other)),
         }
     }
 
@@ -172,12 +229,28 @@ impl Call<'_> {
     }
 }
 
+fn image<'v>(name: &str, value: Option<&'v Value>) -> Result<&'v Arc<Image>, Raised> {
+    match value {
+        Some(Value::Image(image)) => Ok(image),
+        other => Err(mistyped(name, "IMAGE", other)),
+    }
+}
+
+fn latent<'v>(name: &str, value: Option<&'v Value>) -> Result<&'v Arc<Latent>, Raised> {
+    match value {
+        Some(Value::Latent(latent)) => Ok(latent),
+        other => Err(mistyped(name, "LATENT", other)),
+    }
+}
+
 /// Validation lets a plain text through where an image is expected; the node finds out.
 fn mistyped(name: &str, wanted: &str, found: Option<&Value>) -> Raised {
     let found = match found {
         None => return Raised::new("TypeError", format!("missing required input '{name}'")),
         Some(Value::Image(_)) => "an IMAGE",
         Some(Value::Mask(_)) => "a MASK",
+        Some(Value::Latent(_)) => "a LATENT",
+        Some(Value::Operation(_)) => "a LATENT_OPERATION",
         Some(Value::Json(Json::String(_))) => "a text",
         Some(Value::Json(_)) => "a plain value",
     };

@@ -1,6 +1,7 @@
-//! The node classes: one function each, and one line in [`TABLE`].
+//! The node classes: one function each, and one line in a table of [`FAMILIES`].
 //!
-//! To add a class: its `/object_info` entry into a file of `schemas/`, a function into the family's file, a line here.
+//! To add a class: its `/object_info` entry into a file of `schemas/`, a function and a line of the
+//! table into the family's file.
 
 pub mod call;
 mod image;
@@ -18,7 +19,10 @@ use call::{Call, Output};
 /// A node function.
 pub type Run = fn(&Call<'_>) -> Result<Output, Raised>;
 
-/// The classes everyone gets.
+/// The classes everyone gets, family by family.
+pub const FAMILIES: &[&[NodeKind]] = &[TABLE];
+
+/// The classes of families that have no table of their own.
 pub const TABLE: &[NodeKind] = &[
     NodeKind::new("LoadImage", load::load_image)
         .changes(load::file_hash)
@@ -46,7 +50,7 @@ pub const TABLE: &[NodeKind] = &[
     NodeKind::new("PrimitiveBoolean", primitive::value),
 ];
 
-/// `/object_info` entries of [`TABLE`], by family.
+/// `/object_info` entries of [`FAMILIES`].
 pub const SCHEMAS: &[&str] = &[
     include_str!("schemas/image.json"),
     include_str!("schemas/mask.json"),

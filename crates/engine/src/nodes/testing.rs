@@ -7,7 +7,7 @@ use std::{sync::Arc, thread, time::Duration};
 use darkroom_core::Clock;
 use serde_json::{Value as Json, json};
 
-use super::call::{Call, Output};
+use super::call::{Call, Output, Preview};
 use crate::{
     exec::Raised,
     files::{Folder, inside},
@@ -145,8 +145,8 @@ fn exit(call: &Call<'_>) -> Result<Output, Raised> {
 fn text(call: &Call<'_>) -> Result<Output, Raised> {
     let text = Json::from(call.text("text")?);
     Ok(Output {
-        values: vec![text.clone().into()],
-        ui: Output::ui("text", vec![text]).ui,
+        ui: Output::ui("text", vec![text.clone()]).ui,
+        ..Output::one(text)
     })
 }
 
@@ -180,7 +180,7 @@ fn preview(call: &Call<'_>) -> Result<Output, Raised> {
     let bytes = encode::frame_bytes(&image, frame);
     let count = call.size("count")? as u64;
     for step in 1..=count {
-        call.progress.update(step, count, Some(&bytes))?;
+        call.progress.update(step, count, Some(Preview::Jpeg(&bytes)))?;
     }
     pass_on(call)
 }

@@ -1,11 +1,14 @@
-//! What flows along the links of a graph: images, masks and plain JSON values.
+//! What flows along the links of a graph: images, masks, latents and plain JSON values.
 
+mod latent;
 pub mod python;
 pub mod tensor_text;
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
+
+pub use latent::{Latent, Operation, Tensor};
 
 use crate::exec::Raised;
 
@@ -20,6 +23,10 @@ pub enum Value {
     Image(Arc<Image>),
     /// A batch of masks.
     Mask(Arc<Mask>),
+    /// A batch of latents.
+    Latent(Arc<Latent>),
+    /// What `LatentApplyOperation` does.
+    Operation(Operation),
     /// Numbers, texts and everything a widget can hold.
     Json(Json),
 }
@@ -61,6 +68,8 @@ impl Value {
                 &image.data,
             ),
             Value::Mask(mask) => tensor_text::tensor(&[mask.batch, mask.height, mask.width], &mask.data),
+            Value::Latent(latent) => latent.to_python_text(),
+            Value::Operation(operation) => operation.to_python_text(),
             Value::Json(Json::String(text)) => text.clone(),
             Value::Json(json) => python::repr(json),
         }
@@ -76,6 +85,18 @@ impl From<Image> for Value {
 impl From<Mask> for Value {
     fn from(mask: Mask) -> Self {
         Value::Mask(Arc::new(mask))
+    }
+}
+
+impl From<Latent> for Value {
+    fn from(latent: Latent) -> Self {
+        Value::Latent(Arc::new(latent))
+    }
+}
+
+impl From<Operation> for Value {
+    fn from(operation: Operation) -> Self {
+        Value::Operation(operation)
     }
 }
 
