@@ -268,6 +268,12 @@ impl Server {
         }
     }
 
+    /// Writes another configuration (`[server]` too, if it should differ) and sends SIGHUP.
+    pub fn reload(&self, config: &str) {
+        fs::write(self.home.path().join("darkroom.toml"), config).expect("the configuration is written");
+        processes::signal(self.pid(), Signal::HUP);
+    }
+
     /// SIGTERM, and wait for the end.
     pub async fn stop(&mut self) -> ExitStatus {
         processes::signal(self.pid(), Signal::TERM);

@@ -196,6 +196,26 @@ fn tail(path: &Path) -> String {
     read().unwrap_or_default()
 }
 
+/// Ctrl-C, or a polite request to end (SIGTERM): both must reach our server before we go.
+pub async fn asked_to_end() {
+    let ctrl_c = async {
+        // Without a handler there is nothing to wait for; the default action ends the process then.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = ctrl_c => {}
+        () = terminate => {}
+    }
+}
+
 /// Where a demo keeps what it makes: `$XDG_DATA_HOME/darkroom`, else `~/.local/share/darkroom`, else `./.darkroom`.
 pub fn data_home() -> PathBuf {
     let absolute = |name: &str| {

@@ -1,8 +1,12 @@
 //! Who may do what: keys, tenants, anonymous endpoints, and pages of other origins.
 
-use darkroom_tests::{Options, Server, fc, graphs};
+use std::time::Duration;
+
+use darkroom_tests::{Options, Server, eventually, fc, graphs, server::endpoint_with_test_nodes};
 use reqwest::Method;
 use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 const KEYS: &str = r#"
 [[keys]]
@@ -126,6 +130,41 @@ async fn a_page_of_another_origin_cannot_use_a_server_without_keys() {
         .get("/darkroom/v1/jobs")
         .await
         .expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_keys_and_leaves_running_jobs_alone() {
+    let with_key = |secret: &str| {
+        format!(
+            "[[keys]]\nname = \"app\"\nsecret = \"{secret}\"\nscopes = [\"admin\"]\n{}",
+            endpoint_with_test_nodes("default", "")
+        )
+    };
+    let server = Server::start(Options::default().with_config(&with_key("sk_old"))).await;
+    let old = server.api_as(Some("sk_old"));
+    let id = old.submit(&graphs::sleep(2.0, "a", 0x12_12_12)).await;
+    eventually("the job runs", LIMIT, async || {
+        (old.job(&id).await["state"] == "running").then_some(())
+    })
+    .await;
+
+    server.reload("[server]\nlisten_on = 1");
+    eventually("the mistake is reported", LIMIT, async || {
+        server.log().contains("was not changed").then_some(())
+    })
+    .await;
+    old.get("/darkroom/v1/jobs").await.expect(200);
+
+    server.reload(&with_key("sk_new"));
+    let new = server.api_as(Some("sk_new"));
+    eventually("the new key works", LIMIT, async || {
+        (new.get("/darkroom/v1/jobs").await.status == 200).then_some(())
+    })
+    .await;
+    old.get("/darkroom/v1/jobs").await.expect(401);
+    let job = new.finished(&id).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

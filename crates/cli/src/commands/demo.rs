@@ -10,7 +10,7 @@ use crate::{
     client::Client,
     exit::{Exit, Failure},
     follow::{self, Progress},
-    local::{LocalServer, data_home},
+    local::{LocalServer, asked_to_end, data_home},
     save::save_outputs,
     stopwatch::Stopwatch,
     submit,
@@ -58,12 +58,12 @@ pub async fn demo(args: DemoArgs, global: &Global) -> Result<Exit, Failure> {
 
     let ended = tokio::select! {
         ended = develop(&server, ui, ready) => ended,
-        _ = tokio::signal::ctrl_c() => Ok(Exit::Cancelled),
+        () = asked_to_end() => Ok(Exit::Cancelled),
     };
     if stay && matches!(ended, Ok(Exit::Ok)) {
         ui.note("\nStill serving. Ctrl-C ends it and removes its data.");
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => ui.note("\nstopping …"),
+            () = asked_to_end() => ui.note("\nstopping …"),
             () = server.ended() => ui.note("the server ended"),
         }
     }

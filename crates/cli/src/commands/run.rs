@@ -11,7 +11,7 @@ use crate::{
     client::{Client, segment},
     exit::{Exit, Failure},
     follow::{self, JobEvent, Progress},
-    local::LocalServer,
+    local::{LocalServer, asked_to_end},
     save::save_outputs,
     submit,
     ui::Ui,
@@ -171,7 +171,7 @@ async fn watch(
     };
     let wish = tokio::select! {
         job = &mut following => return Ok((job?, None)),
-        _ = tokio::signal::ctrl_c() => Exit::Cancelled,
+        () = asked_to_end() => Exit::Cancelled,
         () = limit => Exit::Timeout,
     };
     bar.set_message("cancelling");
@@ -183,7 +183,7 @@ async fn watch(
             let wish = (job["state"] == "cancelled").then_some(wish);
             Ok((job, wish))
         }
-        _ = tokio::signal::ctrl_c() => Err(unfinished(wish, id)),
+        () = asked_to_end() => Err(unfinished(wish, id)),
         () = tokio::time::sleep(CANCEL_WAIT) => Err(unfinished(wish, id)),
     }
 }
