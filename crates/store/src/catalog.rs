@@ -28,7 +28,7 @@ pub struct InstanceRecord {
     pub start_reason: String,
     /// Why it is in its state (stop reason, last log lines of a failed start).
     pub state_reason: String,
-    /// Jobs it has run.
+    /// Attempts that ended on it; counted where they end.
     pub jobs_done: u32,
     /// Start-up by phase: (`spawned`, `listening`, `ready`) and when.
     pub phases: Vec<(String, Timestamp)>,
@@ -45,8 +45,6 @@ pub struct InstanceChange {
     pub handle: Option<String>,
     /// A phase of the start-up that was reached now.
     pub phase: Option<String>,
-    /// One more job was run.
-    pub job_done: bool,
 }
 
 /// Endpoints, instances, object_info, settings.

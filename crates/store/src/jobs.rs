@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 pub use darkroom_core::attempt::{Lease, RunningOn, Stale};
 use darkroom_core::{
-    AttemptOutcome, AttemptState, EndpointName, Failure, Fence, InstanceId, JobId, JobState, NodeName,
+    AttemptOutcome, AttemptState, BlobKey, EndpointName, Failure, Fence, InstanceId, JobId, JobState, NodeName,
     Payload, TenantId, Timestamp,
     event::{Event, NewEvent},
     output::Output,
@@ -27,6 +27,8 @@ pub struct NewJob {
     pub priority: i32,
     /// The request as the runner needs it; large ones are blobs written before this call.
     pub input: Payload,
+    /// Files that the request names, already in the blob store: kept as long as the job is.
+    pub input_files: Vec<InputBlob>,
     /// Protocol-neutral facts that travel with the job: which dialect submitted it, options, the client's metadata.
     pub meta: JobMeta,
     /// The client's name for it, with the dialect's duplicate rule.
@@ -37,6 +39,17 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// Refuse when the endpoint has this many queued jobs already.
     pub max_queued: u64,
+}
+
+/// A file that a job's request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputBlob {
+    /// Where.
+    pub key: BlobKey,
+    /// Length in bytes.
+    pub size: u64,
+    /// Media type.
+    pub content_type: String,
 }
 
 /// Facts about a job that its states do not depend on. Stored as one JSON column; additive only.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use darkroom_core::{BlobKey, EndpointName, TenantId};
-use darkroom_store::files::FileRef;
+use darkroom_store::{files::FileRef, jobs::InputBlob};
 use uuid::Uuid;
 
 use super::{Error, Service};
@@ -56,12 +56,13 @@ impl Service {
         tenant: &TenantId,
         endpoint: &EndpointName,
         name: &str,
-    ) -> Result<Option<BlobKey>, Error> {
-        Ok(self
-            .store
-            .file_ref(&owner(tenant, endpoint), name)
-            .await?
-            .map(|r| r.blob))
+    ) -> Result<Option<InputBlob>, Error> {
+        let found = self.store.file_ref(&owner(tenant, endpoint), name).await?;
+        Ok(found.map(|r| InputBlob {
+            key: r.blob,
+            size: r.size,
+            content_type: r.content_type,
+        }))
     }
 
     /// Stores bytes that a job will refer to; the intent is noted first, so that a crash leaves nothing for ever.

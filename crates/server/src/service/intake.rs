@@ -11,6 +11,7 @@ use bytes::Bytes;
 use darkroom_comfy::graph::Graph;
 use darkroom_core::{BlobKey, EndpointName, TenantId};
 use darkroom_runner::link::{InputFile, InputSource};
+use darkroom_store::jobs::InputBlob;
 use serde_json::Value;
 
 use super::{Error, Service, preflight::Refusal};
@@ -74,7 +75,7 @@ impl Service {
         endpoint: &EndpointName,
         graph: &mut Graph,
         fetch: Fetch,
-    ) -> Result<Vec<InputFile>, Error> {
+    ) -> Result<Vec<TakenFile>, Error> {
         let mut files = Vec::new();
         for (class, input, media) in LOADERS {
             for (node_id, node) in graph.nodes.iter_mut().filter(|(_, n)| n.class_type == *class) {
@@ -109,12 +110,15 @@ impl Service {
                     },
                 };
                 node.inputs
-                    .insert((*input).to_owned(), Value::String(taken.0.clone()));
-                files.push(InputFile {
-                    node_id: node_id.as_str().to_owned(),
-                    input: (*input).to_owned(),
-                    file_name: taken.0,
-                    source: taken.1,
+                    .insert((*input).to_owned(), Value::String(taken.name.clone()));
+                files.push(TakenFile {
+                    file: InputFile {
+                        node_id: node_id.as_str().to_owned(),
+                        input: (*input).to_owned(),
+                        file_name: taken.name,
+                        source: taken.source,
+                    },
+                    blob: taken.blob,
                 });
             }
         }
@@ -140,7 +144,11 @@ impl Service {
                 // What is plainly forbidden is refused at once; the rest is found out when the attempt starts.
                 let url = self.fetcher.check(url).map_err(unavailable)?;
                 let name = format!("{}.bin", &blake3::hash(url.as_str().as_bytes()).to_hex()[..32]);
-                Ok((name, InputSource::Url(url.into())))
+                Ok(Taken {
+                    name,
+                    source: InputSource::Url(url.into()),
+                    blob: None,
+                })
             }
         }
     }
@@ -149,8 +157,19 @@ impl Service {
         let extension = check_media(&bytes, media).map_err(Error::InputUnavailable)?;
         let hash = blake3::hash(&bytes).to_hex();
         let name = format!("{}.{extension}", &hash[..32]);
+        let size = bytes.len() as u64;
+        let content_type = darkroom_blobs::content_type::of(&name, &bytes).to_owned();
         let key = self.put_asset(tenant, &hash, &name, bytes).await?;
-        Ok((name, InputSource::Blob(key)))
+        let blob = InputBlob {
+            key: key.clone(),
+            size,
+            content_type,
+        };
+        Ok(Taken {
+            name,
+            source: InputSource::Blob(key),
+            blob: Some(blob),
+        })
     }
 
     async fn take_name(
@@ -168,9 +187,13 @@ impl Service {
         if plain.is_empty() || escapes {
             return Ok(missing());
         }
-        if let Some(key) = self.uploaded(tenant, endpoint, plain).await? {
+        if let Some(upload) = self.uploaded(tenant, endpoint, plain).await? {
             // The file keeps its own name's ending; the content decides whether it is new to the instance.
-            return Ok(Named::Upload((upload_name(&key, plain), InputSource::Blob(key))));
+            return Ok(Named::Upload(Taken {
+                name: upload_name(&upload.key, plain),
+                source: InputSource::Blob(upload.key.clone()),
+                blob: Some(upload),
+            }));
         }
         let info = self.object_info(endpoint).await?;
         let spec = info
@@ -184,8 +207,22 @@ impl Service {
     }
 }
 
-/// The file name on the instance, and where the bytes are.
-type Taken = (String, InputSource);
+/// The file name on the instance, where the bytes are, and what keeps them there.
+#[derive(Debug)]
+struct Taken {
+    name: String,
+    source: InputSource,
+    blob: Option<InputBlob>,
+}
+
+/// A loader input that was taken in.
+#[derive(Debug)]
+pub struct TakenFile {
+    /// What the runner brings.
+    pub file: InputFile,
+    /// Its blob, which the job refers to; `None` for an address that is fetched later.
+    pub blob: Option<InputBlob>,
+}
 
 enum Named {
     Upload(Taken),

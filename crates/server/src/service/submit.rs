@@ -65,9 +65,6 @@ impl Service {
         if submit.randomise_seeds {
             self.randomise_seeds(&mut graph);
         }
-        let files = self
-            .take_in(&submit.tenant, &submit.endpoint, &mut graph, submit.fetch)
-            .await?;
         let info = self.object_info(&submit.endpoint).await?;
         let targets: Option<Vec<NodeId>> = submit
             .targets
@@ -81,15 +78,22 @@ impl Service {
         )
         .map_err(refused)?;
 
+        // Only a graph that will be accepted leaves files behind.
+        let mut graph = valid.graph;
+        let taken = self
+            .take_in(&submit.tenant, &submit.endpoint, &mut graph, submit.fetch)
+            .await?;
+
         let work = ComfyWork {
-            graph: valid.graph.to_value(),
+            graph: graph.to_value(),
             extra_data: submit.extra_data,
             partial_execution_targets: submit.targets,
-            files,
+            files: taken.iter().map(|t| t.file.clone()).collect(),
         };
+        let input_files = taken.into_iter().filter_map(|t| t.blob).collect();
         let mut meta = submit.meta;
-        meta.summary = summary(&valid.graph, &valid.outputs);
-        meta.models = models(&valid.graph);
+        meta.summary = summary(&graph, &valid.outputs);
+        meta.models = models(&graph);
         let id = JobId::new(&*self.ids);
         let body = serde_json::to_vec(&work).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
         let input = self.place(BlobKey::job_input(id), body.into()).await?;
@@ -106,6 +110,7 @@ impl Service {
                 endpoint: submit.endpoint.clone(),
                 priority: submit.priority,
                 input,
+                input_files,
                 meta,
                 external_id: submit.external_id,
                 queue_ttl: endpoint.limits.queue_ttl,

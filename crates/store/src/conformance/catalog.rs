@@ -10,7 +10,7 @@ use super::{
 };
 use crate::catalog::{InstanceChange, InstanceRecord};
 
-fn instance(world: &World) -> InstanceRecord {
+pub(super) fn instance(world: &World) -> InstanceRecord {
     InstanceRecord {
         id: InstanceId::new(&world.ids),
         endpoint: endpoint(),
@@ -50,10 +50,10 @@ tests! {
         assert!(world.store().change_instance(id, InstanceState::Starting, to(InstanceState::Ready)).await.unwrap());
         let stale = world.store().change_instance(id, InstanceState::Starting, to(InstanceState::Failed)).await;
         assert!(!stale.unwrap());
-        let job_done = InstanceChange { job_done: true, reason: Some("r".to_owned()), ..InstanceChange::default() };
-        assert!(world.store().change_instance(id, InstanceState::Ready, job_done).await.unwrap());
+        let why = InstanceChange { reason: Some("r".to_owned()), ..InstanceChange::default() };
+        assert!(world.store().change_instance(id, InstanceState::Ready, why).await.unwrap());
         let read = world.store().instance(id).await.unwrap().unwrap();
-        assert_eq!((read.state, read.jobs_done), (InstanceState::Ready, 1));
+        assert_eq!((read.state, read.jobs_done), (InstanceState::Ready, 0));
         assert_eq!((read.handle.as_deref(), read.state_reason.as_str()), (Some("{\"pid\":1}"), "r"));
         assert_eq!(read.phases, [("spawned".to_owned(), world.clock.now())]);
         assert_eq!(read.state_since, world.clock.now());

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use darkroom_core::{InstanceId, JobState};
+use darkroom_core::{InstanceId, InstanceState, JobState};
 use uuid::Uuid;
 
+use crate::catalog::{InstanceChange, InstanceRecord};
+
 use super::{
-    World, lost, tests,
+    World, catalog::instance, lost, tests,
     world::{endpoint, lease, tenant},
 };
 
@@ -31,6 +33,22 @@ tests! {
         assert_eq!((attempts[0].fence, attempts[0].number), (claimed.fence, 1));
         assert_eq!(attempts[0].reason, claimed.reason);
         assert!(world.claim().await.is_none(), "a job is held once");
+    }
+
+    async fn an_instance_that_drains_claims_nothing_and_counts_what_ended_on_it(world: World) {
+        world.accept_one().await;
+        world.accept_one().await;
+        let claim = world.claim_for(1);
+        let id = claim.instance;
+        let to = |state| InstanceChange { state: Some(state), ..InstanceChange::default() };
+        world.store().add_instance(InstanceRecord { id, ..instance(&world) }).await.unwrap();
+        assert!(world.store().claim(claim.clone()).await.unwrap().is_none(), "it only starts");
+        assert!(world.store().change_instance(id, InstanceState::Starting, to(InstanceState::Ready)).await.unwrap());
+        let claimed = world.store().claim(claim.clone()).await.unwrap().unwrap();
+        world.finish(lease(&claimed), super::done()).await;
+        assert_eq!(world.store().instance(id).await.unwrap().unwrap().jobs_done, 1);
+        assert!(world.store().change_instance(id, InstanceState::Ready, to(InstanceState::Draining)).await.unwrap());
+        assert!(world.store().claim(claim).await.unwrap().is_none(), "it drains");
     }
 
     async fn fences_grow_for_ever(world: World) {

@@ -60,6 +60,22 @@ tests! {
         assert_eq!(world.store().refs_to(&blob("a")).await.unwrap().len(), 1);
     }
 
+    async fn a_job_keeps_the_files_its_request_names_also_through_a_retry(world: World) {
+        let mut job = world.new_job();
+        let (id, key) = (job.id, blob("in.png"));
+        job.input_files =
+            vec![crate::jobs::InputBlob { key: key.clone(), size: 3, content_type: "image/png".to_owned() }];
+        world.store().intend(&key).await.unwrap();
+        world.accept(job).await;
+        world.clock.advance(HOUR * 48);
+        assert!(world.store().trash_due(Duration::ZERO, 9).await.unwrap().is_empty());
+        let claimed = world.claim().await.unwrap();
+        world.finish(super::world::lease(&claimed), super::done()).await;
+        assert_eq!(world.store().retry(None, id).await.unwrap(), Some(true));
+        let refs = world.store().refs_to(&key).await.unwrap();
+        assert_eq!(refs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["input/0"]);
+    }
+
     async fn an_intent_without_a_reference_is_found_after_a_day(world: World) {
         world.store().intend(&blob("left")).await.unwrap();
         world.store().intend(&blob("named")).await.unwrap();

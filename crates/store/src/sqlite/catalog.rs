@@ -72,7 +72,6 @@ fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: InstanceChan
         reason,
         handle,
         phase,
-        job_done,
     } = change;
     let key = id.as_uuid().as_bytes();
     let found = sql::row(
@@ -100,7 +99,7 @@ fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: InstanceChan
     sql::execute(
         tx.conn,
         "UPDATE instances SET state = ?2, state_since = ?3, gone = ?4, handle = COALESCE(?5, handle), \
-         state_reason = COALESCE(?6, state_reason), jobs_done = jobs_done + ?7, phases = ?8 WHERE id = ?1",
+         state_reason = COALESCE(?6, state_reason), phases = ?7 WHERE id = ?1",
         params![
             key.as_slice(),
             instance.state.as_str(),
@@ -108,7 +107,6 @@ fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: InstanceChan
             instance.state.is_final(),
             handle,
             reason,
-            job_done,
             sql::to_json(&instance.phases),
         ],
     )?;

@@ -11,7 +11,7 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 
 use super::{SqliteStore, sql, tx::Tx};
-use crate::{Error, Files, files::FileRef};
+use crate::{Error, Files, files::FileRef, jobs::InputBlob};
 
 /// An intended blob may be under way for long (a blob store that is away); only after a day nobody will name it.
 const INTENT_DELAY: Duration = Duration::from_secs(24 * 3600);
@@ -41,6 +41,30 @@ pub(super) fn refer_to_payload(
         created_at: tx.now,
     };
     put(tx, &reference)
+}
+
+/// Refers to every file that a job's request names, as `input/<position>`.
+pub(super) fn refer_to_inputs(
+    tx: &Tx<'_>,
+    job: JobId,
+    tenant: &TenantId,
+    inputs: &[InputBlob],
+) -> Result<(), Error> {
+    for (position, input) in inputs.iter().enumerate() {
+        put(
+            tx,
+            &FileRef {
+                owner: owner(job),
+                name: format!("input/{position}"),
+                tenant: tenant.clone(),
+                blob: input.key.clone(),
+                size: input.size,
+                content_type: input.content_type.clone(),
+                created_at: tx.now,
+            },
+        )?;
+    }
+    Ok(())
 }
 
 /// Refers to every file among a job's outputs, as `output/<position>`.
@@ -78,7 +102,7 @@ pub(super) fn refer_to_outputs(
 /// Drops what a job refers to but its input.
 pub(super) fn drop_results(tx: &Tx<'_>, job: JobId) -> Result<(), Error> {
     for reference in of_owner(tx.conn, &owner(job))? {
-        if reference.name != "input" {
+        if reference.name != "input" && !reference.name.starts_with("input/") {
             drop_one(tx, &reference.owner, &reference.name)?;
         }
     }

@@ -91,7 +91,7 @@ fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
     let state: Option<String> = sql::value(
         tx.conn,
         "SELECT state FROM instances WHERE id = ?1",
-        [instance.to_string()],
+        [instance.as_uuid().as_bytes().as_slice()],
     )?;
     Ok(state.is_none_or(|state| state == InstanceState::Ready.as_str()))
 }

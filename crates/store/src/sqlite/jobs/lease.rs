@@ -88,6 +88,11 @@ impl Held {
             "UPDATE attempts SET state = ?2, ended_at = ?3, reason = reason || '; ' || ?4 WHERE fence = ?1",
             params![self.fence, self.state.as_str(), tx.now.as_micros(), how],
         )?;
+        sql::execute(
+            tx.conn,
+            "UPDATE instances SET jobs_done = jobs_done + 1 WHERE id = ?1",
+            [&self.instance],
+        )?;
         let column = if was == AttemptState::Collecting {
             "UPDATE queues SET collecting = collecting - 1 WHERE endpoint = ?1"
         } else {

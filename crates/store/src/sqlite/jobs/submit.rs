@@ -55,6 +55,7 @@ pub(super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
     if let Some(key) = job.input.blob() {
         files::refer_to_payload(tx, job.id, &job.tenant, "input", key, job.input.size())?;
     }
+    files::refer_to_inputs(tx, job.id, &job.tenant, &job.input_files)?;
     if let Some(external) = &job.external_id {
         sql::execute(
             tx.conn,
