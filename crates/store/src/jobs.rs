@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 pub use darkroom_core::attempt::{Lease, RunningOn, Stale};
 use darkroom_core::{
-    AttemptOutcome, AttemptState, BlobKey, EndpointName, Failure, Fence, InstanceId, JobId, JobState, NodeName,
-    Payload, TenantId, Timestamp,
+    AttemptOutcome, AttemptState, BlobKey, EndpointName, Failure, Fence, InstanceId, JobId, JobState,
+    NodeName, Payload, TenantId, Timestamp,
     event::{Event, NewEvent},
     output::Output,
 };

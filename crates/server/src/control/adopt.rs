@@ -114,7 +114,7 @@ impl Control {
                     self,
                     record,
                     endpoint,
-                    supervisor::Origin::Adopted(handle, adopted),
+                    supervisor::Origin::Adopted(Box::new(handle), adopted),
                 );
             }
             Err(_) => {

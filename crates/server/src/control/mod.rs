@@ -52,12 +52,15 @@ pub struct Inner {
     run_grace: Duration,
     supervised: Mutex<BTreeMap<InstanceId, Supervised>>,
     failures: Mutex<BTreeMap<EndpointName, StartFailures>>,
-    decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), (Signal, std::mem::Discriminant<Verdict>)>>,
+    decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), Decided>>,
     tasks: TaskTracker,
     changed: Notify,
     /// Set once the server stops: no starts any more.
     closing: CancellationToken,
 }
+
+/// What was decided last, as far as a repetition is told from a change.
+type Decided = (Signal, std::mem::Discriminant<Verdict>);
 
 /// Starts that failed in a row.
 #[derive(Debug, Clone, Default)]

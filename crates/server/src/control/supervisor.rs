@@ -71,7 +71,7 @@ pub(super) enum Origin {
     /// It is to be started.
     Fresh,
     /// An earlier server started it; these attempts run on it.
-    Adopted(Handle, Vec<(JobRecord, u32, Lease, RunningOn)>),
+    Adopted(Box<Handle>, Vec<(JobRecord, u32, Lease, RunningOn)>),
 }
 
 /// Begins to supervise an instance.
@@ -133,7 +133,7 @@ impl Task {
     async fn live(self, record: InstanceRecord, origin: Origin) {
         let fresh = matches!(origin, Origin::Fresh);
         let (handle, adopted) = match origin {
-            Origin::Adopted(handle, attempts) => (handle, attempts),
+            Origin::Adopted(handle, attempts) => (*handle, attempts),
             Origin::Fresh => match self.spawn(&record).await {
                 Ok(handle) => (handle, vec![]),
                 Err(reason) => return self.failed_start(&reason).await,

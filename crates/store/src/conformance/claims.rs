@@ -8,7 +8,9 @@ use uuid::Uuid;
 use crate::catalog::{InstanceChange, InstanceRecord};
 
 use super::{
-    World, catalog::instance, lost, tests,
+    World,
+    catalog::instance,
+    lost, tests,
     world::{endpoint, lease, tenant},
 };
 

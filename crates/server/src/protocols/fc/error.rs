@@ -21,7 +21,7 @@ pub struct FcError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    raw: Option<Value>,
+    raw: Option<Box<Value>>,
     /// Answered by the platform, not by the agent: the vendor's SDKs read other keys then.
     platform: bool,
     retry_after_s: Option<u64>,
@@ -116,7 +116,7 @@ impl FcError {
             | FailureCode::Internal => ("EXECUTION_FAILED", failure.message.clone()),
         };
         FcError {
-            raw: failure.detail.clone(),
+            raw: failure.detail.clone().map(Box::new),
             ..FcError::agent(StatusCode::INTERNAL_SERVER_ERROR, code, message)
         }
     }
@@ -125,7 +125,7 @@ impl FcError {
     pub fn message(&self) -> Value {
         let mut body = json!({ "type": "error", "error_code": self.code, "error_message": self.message });
         if let Some(raw) = &self.raw {
-            body["raw"] = raw.clone();
+            body["raw"] = Value::clone(raw);
         }
         body
     }
@@ -171,7 +171,9 @@ impl From<service::Error> for FcError {
             Error::NotFound { .. } => FcError::agent(StatusCode::NOT_FOUND, "TASK_NOT_FOUND", message),
             Error::Invalid(_) => FcError::invalid(message),
             Error::InvalidGraph(refusal) => FcError {
-                raw: Some(json!({ "error": refusal.error, "node_errors": refusal.node_errors })),
+                raw: Some(Box::new(
+                    json!({ "error": refusal.error, "node_errors": refusal.node_errors }),
+                )),
                 ..FcError::agent(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "PROMPT_ERROR",
