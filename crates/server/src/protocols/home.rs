@@ -9,7 +9,7 @@ use axum::{
 use darkroom_core::{JobState, endpoint::Backend};
 use serde_json::Value;
 
-use super::darkroom::views::visible_tenant;
+use super::darkroom::call::visible_tenant;
 use crate::{
     auth::{Caller, Rejection, Scope},
     pages::home::{EndpointRow, InstanceRow, JobRow, View, render},

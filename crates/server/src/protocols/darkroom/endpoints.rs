@@ -9,26 +9,16 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{error::ApiError, jobs::endpoint_name, views};
-use crate::{
-    auth::{Caller, Rejection, Scope},
-    service::Error,
-    state::AppState,
-};
+use super::{call::Call, error::ApiError, views};
+use crate::{auth::Scope, service::Error, state::AppState};
 
 /// `GET /endpoints`.
 ///
 /// # Errors
 /// Without a key that may use any.
-pub async fn list(
-    State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    caller
-        .may_anywhere(Scope::Client)
-        .map_err(ApiError::access(&caller.request_id))?;
-    let views = views_for(&state, &caller).await?;
+pub async fn list(State(state): State<AppState>, call: Call) -> Result<Json<Value>, ApiError> {
+    call.needs_anywhere(Scope::Client)?;
+    let views = views_for(&state, &call).await?;
     Ok(Json(json!({ "endpoints": views })))
 }
 
@@ -38,27 +28,23 @@ pub async fn list(
 /// 404.
 pub async fn show(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    caller
-        .may_anywhere(Scope::Client)
-        .map_err(ApiError::access(&caller.request_id))?;
-    let views = views_for(&state, &caller).await?;
+    call.needs_anywhere(Scope::Client)?;
+    let views = views_for(&state, &call).await?;
     let found = views.into_iter().find(|v| v["name"] == name.as_str());
     found
         .map(Json)
-        .ok_or_else(|| ApiError::service(&caller.request_id)(Error::not_found("endpoint", name)))
+        .ok_or_else(|| call.fail(Error::not_found("endpoint", name)))
 }
 
-async fn views_for(state: &AppState, caller: &Caller) -> Result<Vec<Value>, ApiError> {
-    let fail = ApiError::service(&caller.request_id);
-    let instances = state.service.instances(false).await.map_err(&fail)?;
-    let all = state.service.endpoint_views().await.map_err(&fail)?;
+async fn views_for(state: &AppState, call: &Call) -> Result<Vec<Value>, ApiError> {
+    let instances = state.service.instances(false).await.map_err(|e| call.fail(e))?;
+    let all = state.service.endpoint_views().await.map_err(|e| call.fail(e))?;
     let visible = all
         .iter()
-        .filter(|v| caller.may(Scope::Client, &v.endpoint.name).is_ok());
+        .filter(|v| call.caller.may(Scope::Client, &v.endpoint.name).is_ok());
     Ok(visible.map(|v| views::endpoint(v, &instances)).collect())
 }
 
@@ -75,18 +61,18 @@ pub struct DecisionParams {
 /// 404; operators only.
 pub async fn decisions(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(name): Path<String>,
     Query(params): Query<DecisionParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let endpoint = endpoint_name(&name).map_err(&fail)?;
-    caller
-        .may(Scope::Admin, &endpoint)
-        .map_err(ApiError::access(&caller.request_id))?;
+    let endpoint = call.endpoint(&name)?;
+    call.needs(Scope::Admin, &endpoint)?;
     let limit = params.limit.unwrap_or(50).clamp(1, 1000);
-    let decisions = state.service.decisions(&endpoint, limit).await.map_err(&fail)?;
+    let decisions = state
+        .service
+        .decisions(&endpoint, limit)
+        .await
+        .map_err(|e| call.fail(e))?;
     let decisions: Vec<Value> = decisions
         .into_iter()
         .map(|(at, text)| {
@@ -107,27 +93,23 @@ pub async fn decisions(
 /// For a bad name, or a body that is too large.
 pub async fn upload(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path((endpoint, name)): Path<(String, String)>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let endpoint = endpoint_name(&endpoint).map_err(&fail)?;
-    caller
-        .may(Scope::Client, &endpoint)
-        .map_err(ApiError::access(&caller.request_id))?;
-    state.service.endpoint(&endpoint).map_err(&fail)?;
+    let endpoint = call.endpoint(&endpoint)?;
+    call.needs(Scope::Client, &endpoint)?;
+    state.service.endpoint(&endpoint).map_err(|e| call.fail(e))?;
     let body = body.map_err(|_| {
-        fail(Error::TooLarge {
+        call.fail(Error::TooLarge {
             what: "the body",
             limit_bytes: super::MAX_BODY_BYTES as u64,
         })
     })?;
     state
         .service
-        .upload(&caller.tenant, &endpoint, &name, body)
+        .upload(&call.caller.tenant, &endpoint, &name, body)
         .await
-        .map_err(&fail)?;
+        .map_err(|e| call.fail(e))?;
     Ok((StatusCode::CREATED, Json(json!({ "name": name }))))
 }

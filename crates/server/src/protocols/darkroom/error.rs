@@ -25,16 +25,16 @@ enum Kind {
 
 impl ApiError {
     /// From an error of the service.
-    pub fn service(request_id: &RequestId) -> impl Fn(service::Error) -> ApiError + '_ {
-        |error| ApiError {
+    pub fn service(error: service::Error, request_id: &RequestId) -> ApiError {
+        ApiError {
             kind: Kind::Service(error),
             request_id: request_id.clone(),
         }
     }
 
     /// From a refusal of access.
-    pub fn access(request_id: &RequestId) -> impl Fn(auth::Error) -> ApiError + '_ {
-        |error| ApiError {
+    pub fn access(error: auth::Error, request_id: &RequestId) -> ApiError {
+        ApiError {
             kind: Kind::Access(error),
             request_id: request_id.clone(),
         }

@@ -16,9 +16,8 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{error::ApiError, jobs::job_id, views::visible_tenant};
+use super::{call::Call, error::ApiError};
 use crate::{
-    auth::{Caller, Rejection},
     service::follow::{Ephemeral, Follower, Step},
     state::AppState,
 };
@@ -36,19 +35,17 @@ pub struct Params {
 /// 404, also for another tenant's job.
 pub async fn stream(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(job): Path<String>,
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let job = job_id(&job).map_err(&fail)?;
+    let job = call.job_id(&job)?;
     state
         .service
-        .job(visible_tenant(&caller), job)
+        .job(call.tenant(), job)
         .await
-        .map_err(&fail)?;
+        .map_err(|e| call.fail(e))?;
     let last = headers
         .get("last-event-id")
         .and_then(|v| v.to_str().ok())

@@ -5,17 +5,12 @@ use axum::{
     extract::{Path, Query, State},
     response::{IntoResponse, Response},
 };
-use darkroom_core::InstanceId;
 use http::header;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{error::ApiError, views};
-use crate::{
-    auth::{Caller, Rejection, Scope},
-    service::Error,
-    state::AppState,
-};
+use super::{call::Call, error::ApiError, views};
+use crate::{auth::Scope, state::AppState};
 
 /// The query of a list.
 #[derive(Debug, Deserialize)]
@@ -30,19 +25,12 @@ pub struct ListParams {
 /// Without the scope.
 pub async fn list(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Query(params): Query<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    caller
-        .may_anywhere(Scope::Admin)
-        .map_err(ApiError::access(&caller.request_id))?;
+    call.needs_anywhere(Scope::Admin)?;
     let all = params.all.unwrap_or(false);
-    let instances = state
-        .service
-        .instances(all)
-        .await
-        .map_err(ApiError::service(&caller.request_id))?;
+    let instances = state.service.instances(all).await.map_err(|e| call.fail(e))?;
     Ok(Json(
         json!({ "instances": instances.iter().map(views::instance).collect::<Vec<_>>() }),
     ))
@@ -54,16 +42,12 @@ pub async fn list(
 /// 404.
 pub async fn show(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    caller
-        .may_anywhere(Scope::Admin)
-        .map_err(ApiError::access(&caller.request_id))?;
-    let fail = ApiError::service(&caller.request_id);
-    let id = instance_id(&id).map_err(&fail)?;
-    let record = state.service.instance(id).await.map_err(&fail)?;
+    call.needs_anywhere(Scope::Admin)?;
+    let id = call.instance_id(&id)?;
+    let record = state.service.instance(id).await.map_err(|e| call.fail(e))?;
     Ok(Json(views::instance(&record)))
 }
 
@@ -80,21 +64,17 @@ pub struct LogParams {
 /// 404.
 pub async fn logs(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(id): Path<String>,
     Query(params): Query<LogParams>,
 ) -> Result<Response, ApiError> {
-    let caller = caller?;
-    caller
-        .may_anywhere(Scope::Admin)
-        .map_err(ApiError::access(&caller.request_id))?;
-    let fail = ApiError::service(&caller.request_id);
-    let id = instance_id(&id).map_err(&fail)?;
+    call.needs_anywhere(Scope::Admin)?;
+    let id = call.instance_id(&id)?;
     let tail = params.tail.unwrap_or(64 * 1024).min(8 * 1024 * 1024);
-    let bytes = state.service.instance_logs(id, tail).await.map_err(&fail)?;
+    let bytes = state
+        .service
+        .instance_logs(id, tail)
+        .await
+        .map_err(|e| call.fail(e))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], bytes).into_response())
-}
-
-fn instance_id(text: &str) -> Result<InstanceId, Error> {
-    text.parse().map_err(|_| Error::not_found("instance", text))
 }

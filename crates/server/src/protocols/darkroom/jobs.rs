@@ -5,14 +5,14 @@ use axum::{
     extract::{Path, Query, State, rejection::JsonRejection},
     response::{IntoResponse, Response},
 };
-use darkroom_core::{EndpointName, JobId, JobState};
+use darkroom_core::JobState;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{error::ApiError, views};
+use super::{call::Call, error::ApiError, views};
 use crate::{
-    auth::{Caller, Rejection, Scope},
+    auth::Scope,
     service::{
         Error,
         intake::Fetch,
@@ -48,18 +48,14 @@ pub struct Submit {
 /// Every refusal of a submit.
 pub async fn submit(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(endpoint): Path<String>,
     body: Result<Json<Submit>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let endpoint = endpoint_name(&endpoint).map_err(&fail)?;
-    caller
-        .may(Scope::Client, &endpoint)
-        .map_err(ApiError::access(&caller.request_id))?;
+    let endpoint = call.endpoint(&endpoint)?;
+    call.needs(Scope::Client, &endpoint)?;
     let Json(body) = body.map_err(|e| {
-        fail(match e.status() {
+        call.fail(match e.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge {
                 what: "the body",
                 limit_bytes: super::MAX_BODY_BYTES as u64,
@@ -72,12 +68,12 @@ pub async fn submit(
         .as_ref()
         .is_some_and(|r| r.is_empty() || r.len() > 200)
     {
-        return Err(fail(Error::Invalid("reference must be 1 to 200 bytes".into())));
+        return Err(call.fail(Error::Invalid("reference must be 1 to 200 bytes".into())));
     }
     let accepted = state
         .service
         .submit_comfy(ComfySubmit {
-            tenant: caller.tenant.clone(),
+            tenant: call.caller.tenant.clone(),
             endpoint,
             graph: body.graph,
             extra_data: body.extra_data,
@@ -92,18 +88,20 @@ pub async fn submit(
             fetch: Fetch::Now,
             meta: JobMeta {
                 dialect: "darkroom".into(),
-                request_id: caller.request_id.to_string(),
+                request_id: call.caller.request_id.to_string(),
                 ..JobMeta::default()
             },
         })
         .await
-        .map_err(&fail)?;
+        .map_err(|e| call.fail(e))?;
     let record = state
         .service
-        .job(Some(&caller.tenant), accepted.job)
+        .job(Some(&call.caller.tenant), accepted.job)
         .await
-        .map_err(&fail)?;
-    let view = views::job_in_full(&state.service, &record).await.map_err(&fail)?;
+        .map_err(|e| call.fail(e))?;
+    let view = views::job_in_full(&state.service, &record)
+        .await
+        .map_err(|e| call.fail(e))?;
     let status = if accepted.existed {
         StatusCode::OK
     } else {
@@ -128,22 +126,18 @@ pub struct ListParams {
 /// For bad parameters.
 pub async fn list(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Query(params): Query<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
     let endpoint = params
         .endpoint
         .as_deref()
-        .map(endpoint_name)
-        .transpose()
-        .map_err(&fail)?;
+        .map(|name| call.endpoint(name))
+        .transpose()?;
     match &endpoint {
-        Some(endpoint) => caller.may_list(endpoint),
-        None => caller.may_anywhere(Scope::Client),
+        Some(endpoint) => call.needs_list(endpoint)?,
+        None => call.needs_anywhere(Scope::Client)?,
     }
-    .map_err(ApiError::access(&caller.request_id))?;
     let mut states = Vec::new();
     for word in params
         .state
@@ -152,12 +146,12 @@ pub async fn list(
         .filter(|w| !w.is_empty())
     {
         let known = JobState::parse(word);
-        states.push(known.ok_or_else(|| fail(Error::Invalid(format!("'{word:.40}' is not a state"))))?);
+        states.push(known.ok_or_else(|| call.fail(Error::Invalid(format!("'{word:.40}' is not a state"))))?);
     }
-    let after = params.after.as_deref().map(job_id).transpose().map_err(&fail)?;
+    let after = params.after.as_deref().map(|id| call.job_id(id)).transpose()?;
     let limit = params.limit.unwrap_or(50).clamp(1, 500);
     let filter = JobFilter {
-        tenant: (!caller.is_admin()).then(|| caller.tenant.clone()),
+        tenant: (!call.caller.is_admin()).then(|| call.caller.tenant.clone()),
         endpoint,
         states,
         ..JobFilter::default()
@@ -166,7 +160,7 @@ pub async fn list(
         .service
         .jobs(filter, Page { limit, after })
         .await
-        .map_err(&fail)?;
+        .map_err(|e| call.fail(e))?;
     let next = (jobs.len() == limit as usize)
         .then(|| jobs.last().map(|j| j.id))
         .flatten();
@@ -180,16 +174,16 @@ pub async fn list(
 /// 404, also for another tenant's.
 pub async fn show(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let job = job_id(&job).map_err(&fail)?;
-    let tenant = views::visible_tenant(&caller);
-    let record = state.service.job(tenant, job).await.map_err(&fail)?;
+    let job = call.job_id(&job)?;
+    let tenant = call.tenant();
+    let record = state.service.job(tenant, job).await.map_err(|e| call.fail(e))?;
     Ok(Json(
-        views::job_in_full(&state.service, &record).await.map_err(&fail)?,
+        views::job_in_full(&state.service, &record)
+            .await
+            .map_err(|e| call.fail(e))?,
     ))
 }
 
@@ -199,15 +193,17 @@ pub async fn show(
 /// 404, also for another tenant's.
 pub async fn cancel(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let job = job_id(&job).map_err(&fail)?;
-    let tenant = views::visible_tenant(&caller);
-    let done = state.service.cancel(tenant, job).await.map_err(&fail)?;
-    let record = state.service.job(tenant, job).await.map_err(&fail)?;
+    let job = call.job_id(&job)?;
+    let tenant = call.tenant();
+    let done = state
+        .service
+        .cancel(tenant, job)
+        .await
+        .map_err(|e| call.fail(e))?;
+    let record = state.service.job(tenant, job).await.map_err(|e| call.fail(e))?;
     let result = match done {
         Cancelled::Now => "cancelled",
         Cancelled::Requested => "requested",
@@ -222,30 +218,12 @@ pub async fn cancel(
 /// 404, also for another tenant's; 400 while it has not ended.
 pub async fn retry(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    let job = job_id(&job).map_err(&fail)?;
-    let tenant = views::visible_tenant(&caller);
-    state.service.retry(tenant, job).await.map_err(&fail)?;
-    let record = state.service.job(tenant, job).await.map_err(&fail)?;
+    let job = call.job_id(&job)?;
+    let tenant = call.tenant();
+    state.service.retry(tenant, job).await.map_err(|e| call.fail(e))?;
+    let record = state.service.job(tenant, job).await.map_err(|e| call.fail(e))?;
     Ok(Json(views::job(&state.service, &record)))
-}
-
-/// A job id from a path.
-///
-/// # Errors
-/// Not found: what is no id of ours cannot be a job of ours.
-pub fn job_id(text: &str) -> Result<JobId, Error> {
-    text.parse().map_err(|_| Error::not_found("job", text))
-}
-
-/// An endpoint's name from a path or query.
-///
-/// # Errors
-/// Not found: what is no name cannot be an endpoint.
-pub fn endpoint_name(text: &str) -> Result<EndpointName, Error> {
-    text.parse().map_err(|_| Error::not_found("endpoint", text))
 }

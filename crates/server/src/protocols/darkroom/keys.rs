@@ -8,9 +8,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{error::ApiError, views};
+use super::{call::Call, error::ApiError, views};
 use crate::{
-    auth::{Caller, NewKey, Rejection, Scope},
+    auth::{NewKey, Scope},
     service::Error,
     state::AppState,
 };
@@ -42,27 +42,27 @@ fn all_endpoints() -> Vec<String> {
 /// For a name that is taken.
 pub async fn create(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     body: Result<Json<Create>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    caller
-        .may_anywhere(Scope::Admin)
-        .map_err(ApiError::access(&caller.request_id))?;
-    let Json(body) = body.map_err(|e| fail(Error::Invalid(e.body_text())))?;
+    call.needs_anywhere(Scope::Admin)?;
+    let Json(body) = body.map_err(|e| call.fail(Error::Invalid(e.body_text())))?;
     let tenant = body.tenant.unwrap_or_else(|| "default".to_owned());
     let tenant = tenant
         .parse()
-        .map_err(|e: darkroom_core::id::Error| fail(Error::Invalid(e.to_string())))?;
+        .map_err(|e: darkroom_core::id::Error| call.fail(Error::Invalid(e.to_string())))?;
     let key = NewKey {
         name: body.name.clone(),
         scopes: body.scopes,
         endpoints: body.endpoints,
         tenant,
     };
-    let secret = state.service.create_key(key).await.map_err(&fail)?;
-    state.reload.keys(&state.service).await.map_err(&fail)?;
+    let secret = state.service.create_key(key).await.map_err(|e| call.fail(e))?;
+    state
+        .reload
+        .keys(&state.service)
+        .await
+        .map_err(|e| call.fail(e))?;
     Ok((
         StatusCode::CREATED,
         Json(json!({ "name": body.name, "secret": secret.expose() })),
@@ -73,19 +73,9 @@ pub async fn create(
 ///
 /// # Errors
 /// Without the scope.
-pub async fn list(
-    State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    caller
-        .may_anywhere(Scope::Admin)
-        .map_err(ApiError::access(&caller.request_id))?;
-    let keys = state
-        .service
-        .keys()
-        .await
-        .map_err(ApiError::service(&caller.request_id))?;
+pub async fn list(State(state): State<AppState>, call: Call) -> Result<Json<Value>, ApiError> {
+    call.needs_anywhere(Scope::Admin)?;
+    let keys = state.service.keys().await.map_err(|e| call.fail(e))?;
     let keys: Vec<Value> = keys
         .iter()
         .map(|k| {
@@ -109,15 +99,15 @@ pub async fn list(
 /// 404.
 pub async fn revoke(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
+    call: Call,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = caller?;
-    let fail = ApiError::service(&caller.request_id);
-    caller
-        .may_anywhere(Scope::Admin)
-        .map_err(ApiError::access(&caller.request_id))?;
-    state.service.revoke_key(&name).await.map_err(&fail)?;
-    state.reload.keys(&state.service).await.map_err(&fail)?;
+    call.needs_anywhere(Scope::Admin)?;
+    state.service.revoke_key(&name).await.map_err(|e| call.fail(e))?;
+    state
+        .reload
+        .keys(&state.service)
+        .await
+        .map_err(|e| call.fail(e))?;
     Ok(Json(json!({ "name": name, "revoked": true })))
 }

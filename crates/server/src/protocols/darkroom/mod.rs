@@ -7,13 +7,14 @@ use axum::{
 
 use crate::state::AppState;
 
+pub mod call;
 mod endpoints;
 mod error;
 mod events;
 mod instances;
 mod jobs;
 mod keys;
-pub mod views;
+mod views;
 
 /// Largest body of a submit, in bytes: a workflow with its images inline.
 const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;

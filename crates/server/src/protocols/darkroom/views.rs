@@ -1,12 +1,11 @@
 //! Records as our own API shows them. Times are RFC 3339 in UTC.
 
 use darkroom_core::{
-    TenantId, Timestamp,
+    Timestamp,
     output::{Output, OutputBody},
 };
 use serde_json::{Value, json};
 
-use crate::auth::Caller;
 use crate::service::{
     Error, Service,
     endpoints::EndpointView,
@@ -152,9 +151,4 @@ pub fn endpoint(view: &EndpointView, instances: &[InstanceRecord]) -> Value {
             "idle_timeout_s": scaling.idle_timeout.as_secs_f64(),
         },
     })
-}
-
-/// Whose jobs a caller sees: an operator all, everyone else their own.
-pub fn visible_tenant(caller: &Caller) -> Option<&TenantId> {
-    (!caller.is_admin()).then_some(&caller.tenant)
 }
