@@ -157,10 +157,12 @@ pub async fn run(
     });
     tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
 
-    let planned = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
-        planned = planning => planned.context("the control loop panicked").and_then(|r| r),
-    };
+    // It returns at the shutdown. A plan that is being carried out then is waited for: an instance that it starts after
+    // the others were told to end would be told by nobody, and outlive this process.
+    let planned = planning
+        .await
+        .context("the control loop panicked")
+        .and_then(|r| r);
     readiness.set(false);
     // Instances are given their time while connections are given theirs.
     let (served, ()) = tokio::join!(
