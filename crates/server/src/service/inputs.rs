@@ -5,7 +5,7 @@ use darkroom_core::{BlobKey, EndpointName, TenantId};
 use darkroom_store::{files::FileRef, jobs::InputBlob};
 use uuid::Uuid;
 
-use super::{Error, Service};
+use super::{Error, Service, intake::MAX_NAME_BYTES};
 
 impl Service {
     /// Keeps a file under a name that graphs of this endpoint can use from now on. Replaces an older one of that name.
@@ -20,7 +20,7 @@ impl Service {
         bytes: Bytes,
     ) -> Result<(), Error> {
         let bad = name.is_empty()
-            || name.len() > 400
+            || name.len() > MAX_NAME_BYTES
             || name.starts_with('/')
             || name.contains('\\')
             || name.chars().any(char::is_control)

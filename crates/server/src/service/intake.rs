@@ -28,6 +28,9 @@ const LOADERS: &[(&str, &str, Media)] = &[
 /// A value longer than this is tried as base64 (the Serverless API's rule, `protocols/comfyui-serverless-fc.md` §3).
 const BASE64_FROM_CHARS: usize = 64;
 
+/// Longest name of an upload, in bytes.
+pub(super) const MAX_NAME_BYTES: usize = 400;
+
 /// Largest side of an image that is taken in, in pixels; with [`MAX_PIXELS`] a bomb is refused from its header.
 const MAX_SIDE: u32 = 16_384;
 /// Largest area, in pixels (100 million: 400 MB once decoded to RGBA).
@@ -99,10 +102,21 @@ impl Service {
                 };
                 let taken = match classify(text) {
                     Given::Url(url) => self.take_url(tenant, url, *media, fetch).await.map_err(blamed)?,
-                    Given::Bytes(bytes) => self
-                        .take_bytes(tenant, bytes.into(), *media)
-                        .await
-                        .map_err(blamed)?,
+                    // A name may be long and of base64's letters alone: what is there by that name comes first.
+                    Given::Bytes(bytes) => {
+                        let named = match text.len() <= MAX_NAME_BYTES {
+                            true => self.take_name(tenant, endpoint, class, input, text).await?,
+                            false => Named::Missing(String::new()),
+                        };
+                        match named {
+                            Named::Upload(taken) => taken,
+                            Named::OnInstance => continue,
+                            Named::Missing(_) => self
+                                .take_bytes(tenant, bytes.into(), *media)
+                                .await
+                                .map_err(blamed)?,
+                        }
+                    }
                     Given::Name(name) => match self.take_name(tenant, endpoint, class, input, name).await? {
                         Named::Upload(taken) => taken,
                         Named::OnInstance => continue,
@@ -133,7 +147,10 @@ impl Service {
         fetch: Fetch,
     ) -> Result<Taken, Error> {
         let unavailable = |e: super::fetch::Error| {
-            Error::InputUnavailable(format!("can not get image {} from http url, {e}", brief(url)))
+            Error::InputUnavailable(format!(
+                "can not get image {} from http url, {e}",
+                super::fetch::shown(url)
+            ))
         };
         match fetch {
             Fetch::Now => {

@@ -249,14 +249,15 @@ impl Resolve for GuardedResolver {
     }
 }
 
-/// What an error text may quote of an address: never its query, which may hold a signature.
-fn shown(url: &str) -> String {
-    url.split(['?', '#'])
-        .next()
-        .unwrap_or("")
-        .chars()
-        .take(120)
-        .collect()
+/// What an error text may quote of an address: never its query, which may hold a signature, nor a user's password.
+pub fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or("");
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let end = rest.find('/').unwrap_or(rest.len());
+    let host_at = rest[..end].rfind('@').map_or(0, |at| at + 1);
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    let shown = format!("{scheme}{separator}{}", &rest[host_at..]);
+    shown.chars().take(120).collect()
 }
 
 #[cfg(test)]
@@ -297,6 +298,15 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         )
+    }
+
+    #[test]
+    fn texts_quote_neither_queries_nor_passwords() {
+        assert_eq!(shown("http://u:p@host:1/a.png?sig=x#y"), "http://host:1/a.png");
+        assert_eq!(shown("https://u:p@w@host"), "https://host");
+        assert_eq!(shown("http://host/a@b.png"), "http://host/a@b.png");
+        assert_eq!(shown("nonsense"), "nonsense");
+        assert_eq!(shown(&"x".repeat(500)).len(), 120);
     }
 
     #[tokio::test]
