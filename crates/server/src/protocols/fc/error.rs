@@ -3,6 +3,7 @@
 
 use axum::{
     Json,
+    extract::rejection::QueryRejection,
     response::{IntoResponse, Response},
 };
 use darkroom_core::{Failure, JobState, failure::FailureCode};
@@ -49,6 +50,15 @@ impl FcError {
     /// The request makes no sense.
     pub fn invalid(message: impl Into<String>) -> Self {
         FcError::agent(StatusCode::BAD_REQUEST, "INVALID_PARAMS", message)
+    }
+
+    /// A frame that is not JSON; over HTTP the same is [`FcError::invalid`].
+    pub fn invalid_json(error: &serde_json::Error) -> Self {
+        FcError::agent(
+            StatusCode::BAD_REQUEST,
+            "invalid_json",
+            format!("the frame is not JSON: {error}"),
+        )
     }
 
     /// There is no such task.
@@ -202,6 +212,12 @@ impl From<service::Error> for FcError {
                 FcError::platform(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", message)
             }
         }
+    }
+}
+
+impl From<QueryRejection> for FcError {
+    fn from(rejection: QueryRejection) -> Self {
+        FcError::invalid(rejection.body_text())
     }
 }
 

@@ -124,8 +124,16 @@ impl Workflow {
     /// # Errors
     /// When it is not a JSON object.
     pub fn read(body: &[u8]) -> Result<Self, FcError> {
-        let value: Value = serde_json::from_slice(body)
+        let value = serde_json::from_slice(body)
             .map_err(|e| FcError::invalid(format!("the body is not JSON: {e}")))?;
+        Workflow::of(value)
+    }
+
+    /// The workflow of a parsed body.
+    ///
+    /// # Errors
+    /// When it is not an object.
+    pub fn of(value: Value) -> Result<Self, FcError> {
         let Value::Object(mut object) = value else {
             return Err(FcError::invalid(
                 "the body must be a JSON object: the workflow in API format",

@@ -7,7 +7,7 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -49,16 +49,17 @@ pub async fn handler(
     caller: Result<Caller, Rejection>,
     SelectedEndpoint(endpoint): SelectedEndpoint,
     BaseUrl(base_url): BaseUrl,
-    Query(flags): Query<Flags>,
+    flags: Result<Query<Flags>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
     let caller = caller?;
     let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    let invocation = Invocation::read(&headers).map_err(refuse)?;
     caller
         .may(Scope::Client, &endpoint)
         .map_err(|e| refuse(e.into()))?;
+    let Query(flags) = flags.map_err(|e| refuse(e.into()))?;
+    let invocation = Invocation::read(&headers).map_err(refuse)?;
     let limit = match invocation.asynchronous && vendor_limits(&state, &endpoint) {
         true => MAX_ASYNC_BODY_BYTES,
         false => MAX_BODY_BYTES,

@@ -1,7 +1,7 @@
 //! `GET /api/serverless/status?task_id=`: every message so far as one array (`protocols/comfyui-serverless-fc.md` §7).
 
 use axum::{
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
 use darkroom_core::{EndpointName, JobState};
@@ -38,13 +38,14 @@ pub async fn handler(
     caller: Result<Caller, Rejection>,
     SelectedEndpoint(endpoint): SelectedEndpoint,
     BaseUrl(base_url): BaseUrl,
-    Query(params): Query<Params>,
+    params: Result<Query<Params>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let caller = caller?;
     let refuse = |error: FcError| Refused::new(error, &caller.request_id);
     caller
         .may(Scope::Client, &endpoint)
         .map_err(|e| refuse(e.into()))?;
+    let Query(params) = params.map_err(|e| refuse(e.into()))?;
     if params.task_id.is_empty() {
         return Err(refuse(FcError::invalid("task_id is required")));
     }

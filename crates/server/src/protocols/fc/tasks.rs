@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
 };
 use darkroom_core::{JobState, Timestamp};
 use serde::Deserialize;
@@ -49,13 +49,14 @@ pub async fn show(
     SelectedEndpoint(endpoint): SelectedEndpoint,
     BaseUrl(base_url): BaseUrl,
     Path(path): Path<std::collections::HashMap<String, String>>,
-    Query(params): Query<ShowParams>,
+    params: Result<Query<ShowParams>, QueryRejection>,
 ) -> Result<Json<Value>, Refused> {
     let caller = caller?;
     let refuse = |error: FcError| Refused::new(error, &caller.request_id);
     caller
         .may(Scope::Client, &endpoint)
         .map_err(|e| refuse(e.into()))?;
+    let Query(params) = params.map_err(|e| refuse(e.into()))?;
     let task_id = path.get("task_id").map(String::as_str).unwrap_or_default();
     let service = &state.service;
     let found = status::find(service, &caller, &endpoint, task_id)
@@ -85,11 +86,12 @@ pub async fn list(
     State(state): State<AppState>,
     caller: Result<Caller, Rejection>,
     SelectedEndpoint(endpoint): SelectedEndpoint,
-    Query(params): Query<ListParams>,
+    params: Result<Query<ListParams>, QueryRejection>,
 ) -> Result<Json<Value>, Refused> {
     let caller = caller?;
     let refuse = |error: FcError| Refused::new(error, &caller.request_id);
     caller.may_list(&endpoint).map_err(|e| refuse(e.into()))?;
+    let Query(params) = params.map_err(|e| refuse(e.into()))?;
     let (mut filter, page) = parse(&params).map_err(refuse)?;
     filter.tenant = Some(caller.tenant.clone());
     filter.endpoint = Some(endpoint);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::{
     extract::{
         Query, State, WebSocketUpgrade,
+        rejection::QueryRejection,
         ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
@@ -39,17 +40,18 @@ pub async fn handler(
     caller: Result<Caller, Rejection>,
     SelectedEndpoint(endpoint): SelectedEndpoint,
     BaseUrl(base_url): BaseUrl,
-    Query(flags): Query<Flags>,
+    flags: Result<Query<Flags>, QueryRejection>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refused> {
     let caller = caller?;
     let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    let upgrade = upgrade.map_err(|_| refuse(FcError::invalid("this path takes WebSocket connections")))?;
-    let invocation = Invocation::read(&headers).map_err(refuse)?;
     caller
         .may(Scope::Client, &endpoint)
         .map_err(|e| refuse(e.into()))?;
+    let upgrade = upgrade.map_err(|_| refuse(FcError::invalid("this path takes WebSocket connections")))?;
+    let Query(flags) = flags.map_err(|e| refuse(e.into()))?;
+    let invocation = Invocation::read(&headers).map_err(refuse)?;
     // A socket always streams; only its ids are taken from the headers.
     let invocation = Invocation {
         asynchronous: false,
@@ -100,7 +102,8 @@ impl Call {
             Ok(None) => return Ok(None),
             Err(_) => return Err(FcError::invalid("no workflow came")),
         };
-        let workflow = Workflow::read(&body)?;
+        let json = serde_json::from_slice(&body).map_err(|e| FcError::invalid_json(&e))?;
+        let workflow = Workflow::of(json)?;
         let job = submit(
             &self.state,
             &self.caller,
