@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod cli;
 mod faults;
+mod fc;
 mod first_run;
 mod rooms;
 mod serverless_api;

@@ -1,0 +1,102 @@
+"""Starts the real `darkroom serve` on a free port with a directory of its own, for programs written in Python.
+
+The binary is $DARKROOM_BIN, else target/debug/darkroom. Leaving the `with` block ends the server by SIGTERM and fails
+when it does not end, or ends with an error.
+"""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+START_LIMIT_S = 30
+STOP_LIMIT_S = 20
+
+
+def binary():
+    """Path of the program under test."""
+    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
+    path = pathlib.Path(os.environ.get("DARKROOM_BIN") or pathlib.Path(target) / "debug" / "darkroom")
+    if not path.is_file():
+        raise RuntimeError(f"{path} is not there: run `cargo build -p darkroom` or set DARKROOM_BIN")
+    return path.resolve()
+
+
+def free_port():
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A running server; `config` is appended to its darkroom.toml."""
+
+    def __init__(self, config=""):
+        self.config = config
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="darkroom-test-"))
+        config = self.home / "darkroom.toml"
+        config.write_text(f'[server]\nstop_grace = "100ms"\n{self.config}\n', encoding="utf-8")
+        self.log_path = self.home / "server.log"
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(binary()), "serve",
+                    "--listen", f"127.0.0.1:{self.port}",
+                    "--config", str(config),
+                    "--data-dir", str(self.home / "data"),
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        return self
+
+    def __exit__(self, *exception):
+        self.process.terminate()
+        try:
+            code = self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            code = "no end"
+        log = self.log()
+        shutil.rmtree(self.home, ignore_errors=True)
+        if exception[0] is None:
+            assert code == 0, f"the server ended with {code}:\n{log}"
+        else:
+            print(log[-6000:])
+
+    def _wait_ready(self):
+        # Nothing in the way of a loopback address, whatever the environment says of proxies.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                if opener.open(f"{self.url}/readyz", timeout=2).status == 200:
+                    return
+            except (urllib.error.URLError, OSError):
+                pass
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server was not ready in {START_LIMIT_S} s:\n{self.log()}")
+            time.sleep(0.02)
+
+    def log(self):
+        """Everything it logged so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
