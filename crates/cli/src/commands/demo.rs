@@ -170,15 +170,27 @@ impl Phases {
     }
 }
 
+/// The binary as one would type it here.
+fn own_name() -> String {
+    let own = std::env::current_exe().unwrap_or_else(|_| "darkroom".into());
+    let here = std::env::current_dir().unwrap_or_default();
+    let on_path = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("darkroom") == own));
+    if on_path {
+        return "darkroom".to_owned();
+    }
+    own.strip_prefix(&here).unwrap_or(&own).display().to_string()
+}
+
 fn next_steps(url: &str, graph: &Path) -> String {
-    let graph = graph.display();
+    let (own, graph) = (own_name(), graph.display());
     format!(
         "\nTry next:\n  \
          see what runs and why        {url}/\n  \
-         run it again                 darkroom run {graph} --server {url}\n  \
+         run it again                 {own} run {graph} --server {url}\n  \
          the same over HTTP           curl -s '{url}/api/serverless/run' -d @{graph}\n  \
          events as they happen        curl -sN '{url}/api/serverless/run?stream=true' -d @{graph}\n  \
-         what was asked for           darkroom jobs list --server {url}"
+         what was asked for           {own} jobs list --server {url}"
     )
 }
 

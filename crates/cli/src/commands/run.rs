@@ -207,7 +207,8 @@ fn show_progress(bar: &ProgressBar, progress: &Progress, workflow: &Workflow, ev
 }
 
 fn event_line(event: &JobEvent) -> Value {
-    json!({"type": "event", "seq": event.seq, "event": event.kind, "data": event.data})
+    let seq = event.seq.as_deref().and_then(|seq| seq.parse::<u64>().ok());
+    json!({"type": "event", "seq": seq, "event": event.kind, "data": event.data})
 }
 
 /// The one last line of `--json`.
