@@ -7,4 +7,3 @@ mod faults;
 mod fc;
 mod first_run;
 mod rooms;
-mod serverless_api;
