@@ -1,5 +1,6 @@
 //! The engine's directories, and the rule that nothing a client names leaves them.
 
+pub mod safetensors;
 pub mod save_name;
 
 use std::{

@@ -66,6 +66,11 @@ impl SaveName {
         })
     }
 
+    /// The name of a file that holds everything; `%batch_num%` stays as it is, as in the original.
+    pub fn single(&self, extension: &str) -> String {
+        format!("{}_{:05}_.{extension}", self.stem, self.counter)
+    }
+
     /// The name of one file of a batch.
     pub fn file(&self, index: usize) -> String {
         let stem = self.stem.replace("%batch_num%", &index.to_string());

@@ -90,9 +90,14 @@ pub fn load_image_mask(call: &Call<'_>) -> Result<Output, Raised> {
 
 /// `IS_CHANGED` of the loaders: SHA-256 of the file.
 pub fn file_hash(inputs: &Inputs, directories: &Directories) -> Option<String> {
-    let Some(Value::Json(Json::String(name))) = inputs.get("image") else {
-        return None;
-    };
+    match inputs.get("image") {
+        Some(Value::Json(Json::String(name))) => hash_of_file(name, directories),
+        _ => None,
+    }
+}
+
+/// SHA-256 of the file a loader names, in hexadecimal digits.
+pub fn hash_of_file(name: &str, directories: &Directories) -> Option<String> {
     let mut file = std::fs::File::open(existing_file(name, directories)?).ok()?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
@@ -107,11 +112,21 @@ pub fn file_hash(inputs: &Inputs, directories: &Directories) -> Option<String> {
 
 /// `VALIDATE_INPUTS` of the loaders.
 pub fn file_exists(literals: &Literals<'_>, directories: &Directories) -> Vec<Refusal> {
-    match literals.get("image") {
+    missing_file(literals, directories, "image", "Invalid image file")
+}
+
+/// Refuses the name in `input` when there is no such file.
+pub fn missing_file(
+    literals: &Literals<'_>,
+    directories: &Directories,
+    input: &str,
+    complaint: &str,
+) -> Vec<Refusal> {
+    match literals.get(input) {
         Some(Json::String(name)) if existing_file(name, directories).is_none() => {
             vec![Refusal {
-                input: "image".into(),
-                reason: Some(format!("Invalid image file: {name}")),
+                input: input.into(),
+                reason: Some(format!("{complaint}: {name}")),
             }]
         }
         _ => Vec::new(),

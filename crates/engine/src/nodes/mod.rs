@@ -3,8 +3,11 @@
 //! To add a class: its `/object_info` entry into a file of `schemas/`, a function and a line of the
 //! table into the family's file.
 
+mod animation;
 pub mod call;
 mod image;
+mod latent;
+mod lists;
 mod load;
 mod mask;
 mod preview_any;
@@ -20,7 +23,7 @@ use call::{Call, Output};
 pub type Run = fn(&Call<'_>) -> Result<Output, Raised>;
 
 /// The classes everyone gets, family by family.
-pub const FAMILIES: &[&[NodeKind]] = &[TABLE];
+pub const FAMILIES: &[&[NodeKind]] = &[TABLE, latent::TABLE, animation::TABLE, lists::TABLE];
 
 /// The classes of families that have no table of their own.
 pub const TABLE: &[NodeKind] = &[
@@ -54,6 +57,8 @@ pub const TABLE: &[NodeKind] = &[
 pub const SCHEMAS: &[&str] = &[
     include_str!("schemas/image.json"),
     include_str!("schemas/mask.json"),
+    include_str!("schemas/latent.json"),
+    include_str!("schemas/animation.json"),
     include_str!("schemas/utils.json"),
 ];
 

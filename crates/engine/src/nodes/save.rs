@@ -62,7 +62,7 @@ pub fn save(call: &Call<'_>, folder: Folder, prefix: &str, level: u8) -> Result<
 }
 
 /// The graph and what else the page wants to find again in the file.
-fn texts(call: &Call<'_>) -> Vec<(String, String)> {
+pub fn texts(call: &Call<'_>) -> Vec<(String, String)> {
     if !call.host.embed_metadata {
         return Vec::new();
     }

@@ -44,15 +44,20 @@ pub fn frame_bytes(image: &Image, frame: &[f32]) -> Bytes8 {
     }
 }
 
+/// How PNG calls pixels of this many channels.
+pub fn color_type(image: &Bytes8) -> Result<png::ColorType, Error> {
+    match image.channels {
+        3 => Ok(png::ColorType::Rgb),
+        4 => Ok(png::ColorType::Rgba),
+        channels => Err(Error::Channels { channels }),
+    }
+}
+
 /// PNG with `tEXt` chunks (keyword, Latin-1 text) before the pixels, at zlib `level`.
 pub fn png(image: &Bytes8, level: u8, texts: &[(String, String)]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(image.pixels.len() / 2 + 1024);
     let mut encoder = png::Encoder::new(&mut out, image.width, image.height);
-    encoder.set_color(match image.channels {
-        3 => png::ColorType::Rgb,
-        4 => png::ColorType::Rgba,
-        channels => return Err(Error::Channels { channels }),
-    });
+    encoder.set_color(color_type(image)?);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_deflate_compression(png::DeflateCompression::Level(level));
     encoder.set_filter(png::Filter::Adaptive);

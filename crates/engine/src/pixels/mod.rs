@@ -1,5 +1,6 @@
 //! Pixels in and out: files to floats, floats to files, and the resampling rules of Pillow and torch.
 
+pub mod animation;
 pub mod decode;
 pub mod encode;
 pub mod lanczos;

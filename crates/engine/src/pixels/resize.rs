@@ -110,18 +110,7 @@ fn center_crop(image: &Image, width: usize, height: usize) -> Option<Image> {
     if image.width == 0 || image.height == 0 {
         return None;
     }
-    let (old_width, old_height) = (image.width as f64, image.height as f64);
-    let old_aspect = old_width / old_height;
-    let new_aspect = width as f64 / height as f64;
-    let (mut x, mut y) = (0, 0);
-    if old_aspect > new_aspect {
-        x = round_half_even((old_width - old_width * (new_aspect / old_aspect)) / 2.0) as usize;
-    } else if old_aspect < new_aspect {
-        y = round_half_even((old_height - old_height * (old_aspect / new_aspect)) / 2.0) as usize;
-    }
-    if x == 0 && y == 0 {
-        return None;
-    }
+    let (x, y) = center_margins(image.width, image.height, width, height)?;
     // A very thin image can be cropped to nothing; the caller refuses that.
     Some(crop(
         image,
@@ -130,6 +119,26 @@ fn center_crop(image: &Image, width: usize, height: usize) -> Option<Image> {
         image.width.saturating_sub(2 * x),
         image.height.saturating_sub(2 * y),
     ))
+}
+
+/// How much is cut off at the left and right, and at the top and bottom, to get the aspect ratio of the target;
+/// `None` when that is nothing.
+pub fn center_margins(
+    old_width: usize,
+    old_height: usize,
+    width: usize,
+    height: usize,
+) -> Option<(usize, usize)> {
+    let (old_width, old_height) = (old_width as f64, old_height as f64);
+    let old_aspect = old_width / old_height;
+    let new_aspect = width as f64 / height as f64;
+    let (mut x, mut y) = (0, 0);
+    if old_aspect > new_aspect {
+        x = round_half_even((old_width - old_width * (new_aspect / old_aspect)) / 2.0) as usize;
+    } else if old_aspect < new_aspect {
+        y = round_half_even((old_height - old_height * (old_aspect / new_aspect)) / 2.0) as usize;
+    }
+    ((x, y) != (0, 0)).then_some((x, y))
 }
 
 /// The rectangle at `x`, `y` of the given size, which must lie inside.
@@ -165,7 +174,7 @@ fn nearest(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
 }
 
 /// The two source positions of an output position and the weight of the second.
-fn linear_taps(o: usize, input: usize, output: usize) -> (usize, usize, f32) {
+pub fn linear_taps(o: usize, input: usize, output: usize) -> (usize, usize, f32) {
     let scale = input as f32 / output as f32;
     let source = (scale * (o as f32 + 0.5) - 0.5).max(0.0);
     let first = (source as usize).min(input - 1);

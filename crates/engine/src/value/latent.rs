@@ -2,16 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tensor_text;
-
-/// Row-major 32-bit floats.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
-    /// The size of each dimension; latents have batch, channels, (frames,) rows, columns.
-    pub shape: Vec<usize>,
-    /// As many samples as the product of `shape`.
-    pub data: Vec<f32>,
-}
+use super::Tensor;
 
 /// `LATENT`: in the original a dictionary, of which this keeps the entries that weight-free nodes read and write.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,47 +34,6 @@ pub enum Operation {
         /// Strength.
         alpha: f64,
     },
-}
-
-impl Tensor {
-    /// The size of a dimension; negative ones count from the last.
-    pub fn side(&self, dimension: isize) -> usize {
-        let at = if dimension < 0 {
-            self.shape.len().checked_add_signed(dimension)
-        } else {
-            usize::try_from(dimension).ok()
-        };
-        at.and_then(|at| self.shape.get(at)).copied().unwrap_or(1)
-    }
-
-    /// Samples of one item of the batch.
-    pub fn item_len(&self) -> usize {
-        self.shape.iter().skip(1).product()
-    }
-
-    /// The items `start..start + length` of the batch.
-    pub fn items(&self, start: usize, length: usize) -> Tensor {
-        let item = self.item_len();
-        let mut shape = self.shape.clone();
-        shape[0] = length;
-        Tensor {
-            shape,
-            data: self.data[start * item..(start + length) * item].to_vec(),
-        }
-    }
-
-    /// The same shape with other samples.
-    pub fn with(&self, data: Vec<f32>) -> Tensor {
-        Tensor {
-            shape: self.shape.clone(),
-            data,
-        }
-    }
-
-    /// The text torch prints.
-    pub fn to_python_text(&self) -> String {
-        tensor_text::tensor(&self.shape, &self.data)
-    }
 }
 
 impl Latent {
@@ -159,15 +109,5 @@ mod tests {
             latent.to_python_text(),
             "{'samples': tensor([[[[1., 1.]]]]), 'batch_index': [0, 1], 'noise_mask': tensor([1.])}"
         );
-    }
-
-    #[test]
-    fn dimensions_count_from_both_ends() {
-        let tensor = ones(&[2, 3, 4]);
-        assert_eq!(
-            [tensor.side(0), tensor.side(-1), tensor.side(-3), tensor.side(7)],
-            [2, 4, 2, 1]
-        );
-        assert_eq!(tensor.items(1, 1).shape, [1, 3, 4]);
     }
 }

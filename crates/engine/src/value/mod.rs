@@ -2,13 +2,15 @@
 
 mod latent;
 pub mod python;
+pub mod tensor;
 pub mod tensor_text;
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-pub use latent::{Latent, Operation, Tensor};
+pub use latent::{Latent, Operation};
+pub use tensor::Tensor;
 
 use crate::exec::Raised;
 

@@ -1,6 +1,8 @@
 //! A real engine on a port of its own, and a client for it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod compare;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use darkroom_ambient::{SystemClock, SystemIds};
