@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     auth,
-    http::RequestId,
+    http::{BodyError, RequestId},
     service::{self, jobs::JobRecord},
 };
 
@@ -211,6 +211,15 @@ impl From<service::Error> for FcError {
                 tracing::error!(error = ?cause, "a serverless call failed");
                 FcError::platform(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", message)
             }
+        }
+    }
+}
+
+impl From<BodyError> for FcError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { max_bytes } => FcError::too_large(max_bytes),
+            BodyError::Broken => FcError::invalid(error.to_string()),
         }
     }
 }

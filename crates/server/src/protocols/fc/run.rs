@@ -16,7 +16,6 @@ use axum::{
 use darkroom_core::{EndpointName, JobId};
 use futures::{Stream, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
 use super::{
@@ -28,6 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Caller, Rejection, Scope},
+    http::read_body,
     service::{
         follow::{Follower, Step},
         intake::Fetch,
@@ -60,11 +60,17 @@ pub async fn handler(
         .map_err(|e| refuse(e.into()))?;
     let Query(flags) = flags.map_err(|e| refuse(e.into()))?;
     let invocation = Invocation::read(&headers).map_err(refuse)?;
+    // The caller's id names the request from here on, also where it is refused.
+    let named = invocation.task_id.as_ref().map(|id| id.as_str().to_owned());
+    let request_id = named.unwrap_or_else(|| caller.request_id.to_string());
+    let refuse = |error: FcError| Refused(error, request_id.clone());
     let limit = match invocation.asynchronous && vendor_limits(&state, &endpoint) {
         true => MAX_ASYNC_BODY_BYTES,
         false => MAX_BODY_BYTES,
     };
-    let body = read_body(body, limit).await.map_err(refuse)?;
+    let body = read_body(&headers, body, limit)
+        .await
+        .map_err(|e| refuse(e.into()))?;
     let workflow = Workflow::read(&body).map_err(refuse)?;
     let job = submit(&state, &caller, endpoint, workflow, flags, &invocation)
         .await
@@ -180,14 +186,6 @@ pub async fn submit(
 pub fn common_headers(headers: &mut HeaderMap, task_id: &str) {
     if let Ok(value) = HeaderValue::from_str(task_id) {
         headers.insert("x-fc-request-id", value);
-    }
-}
-
-async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, FcError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(FcError::too_large(limit)),
-        Err(_) => Err(FcError::invalid("the body broke off")),
     }
 }
 
