@@ -291,6 +291,38 @@ async fn any_page_may_call_an_anonymous_endpoint_where_the_operator_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn addresses_in_answers_name_the_host_that_was_called_or_the_public_one() {
+    let graph = graphs::plain(1, 8, 8).to_string();
+    let path = format!("{RUN}?output_oss=1");
+    let url = |answer: Answer| -> String {
+        let url = fc::results(&answer.json())[0]["output"]["oss"]["url"].clone();
+        url.as_str().expect("a URL").to_owned()
+    };
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    let own = format!("localhost:{}", server.port());
+    let headers = [
+        ("Host", own.as_str()),
+        ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Proto", "https"),
+        ("Forwarded", "host=evil.example"),
+    ];
+    let told = url(post(&api, &path, &headers, graph.clone()).await.expect(200));
+    assert!(told.starts_with(&format!("http://{own}/")), "{told}");
+    api.get(&told).await.expect(200);
+
+    let options = Options {
+        server_config: "public_url = \"https://gpu.example/darkroom/\"".into(),
+        ..Options::default()
+    };
+    let server = Server::start(options).await;
+    let api = server.api();
+    let told = url(post(&api, &path, &[], graph).await.expect(200));
+    assert!(told.starts_with("https://gpu.example/"), "{told}");
+    assert!(!told["https://".len()..].contains("//"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_can_be_chosen_by_host() {
     let config =
         "[endpoints.default]\n[endpoints.named]\nbackend = \"external\"\nhosts = [\"comfy.localhost\"]\n";

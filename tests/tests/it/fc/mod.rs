@@ -6,6 +6,8 @@
 mod access;
 mod answers;
 mod bad_input;
+mod bombs;
+mod endurance;
 mod errors;
 mod images;
 mod limits;

@@ -125,6 +125,22 @@ async fn task_ids_keep_the_vendors_rule_and_trace_ids_only_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_carries_the_callers_id_too() {
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    let headers = [("X-Fc-Trace-Id", "9-mine")];
+    for body in ["{", "{}", r#"{"1": {"class_type": "Nonsense", "inputs": {}}}"#] {
+        let answer = post(&api, RUN, &headers, body).await;
+        assert_eq!(
+            answer.header("x-fc-request-id"),
+            Some("9-mine"),
+            "{body}: {}",
+            answer.text()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_id_is_used_once_and_a_repeated_sync_call_runs_again() {
     let server = Server::start(Options::default().with_config(WITH_PARKED)).await;
     let api = server.api();
