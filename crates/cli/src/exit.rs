@@ -101,12 +101,40 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The message and its causes on one line; a cause that the message already tells is not told again.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<Failure>() {
             Ok(failure) => failure,
-            // `{:#}` prints the whole chain on one line.
-            Err(error) => Failure::local(format!("{error:#}")),
+            Err(error) => Failure::local(chain(error.as_ref())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = std::io::Error::other("disk on fire");
+        let outer = anyhow::Error::from(inner).context("cannot write a.png");
+        assert_eq!(chain(outer.as_ref()), "cannot write a.png: disk on fire");
+        let repeated = anyhow::anyhow!("disk on fire").context("cannot write: disk on fire");
+        assert_eq!(chain(repeated.as_ref()), "cannot write: disk on fire");
     }
 }

@@ -269,23 +269,56 @@ async fn the_lists_show_what_there_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_made_without_a_server_and_then_required() {
+    let mut server = Server::start(Options::default()).await;
     let home = tempfile::tempdir().expect("a directory");
-    let config = "[server]\nlisten = \"127.0.0.1:1\"\n";
-    std::fs::write(home.path().join("darkroom.toml"), config).expect("written");
-    let output = run(
-        home.path(),
-        &["keys", "create", "--name", "app", "--data-dir", "state"],
-    )
-    .await;
+    let state = server.data_dir().display().to_string();
+    let keys = async |args: &[&str]| {
+        let args = [&["keys"], args, &["--data-dir", &state]].concat();
+        run(home.path(), &args).await
+    };
+    let output = keys(&["create", "--name", "app"]).await;
+    assert_eq!(code(&output), 2, "its server is running: {}", stderr(&output));
+    assert!(stderr(&output).contains("in use"), "{}", stderr(&output));
+
+    server.stop().await;
+    let output = keys(&["create", "--name", "app"]).await;
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let secret = stdout(&output).trim().to_owned();
-    assert!(secret.starts_with("dk_") && !secret.contains(' '), "{secret}");
-    let output = run(home.path(), &["keys", "list", "--data-dir", "state"]).await;
+    assert!(
+        secret.starts_with("dk_") && !secret.contains(char::is_whitespace),
+        "{secret}"
+    );
+    assert_eq!(
+        code(&keys(&["create", "--name", "app"]).await),
+        2,
+        "the name is taken"
+    );
+    let output = keys(&["list"]).await;
     assert!(stdout(&output).contains("app") && !stdout(&output).contains(&secret));
-    let output = run(home.path(), &["keys", "revoke", "nobody", "--data-dir", "state"]).await;
-    assert_eq!(code(&output), 7, "{}", stderr(&output));
-    let output = run(home.path(), &["keys", "revoke", "app", "--data-dir", "state"]).await;
-    assert_eq!(code(&output), 0, "{}", stderr(&output));
+
+    server.restart().await;
+    server.api_as(None).get("/darkroom/v1/jobs").await.expect(401);
+    server
+        .api_as(Some(&secret))
+        .get("/darkroom/v1/jobs")
+        .await
+        .expect(200);
+    for (key, expected) in [(None, 4), (Some("dk_wrong"), 4), (Some(secret.as_str()), 0)] {
+        let mut command = darkroom(home.path(), &["jobs", "list", "--server", &server.url()]);
+        command.envs(key.map(|key| ("DARKROOM_KEY", key)));
+        let output = command.output().expect("darkroom runs");
+        assert_eq!(code(&output), expected, "{key:?}: {}", stderr(&output));
+    }
+
+    server.stop().await;
+    assert_eq!(code(&keys(&["revoke", "nobody"]).await), 7);
+    assert_eq!(code(&keys(&["revoke", "app"]).await), 0);
+    server.restart().await;
+    server
+        .api_as(Some(&secret))
+        .get("/darkroom/v1/jobs")
+        .await
+        .expect(401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,10 +193,14 @@ pub fn segment(text: &str) -> String {
 fn refusal(status: StatusCode, body: &[u8], has_key: bool) -> Failure {
     let parsed: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let error = &parsed["error"];
-    let code = error["code"].as_str().unwrap_or("http_error").to_owned();
-    let message = match error["message"].as_str() {
-        Some(message) => message.to_owned(),
-        None => format!("the server answered {status}"),
+    let (Some(code), Some(message)) = (error["code"].as_str(), error["message"].as_str()) else {
+        // A proxy in between, or another program at that address.
+        return Failure::new(
+            Exit::Server,
+            "http_error",
+            format!("the server answered {status}"),
+        )
+        .with_hint("Is that really the address of a Darkroom server?");
     };
     let exit = match status.as_u16() {
         401 | 403 => Exit::Refused,
@@ -204,7 +208,7 @@ fn refusal(status: StatusCode, body: &[u8], has_key: bool) -> Failure {
         400 | 409 | 413 | 415 | 422 => Exit::Usage,
         _ => Exit::Server,
     };
-    let mut failure = Failure::new(exit, &code, message);
+    let mut failure = Failure::new(exit, code, message);
     if status == StatusCode::UNAUTHORIZED {
         failure = failure.with_hint(if has_key {
             "The server does not know this key."
@@ -264,11 +268,11 @@ mod tests {
             (Exit::Usage, "invalid_graph")
         );
         assert!(failure.details.is_some());
-        assert_eq!(refusal(StatusCode::FORBIDDEN, b"", true).exit, Exit::Refused);
-        assert_eq!(
-            refusal(StatusCode::NOT_FOUND, b"<html>", true).exit,
-            Exit::NotFound
-        );
+        let said = |status| refusal(status, br#"{"error":{"code":"c","message":"m"}}"#, true).exit;
+        assert_eq!(said(StatusCode::FORBIDDEN), Exit::Refused);
+        assert_eq!(said(StatusCode::NOT_FOUND), Exit::NotFound);
+        // Somebody else's 404 says nothing about our jobs.
+        assert_eq!(refusal(StatusCode::NOT_FOUND, b"<html>", true).exit, Exit::Server);
         let failure = refusal(StatusCode::SERVICE_UNAVAILABLE, b"", true);
         assert_eq!(failure.exit, Exit::Server);
         assert!(failure.message.contains("503"));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::Global,
-    exit::{Exit, Failure},
+    exit::{Exit, Failure, chain},
     logging,
 };
 
@@ -66,11 +66,7 @@ fn summary(config: &Config) -> Value {
 
 /// A configuration that cannot be used, with every problem in `details`.
 pub fn refused(error: &Error) -> Failure {
-    let mut message = error.to_string();
-    if let Some(source) = std::error::Error::source(error) {
-        message = format!("{message}: {source}");
-    }
-    let mut failure = Failure::new(Exit::Usage, "invalid_config", message);
+    let mut failure = Failure::new(Exit::Usage, "invalid_config", chain(error));
     if let Error::Invalid { problems, .. } = error {
         let problems: Vec<Value> = problems
             .iter()

@@ -19,7 +19,7 @@ use super::config::refused;
 use crate::{
     args::{Global, LogFormat},
     data_dir::ServerLock,
-    exit::{Exit, Failure},
+    exit::{Exit, Failure, chain},
     failpoint, logging,
     parent::{self, child},
 };
@@ -78,7 +78,7 @@ pub fn serve(args: ServeArgs, global: &Global) -> Result<ExitCode, Failure> {
                 child_args: std::env::args_os().skip(1).collect(),
                 until_stdin_closes: args.until_stdin_closes,
             };
-            parent::run(&options).map_err(|error| Failure::local(format!("{:#}", anyhow::Error::from(error))))
+            parent::run(&options).map_err(|error| Failure::local(chain(&error)))
         }
     }
 }
