@@ -1,4 +1,7 @@
-"""The vendor's sample programs against the real server, unmodified but for the address.
+"""The vendor's four samples against the real server, where nothing differs from the vendor but the address.
+
+The programs in samples/ make the samples' calls with the samples' libraries, and read the answers as they do; each
+says at its head which facts it reproduces.
 
 Each runs as a process of its own. Its files are downloaded by the returned URL alone, without any credential, and
 compared pixel by pixel.

@@ -1,4 +1,4 @@
-"""The vendor's asynchronous sample.
+"""Makes the calls of the vendor's asynchronous sample; written anew, since its text is not ours to copy.
 
 Reproduces: `X-Fc-Invocation-Type: Async` and a fresh uuid4 as `X-Fc-Trace-Id`; the answer to the submit is not looked
 at; `GET /api/serverless/status?task_id=` once a second from the start, whose JSON array may be empty and is never

@@ -1,4 +1,4 @@
-"""The vendor's streaming sample.
+"""Makes the calls of the vendor's streaming sample; written anew, since its text is not ours to copy.
 
 Reproduces: `stream=true` in the query; `requests` with `stream=True`; lines as bytes by `iter_lines`; a line counts
 when it begins with `b"data: "` (one space), from its seventh byte on it is one JSON object; every other line is passed

@@ -1,4 +1,4 @@
-"""The vendor's synchronous sample.
+"""Makes the calls of the vendor's synchronous sample; written anew, since its text is not ours to copy.
 
 Reproduces: `POST /api/serverless/run` by `requests` with the bare API-format workflow as the JSON body and the output
 options in the query; no credentials; the answer's `["data"]["results"][i]["output"]["oss"]["object"]` is read without

@@ -1,4 +1,4 @@
-"""The vendor's WebSocket sample.
+"""Makes the calls of the vendor's WebSocket sample; written anew, since its text is not ours to copy.
 
 Reproduces: `websocket-client` on `/api/serverless/ws` of the same host, options in the query; on open the workflow is
 sent as one text frame; each text frame that comes is one JSON object; at `serverless_api` the client closes by itself

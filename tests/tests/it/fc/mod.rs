@@ -11,6 +11,7 @@ mod endurance;
 mod errors;
 mod images;
 mod limits;
+mod lists;
 mod socket;
 mod stream;
 mod tasks;

@@ -1,4 +1,4 @@
-//! Asynchronous calls, ids, `/status`, `/task/{id}` and `/tasks` (reference §7).
+//! Asynchronous calls, ids, `/status` and `/task/{id}` (reference §7).
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{PARKED, RUN, WITH_PARKED, ended, jobs, keys, post, refused};
 
-async fn submit(api: &Api, prefix: &str, headers: &[(&str, &str)]) -> Answer {
+pub(super) async fn submit(api: &Api, prefix: &str, headers: &[(&str, &str)]) -> Answer {
     let mut all = vec![("X-Fc-Invocation-Type", "Async")];
     all.extend_from_slice(headers);
     post(
@@ -403,99 +403,4 @@ async fn seeds_of_minus_one_are_replaced_in_ksampler_alone() {
         assert_eq!(same, graph, "everything else is as it came");
     }
     assert!(seen.len() >= 15, "each node has one of its own: {seen:?}");
-}
-
-/// The ids of a page, and the token of the next.
-fn page(list: &Value) -> (Vec<String>, Option<String>) {
-    assert_eq!(keys(list), ["nextToken", "tasks"]);
-    let tasks = list["tasks"].as_array().expect("a list");
-    let ids = tasks
-        .iter()
-        .map(|task| task["taskId"].as_str().expect("an id").to_owned())
-        .collect();
-    (ids, list["nextToken"].as_str().map(str::to_owned))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tasks_are_listed_filtered_and_paged() {
-    let server = Server::start(Options::default().with_config(WITH_PARKED)).await;
-    let api = server.api();
-    let root = "/e/parked/api/serverless/tasks";
-    assert_eq!(
-        api.get(root).await.expect(200).json(),
-        json!({"tasks": [], "nextToken": null})
-    );
-    let names: Vec<String> = (0..25)
-        .map(|n| format!("{}-{n:02}", if n % 5 == 0 { "five" } else { "other" }))
-        .collect();
-    for name in &names {
-        submit(&api, "/e/parked", &[("X-Fc-Async-Task-Id", name)])
-            .await
-            .expect(202);
-    }
-    let list = async |query: &str| page(&api.get(&format!("{root}?{query}")).await.expect(200).json());
-
-    let newest_first: Vec<String> = names.iter().rev().cloned().collect();
-    for (order, wanted) in [("", &newest_first), ("desc", &newest_first), ("asc", &names)] {
-        let mut seen = Vec::new();
-        let mut token = String::new();
-        let mut pages = 0;
-        loop {
-            let query = format!("limit=10&sortOrderByTime={order}&nextToken={token}");
-            let (ids, next) = list(&query).await;
-            seen.extend(ids);
-            pages += 1;
-            match next {
-                Some(next) => token = next,
-                None => break,
-            }
-        }
-        assert_eq!(&seen, wanted, "order '{order}'");
-        assert_eq!(pages, 3);
-    }
-    // A page that holds the last of them says that there is no other.
-    let (ids, next) = list("limit=25").await;
-    assert_eq!((ids.len(), next), (25, None));
-    assert_eq!(
-        list("prefix=five-").await.0,
-        ["five-20", "five-15", "five-10", "five-05", "five-00"]
-    );
-    assert!(list("prefix=FIVE").await.0.is_empty());
-    assert!(
-        list("prefix=%25").await.0.is_empty(),
-        "no pattern of the database's"
-    );
-    assert!(
-        list("prefix=____-").await.0.is_empty(),
-        "no pattern of the database's"
-    );
-    assert_eq!(list("status=Enqueued&limit=100").await.0.len(), 25);
-    assert!(list("status=Succeeded").await.0.is_empty());
-    assert!(list("startedTimeBegin=99999999999999").await.0.is_empty());
-    assert_eq!(list("startedTimeEnd=99999999999999&limit=100").await.0.len(), 25);
-    assert!(list("startedTimeEnd=1000").await.0.is_empty());
-
-    for bad in [
-        "limit=0",
-        "limit=101",
-        "limit=-1",
-        "limit=ten",
-        "status=Stopping",
-        "status=Stopped",
-        "status=Invalid",
-        "status=nonsense",
-        "sortOrderByTime=up",
-        "nextToken=..%2Fx",
-        "startedTimeBegin=yesterday",
-        "startedTimeEnd=-5",
-    ] {
-        refused(&api.get(&format!("{root}?{bad}")).await, 400, "INVALID_PARAMS");
-    }
-    // What another protocol submitted is not a task of this one.
-    api.submit(&graphs::plain(1, 8, 8)).await;
-    assert!(
-        page(&api.get("/api/serverless/tasks").await.expect(200).json())
-            .0
-            .is_empty()
-    );
 }
