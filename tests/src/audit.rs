@@ -17,21 +17,25 @@ use crate::processes;
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// Jobs of any kind.
-    pub jobs: u64,
+    pub jobs: i64,
     /// Attempts of all jobs.
-    pub attempts: u64,
+    pub attempts: i64,
 }
 
 /// Asserts all of it for a directory that no server has open.
 pub fn audit(data_dir: &Path) -> Found {
-    let database = Connection::open_with_flags(data_dir.join("darkroom.db"), OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .expect("the database opens");
+    let database =
+        Connection::open_with_flags(data_dir.join("darkroom.db"), OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .expect("the database opens");
     assert_eq!(none(&database, "PRAGMA integrity_check"), vec!["ok".to_owned()]);
     jobs(&database);
     counters(&database);
     blobs(&database, &data_dir.join("blobs").join("data"));
     let running = processes::marked(data_dir);
-    assert!(running.is_empty(), "processes of the directory still run: {running:?}");
+    assert!(
+        running.is_empty(),
+        "processes of the directory still run: {running:?}"
+    );
     Found {
         jobs: count(&database, "SELECT count(*) FROM jobs"),
         attempts: count(&database, "SELECT count(*) FROM attempts"),
@@ -39,9 +43,10 @@ pub fn audit(data_dir: &Path) -> Found {
 }
 
 /// How often a job's prompt was begun, as its durable events tell.
-pub fn executions(data_dir: &Path, job: &str) -> u64 {
-    let database = Connection::open_with_flags(data_dir.join("darkroom.db"), OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .expect("the database opens");
+pub fn executions(data_dir: &Path, job: &str) -> i64 {
+    let database =
+        Connection::open_with_flags(data_dir.join("darkroom.db"), OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .expect("the database opens");
     let id = uuid::Uuid::parse_str(job).expect("a job's id is a UUID");
     database
         .query_row(
@@ -100,7 +105,10 @@ fn counters(database: &Connection) {
     assert!(wrong.is_empty(), "counters of nothing: {wrong:?}");
     let wrong = none(database, "SELECT endpoint || ' ' || tenant FROM lanes");
     assert!(wrong.is_empty(), "lanes without jobs: {wrong:?}");
-    let wrong = none(database, "SELECT hex(id) || ' is ' || state FROM instances WHERE gone = 0");
+    let wrong = none(
+        database,
+        "SELECT hex(id) || ' is ' || state FROM instances WHERE gone = 0",
+    );
     assert!(wrong.is_empty(), "instances that are still wanted: {wrong:?}");
 }
 
@@ -121,7 +129,10 @@ fn blobs(database: &Connection, data: &Path) {
             database,
             &format!("SELECT blob, size FROM {table} WHERE blob IS NOT NULL"),
         ) {
-            assert!(named.contains(&blob), "{table} names a blob without a reference: {blob}");
+            assert!(
+                named.contains(&blob),
+                "{table} names a blob without a reference: {blob}"
+            );
         }
     }
     for (blob, _) in pairs(database, "SELECT blob, 0 FROM trash") {
@@ -132,14 +143,14 @@ fn blobs(database: &Connection, data: &Path) {
     assert!(unknown.is_empty(), "blobs that nothing names: {unknown:?}");
 }
 
-fn walk(folder: &Path, prefix: &str, found: &mut BTreeMap<String, u64>) {
+fn walk(folder: &Path, prefix: &str, found: &mut BTreeMap<String, i64>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let metadata = entry.metadata().expect("a blob's metadata");
         if metadata.is_dir() {
             walk(&entry.path(), &format!("{name}/"), found);
         } else {
-            found.insert(name, metadata.len());
+            found.insert(name, i64::try_from(metadata.len()).expect("files are smaller"));
         }
     }
 }
@@ -151,7 +162,7 @@ fn none(database: &Connection, sql: &str) -> Vec<String> {
     rows.collect::<Result<_, _>>().expect("texts")
 }
 
-fn pairs(database: &Connection, sql: &str) -> Vec<(String, u64)> {
+fn pairs(database: &Connection, sql: &str) -> Vec<(String, i64)> {
     let mut statement = database.prepare(sql).expect("the tables are as expected");
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -159,6 +170,6 @@ fn pairs(database: &Connection, sql: &str) -> Vec<(String, u64)> {
     rows.collect::<Result<_, _>>().expect("a text and a number")
 }
 
-fn count(database: &Connection, sql: &str) -> u64 {
+fn count(database: &Connection, sql: &str) -> i64 {
     database.query_row(sql, [], |row| row.get(0)).expect("a number")
 }

@@ -10,6 +10,16 @@ pub fn plain(colour: u32, width: u32, height: u32) -> Value {
     })
 }
 
+/// A plain square of that side, scaled to another size and saved.
+pub fn scaled(colour: u32, side: u32, width: u32, height: u32) -> Value {
+    let mut graph = plain(colour, side, side);
+    graph["2"] = json!({"class_type": "ImageScale", "inputs": {
+        "image": ["1", 0], "upscale_method": "nearest-exact", "width": width, "height": height, "crop": "disabled"
+    }});
+    graph["9"]["inputs"]["images"] = json!(["2", 0]);
+    graph
+}
+
 /// Loads `image` (a name, URL, data URI, base64), inverts it, saves it.
 pub fn invert(image: &str) -> Value {
     json!({

@@ -3,15 +3,18 @@
 //! It knows nothing of the server's inside: no crate of the workspace is a dependency, so that what passes here is what
 //! a user sees. Start with [`Server::start`]; a test that leaves a process behind fails in the server's `Drop`.
 
+pub mod audit;
 pub mod binary;
 pub mod fc;
 pub mod graphs;
 pub mod http;
+pub mod ledger;
 pub mod pixels;
 pub mod processes;
 pub mod server;
 pub mod wait;
 
 pub use http::Api;
+pub use ledger::Ledger;
 pub use server::{Options, Server};
 pub use wait::{eventually, within};

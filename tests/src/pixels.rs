@@ -39,23 +39,33 @@ pub fn data_uri(png: &[u8]) -> String {
 pub fn assert_plain(png: &[u8], colour: u32, width: u32, height: u32) {
     let picture = decode(png);
     assert_eq!(picture.dimensions(), (width, height));
-    let [_, r, g, b] = colour.to_be_bytes();
     assert!(
-        picture.pixels().all(|pixel| pixel.0 == [r, g, b]),
+        picture == self::plain(colour, width, height),
         "not all #{colour:06x}"
     );
 }
 
-/// Whether a picture is the inverse of another, pixel by pixel, as ComfyUI computes it: in 32-bit floats, cut (not
-/// rounded) to bytes at the end, so that 255 - 77 is 177.
+/// A picture of one colour (`0xRRGGBB`).
+pub fn plain(colour: u32, width: u32, height: u32) -> RgbImage {
+    let [_, r, g, b] = colour.to_be_bytes();
+    RgbImage::from_pixel(width, height, image::Rgb([r, g, b]))
+}
+
+/// Whether a picture is the inverse of another, pixel by pixel.
 pub fn assert_inverse(png: &[u8], original: &RgbImage) {
     let picture = decode(png);
     assert_eq!(picture.dimensions(), original.dimensions());
-    for (x, y, pixel) in picture.enumerate_pixels() {
-        let expected = original
-            .get_pixel(x, y)
-            .0
-            .map(|v| ((1.0 - f32::from(v) / 255.0) * 255.0) as u8);
-        assert_eq!(pixel.0, expected, "at {x},{y}");
+    for ((x, y, pixel), expected) in picture.enumerate_pixels().zip(inverse(original).pixels()) {
+        assert_eq!(pixel, expected, "at {x},{y}");
     }
+}
+
+/// The inverse of a picture as ComfyUI computes it: in 32-bit floats, cut (not rounded) to bytes at the end, so that
+/// 255 - 77 is 177.
+pub fn inverse(original: &RgbImage) -> RgbImage {
+    let mut picture = original.clone();
+    for pixel in picture.pixels_mut() {
+        pixel.0 = pixel.0.map(|v| ((1.0 - f32::from(v) / 255.0) * 255.0) as u8);
+    }
+    picture
 }

@@ -51,6 +51,34 @@ fn look(pid: i32, dir: &Path) -> Option<Process> {
     Some(Process { pid, parent, command })
 }
 
+/// Every process, whatever it is called and wherever it works, that carries the mark of a data directory's instances in
+/// its environment, as everything an instance starts does.
+pub fn marked(data_dir: &Path) -> Vec<Process> {
+    let canonical = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
+    let mark = format!("DARKROOM_INSTANCES_DIR={}", canonical.join("instances").display());
+    let mut found = of(data_dir);
+    let known: Vec<i32> = found.iter().map(|process| process.pid).collect();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if !known.contains(&pid) && environment.split(|byte| *byte == 0).any(|e| e == mark.as_bytes()) {
+            let command = vec!["(by its environment)".to_owned()];
+            found.push(Process {
+                pid,
+                parent: 0,
+                command,
+            });
+        }
+    }
+    found
+}
+
 /// Sends a signal; a process that is gone already is fine.
 pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {

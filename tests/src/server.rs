@@ -26,12 +26,12 @@ pub struct Options {
     pub config: String,
     /// More lines of `[server]`.
     pub server_config: String,
+    /// What running jobs and open connections are given at a stop; tests are in a hurry if unset.
+    pub stop_grace: Option<String>,
     /// More arguments of `darkroom serve`.
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
-    /// A point at which the server kills itself on every N-th pass, as long as [`Server::disarm`] was not called.
-    pub failpoint: Option<(&'static str, u32)>,
     /// The key that [`Server::api`] shows.
     pub key: Option<String>,
 }
@@ -82,43 +82,53 @@ impl Server {
     /// Starts one and waits until it is ready.
     pub async fn start(options: Options) -> Self {
         let home = TempDir::with_prefix("darkroom-test-").expect("a temporary directory");
+        Self::start_in(home, options).await
+    }
+
+    /// The same in a directory that the test made; the server's data will be in `data` below it.
+    pub async fn start_in(home: TempDir, options: Options) -> Self {
         let mut server = Server {
             child: None,
             home,
             port: free_port(),
             options,
         };
-        if server.options.failpoint.is_some() {
-            fs::write(server.armed_path(), "").expect("the failpoint is armed");
-        }
         server.spawn();
         server.wait_ready().await;
         server
     }
 
-    /// From now on the failpoint is passed without harm.
-    pub fn disarm(&self) {
-        let _ = fs::remove_file(self.armed_path());
+    /// From now on each working process that starts dies as the next line says (`POINT:N`, or `POINT:N freeze` to stand
+    /// still there until it is killed); those that start when all lines are used up live.
+    pub fn die_at(&self, lines: &[String]) {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(self.failpoints_path(), text).expect("the failpoints are written");
     }
 
-    fn armed_path(&self) -> PathBuf {
-        self.home.path().join("armed")
+    fn failpoints_path(&self) -> PathBuf {
+        self.home.path().join("failpoints")
     }
 
     /// Starts it again on the same port and directory, after it ended or was killed.
     pub async fn restart(&mut self) {
+        self.relaunch();
+        self.wait_ready().await;
+    }
+
+    /// The same without waiting until it is ready, for one that may die before.
+    pub fn relaunch(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
         self.spawn();
-        self.wait_ready().await;
     }
 
     fn spawn(&mut self) {
         let config = self.home.path().join("darkroom.toml");
+        let grace = self.options.stop_grace.as_deref().unwrap_or("100ms");
         let text = format!(
-            "[server]\nstop_grace = \"100ms\"\n{}\n{}",
+            "[server]\nstop_grace = \"{grace}\"\n{}\n{}",
             self.options.server_config, self.options.config
         );
         fs::write(&config, text).expect("the configuration is written");
@@ -137,10 +147,7 @@ impl Server {
             .arg(self.data_dir())
             .args(&self.options.args)
             .envs(self.options.env.iter().cloned())
-            .envs(self.options.failpoint.map(|(point, nth)| {
-                let armed = self.armed_path();
-                ("DARKROOM_FAILPOINT", format!("{point}:{nth}@{}", armed.display()))
-            }))
+            .env("DARKROOM_FAILPOINTS", self.failpoints_path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle is copied"))
             .stderr(log);

@@ -3,7 +3,7 @@
 mod access;
 mod bad_input;
 mod cli;
-mod faults;
+mod durability;
 mod fc;
 mod first_run;
 mod rooms;

@@ -26,13 +26,21 @@ impl SmallDisk {
     fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).expect("the mount point");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={DISK_MB}m,mode=0700"), "tmpfs"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={DISK_MB}m,mode=0700"),
+                "tmpfs",
+            ])
             .arg(at)
             .status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(SmallDisk(at.to_owned()));
         }
-        eprintln!("SKIPPED: a small file system cannot be mounted here (not root?), so a full disk was not tried");
+        eprintln!(
+            "SKIPPED: a small file system cannot be mounted here (not root?), so a full disk was not tried"
+        );
         None
     }
 
@@ -42,14 +50,18 @@ impl SmallDisk {
         let free = free_mb(&self.0);
         let ballast = fs::File::create(self.ballast()).expect("ballast");
         let taken = free.saturating_sub(mb) * 1024 * 1024;
-        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, taken.max(1)).expect("space is taken");
+        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, taken.max(1))
+            .expect("space is taken");
     }
 
     /// Takes all of it.
     fn fill(&self) {
         use std::io::Write;
         self.leave(1);
-        let mut ballast = fs::File::options().append(true).open(self.ballast()).expect("ballast");
+        let mut ballast = fs::File::options()
+            .append(true)
+            .open(self.ballast())
+            .expect("ballast");
         let page = [0; 4096];
         while ballast.write_all(&page).is_ok() {}
     }
@@ -97,7 +109,10 @@ async fn assert_refused(api: &Api) {
         .await
         .expect(503);
     assert!(own.header("retry-after").is_some());
-    let text = own.json()["error"]["message"].as_str().expect("a message").to_owned();
+    let text = own.json()["error"]["message"]
+        .as_str()
+        .expect("a message")
+        .to_owned();
     assert!(text.contains("disk"), "{text}");
     for asynchronous in [true, false] {
         let mut request = api
@@ -111,13 +126,18 @@ async fn assert_refused(api: &Api) {
         let body = vendor.json();
         assert_eq!(body["type"], "error", "{body}");
         assert_eq!(body["error_code"], "ResourceThrottled", "{body}");
-        assert!(body["error_message"].as_str().is_some_and(|m| m.contains("disk")), "{body}");
+        assert!(
+            body["error_message"].as_str().is_some_and(|m| m.contains("disk")),
+            "{body}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn below_the_reserve_submits_are_refused_and_running_jobs_finish() {
-    let Some((disk, mut server)) = start().await else { return };
+    let Some((disk, mut server)) = start().await else {
+        return;
+    };
     let (api, ledger) = (server.api(), Ledger::default());
     let id = api.submit(&graphs::sleep(2.0, "a", 0x12_34_56)).await;
     ledger.enter(&id, square(0x12_34_56));
@@ -136,7 +156,9 @@ async fn below_the_reserve_submits_are_refused_and_running_jobs_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_space_nothing_acknowledged_is_lost() {
-    let Some((disk, mut server)) = start().await else { return };
+    let Some((disk, mut server)) = start().await else {
+        return;
+    };
     let (api, ledger) = (server.api(), Ledger::default());
     let id = api.submit(&graphs::sleep(1.5, "a", 0x65_43_21)).await;
     ledger.enter(&id, square(0x65_43_21));
@@ -156,6 +178,9 @@ async fn without_any_space_nothing_acknowledged_is_lost() {
     server.kill_child().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     disk.free();
-    eventually("space came back", LIMIT, async || ledger.submit(&api).await.map(|_| ())).await;
+    eventually("space came back", LIMIT, async || {
+        ledger.submit(&api).await.map(|_| ())
+    })
+    .await;
     conclude(&mut server, &ledger).await;
 }

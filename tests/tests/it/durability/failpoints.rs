@@ -31,7 +31,7 @@ async fn survives(point: &str) {
         eventually(&what, LIMIT, async || (hits(&server) >= hit).then_some(())).await;
         if hit.is_multiple_of(2) {
             server.kill_everything().await;
-            server.restart().await;
+            server.relaunch();
         }
     }
     // Something is done after the last death too.

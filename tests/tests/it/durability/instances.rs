@@ -37,7 +37,9 @@ async fn a_silent_node_completes_on_its_first_attempt() {
     let graph = graphs::through("TestSilentSleep", json!({"seconds": seconds}), "a", 0x55_44_33);
     let id = api.submit(&graph).await;
     ledger.enter(&id, square(0x55_44_33));
-    let job = api.finished_within(&id, LIMIT + Duration::from_secs_f64(seconds)).await;
+    let job = api
+        .finished_within(&id, LIMIT + Duration::from_secs_f64(seconds))
+        .await;
     assert_eq!(attempt_states(&job), ["done"], "{job}");
     conclude(&mut server, &ledger).await;
 }

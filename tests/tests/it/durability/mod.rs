@@ -26,7 +26,10 @@ async fn conclude(server: &mut Server, ledger: &Ledger) -> audit::Found {
     let status = server.stop().await;
     assert!(status.success(), "{status}\n{}", server.log());
     let found = audit::audit(&server.data_dir());
-    assert!(found.jobs >= ledger.len() as u64, "{found:?}");
+    assert!(
+        usize::try_from(found.jobs).is_ok_and(|jobs| jobs >= ledger.len()),
+        "{found:?}"
+    );
     found
 }
 
@@ -34,7 +37,10 @@ async fn conclude(server: &mut Server, ledger: &Ledger) -> audit::Found {
 async fn executing(api: &Api, id: &str) {
     eventually("the prompt is executed", LIMIT, async || {
         let path = format!("/api/serverless/status?task_id={id}");
-        let answer = api.try_send(api.request(reqwest::Method::GET, &path)).await.ok()?;
+        let answer = api
+            .try_send(api.request(reqwest::Method::GET, &path))
+            .await
+            .ok()?;
         let events = answer.json();
         let begun = |event: &Value| event["type"] == "executing" || event["type"] == "execution_start";
         events.as_array()?.iter().any(begun).then_some(())

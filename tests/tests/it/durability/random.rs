@@ -27,7 +27,10 @@ async fn deaths_at_random_moments_lose_nothing() {
         let moment = Duration::from_millis(random.below(LONGEST_LIFE_MS));
         tokio::time::sleep(moment).await;
         let what = random.below(5);
-        eprintln!("round {round}: {} after {moment:?}", ["child", "child", "server", "everything", "instance"][what as usize]);
+        eprintln!(
+            "round {round}: {} after {moment:?}",
+            ["child", "child", "server", "everything", "instance"][what as usize]
+        );
         match what {
             0 | 1 => server.kill_child().await,
             2 => {
@@ -46,7 +49,10 @@ async fn deaths_at_random_moments_lose_nothing() {
         }
         if round % 10 == 9 {
             let there = ledger.len();
-            eventually("work gets done", LIMIT, async || (ledger.len() > there).then_some(())).await;
+            eventually("work gets done", LIMIT, async || {
+                (ledger.len() > there).then_some(())
+            })
+            .await;
         }
     }
     load.stop().await;

@@ -77,8 +77,15 @@ async fn a_prompt_that_ended_without_a_server_is_collected() {
     server.kill_tree().await;
     let history = format!("{url}/history");
     darkroom_tests::eventually("the prompt ends by itself", LIMIT, async || {
-        let answer = api.try_send(api.request(reqwest::Method::GET, &history)).await.ok()?;
-        answer.json().as_object().filter(|entries| !entries.is_empty()).map(|_| ())
+        let answer = api
+            .try_send(api.request(reqwest::Method::GET, &history))
+            .await
+            .ok()?;
+        answer
+            .json()
+            .as_object()
+            .filter(|entries| !entries.is_empty())
+            .map(|_| ())
     })
     .await;
     server.restart().await;
@@ -102,7 +109,11 @@ async fn an_adopted_instance_that_does_not_answer_keeps_its_attempt() {
     let resumed = Instant::now() + Duration::from_secs(38);
     while Instant::now() < resumed {
         let job = api.job(&id).await;
-        assert_eq!(attempt_states(&job).len(), 1, "given up while it was silent: {job}");
+        assert_eq!(
+            attempt_states(&job).len(),
+            1,
+            "given up while it was silent: {job}"
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     processes::signal(instances[0], Signal::CONT);
@@ -198,12 +209,17 @@ async fn instance_url(server: &Server) -> String {
         .iter()
         .find(|i| i["state"] == "ready")
         .unwrap_or_else(|| panic!("no instance is ready: {}", json!(instances)));
-    live["url"].as_str().expect("an instance has an address").to_owned()
+    live["url"]
+        .as_str()
+        .expect("an instance has an address")
+        .to_owned()
 }
 
 /// How many prompts the one instance has executed.
 async fn prompts_of_the_instance(server: &Server) -> usize {
     let url = instance_url(server).await;
     let history = server.api().get(&format!("{url}/history")).await.json();
-    history.as_object().map_or(0, serde_json::Map::<String, Value>::len)
+    history
+        .as_object()
+        .map_or(0, serde_json::Map::<String, Value>::len)
 }

@@ -8,14 +8,14 @@ use super::{LIMIT, attempt_states, conclude, executing, square};
 fn with_grace(grace: &str, on_exit: &str) -> Options {
     let endpoint = format!("[endpoints.default.scaling]\non_exit = \"{on_exit}\"\n");
     Options {
-        server_config: format!("stop_grace = \"{grace}\""),
+        stop_grace: Some(grace.to_owned()),
         ..Options::test_nodes().with_config(&endpoint)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_job_is_given_its_grace() {
-    let mut server = Server::start(with_grace("15s", "stop")).await;
+    let mut server = Server::start(with_grace("5s", "stop")).await;
     let (api, ledger) = (server.api(), Ledger::default());
     let id = api.submit(&graphs::sleep(1.5, "a", 0x0b_0b_0b)).await;
     ledger.enter(&id, square(0x0b_0b_0b));
