@@ -104,8 +104,10 @@ async fn an_adopted_instance_that_does_not_answer_keeps_its_attempt() {
     ledger.enter(&id, square(0x77_01_02));
     executing(&api, &id).await;
     let instances = server.instance_pids();
+    // In this order: a process that is stopped when its parent dies is sent SIGHUP by the kernel.
+    server.kill_tree().await;
     processes::signal(instances[0], Signal::STOP);
-    server.kill_child().await;
+    server.restart().await;
     let resumed = Instant::now() + Duration::from_secs(38);
     while Instant::now() < resumed {
         let job = api.job(&id).await;
