@@ -59,6 +59,14 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
             let end = attempt
                 .follow(desk, &on.prompt_id, Start::Resume, &mut account, &stop)
                 .await;
+            if let End::Over(Verdict::Lost {
+                reason: LostReason::Gone,
+            }) = end
+            {
+                // The instance lives and knows nothing of it: the server died before the prompt was posted.
+                let reason = "the server restarted, and the instance does not know the prompt".to_owned();
+                return attempt.end_early(desk, Early::released(reason)).await;
+            }
             (end, account, None)
         }
         None => {

@@ -13,7 +13,7 @@ use darkroom_comfy::{
     session::is_worker_death,
 };
 use darkroom_core::{
-    Endpoint, InstanceId, InstanceState,
+    AttemptOutcome, AttemptState, Endpoint, InstanceId, InstanceState,
     attempt::{Lease, RunningOn},
     endpoint::{Backend, OnExit},
 };
@@ -21,7 +21,7 @@ use darkroom_instances::{Handle, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use darkroom_store::{
     catalog::{InstanceChange, InstanceRecord},
-    jobs::JobRecord,
+    jobs::{AttemptRecord, Finish, JobRecord},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,23 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
     if record.state == InstanceState::Stopping {
         supervised.stop();
     }
+    let link = SlotLink::new(
+        control.service.clone(),
+        endpoint.name.clone(),
+        record.id,
+        supervised.drain.clone(),
+        supervised.activity.clone(),
+    );
+    let handle = match origin {
+        Origin::Fresh => None,
+        Origin::Adopted(handle, attempts) => {
+            // Before anybody plans: an instance that works must not look idle.
+            for (job, attempt, lease, on) in attempts {
+                link.adopt(job, attempt, lease, on);
+            }
+            Some(*handle)
+        }
+    };
     let task = Task {
         control: control.clone(),
         id: record.id,
@@ -102,7 +119,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
     control.lock_supervised().insert(record.id, supervised);
     control.tasks.spawn(async move {
         let (control, id) = (task.control.clone(), task.id);
-        task.live(record, origin).await;
+        task.live(record, handle, link).await;
         control.lock_supervised().remove(&id);
         control.wake();
     });
@@ -130,12 +147,13 @@ enum Ending {
 }
 
 impl Task {
-    async fn live(self, record: InstanceRecord, origin: Origin) {
-        let fresh = matches!(origin, Origin::Fresh);
-        let (handle, adopted) = match origin {
-            Origin::Adopted(handle, attempts) => (*handle, attempts),
-            Origin::Fresh => match self.spawn(&record).await {
-                Ok(handle) => (handle, vec![]),
+    /// `found`: its handle, if an earlier server started it.
+    async fn live(self, record: InstanceRecord, found: Option<Handle>, link: SlotLink) {
+        let fresh = found.is_none();
+        let handle = match found {
+            Some(handle) => handle,
+            None => match self.spawn(&record).await {
+                Ok(handle) => handle,
                 Err(reason) => return self.failed_start(&reason).await,
             },
         };
@@ -148,15 +166,21 @@ impl Task {
         if fresh || record.state == InstanceState::Starting {
             self.control.start_succeeded(&self.endpoint.name);
         }
-        match self.serve(&handle, adopted).await {
+        match self.serve(&handle, link).await {
             Ending::Left => {}
             Ending::Wished => {
                 self.end(&handle).await;
+                let reason = "the server stopped its instance".to_owned();
+                self.end_attempts(&AttemptOutcome::Released { reason }).await;
                 self.finally(InstanceState::Stopped, "stopped").await;
             }
             Ending::Broken(reason) => {
                 tracing::warn!(instance.id = %self.id, reason, "an instance broke");
                 self.end(&handle).await;
+                let lost = AttemptOutcome::Lost {
+                    reason: reason.clone(),
+                };
+                self.end_attempts(&lost).await;
                 self.finally(InstanceState::Failed, &reason).await;
             }
         }
@@ -206,9 +230,9 @@ impl Task {
     }
 
     /// Runs the slot until the instance is not wanted any more, or breaks.
-    async fn serve(&self, handle: &Handle, adopted: Vec<(JobRecord, u32, Lease, RunningOn)>) -> Ending {
+    async fn serve(&self, handle: &Handle, link: SlotLink) -> Ending {
         let (evidence, told) = watch::channel(None);
-        let slot = match self.slot(handle, adopted, told) {
+        let slot = match self.slot(handle, link, told) {
             Ok(slot) => slot,
             Err(error) => return Ending::Broken(chain(&error)),
         };
@@ -254,20 +278,10 @@ impl Task {
     fn slot(
         &self,
         handle: &Handle,
-        adopted: Vec<(JobRecord, u32, Lease, RunningOn)>,
+        link: SlotLink,
         evidence: watch::Receiver<Option<String>>,
     ) -> Result<Slot, darkroom_runner::AccessError> {
         let service = &self.control.service;
-        let link = SlotLink::new(
-            service.clone(),
-            self.endpoint.name.clone(),
-            self.id,
-            self.drain.clone(),
-            self.activity.clone(),
-        );
-        for (job, attempt, lease, on) in adopted {
-            link.adopt(job, attempt, lease, on);
-        }
         let access = InstanceAccess {
             instance: self.id,
             base_url: handle.base_url.clone(),
@@ -358,6 +372,40 @@ impl Task {
     async fn end(&self, handle: &Handle) {
         if let Err(error) = self.control.backend.stop(handle, STOP_GRACE).await {
             tracing::error!(instance.id = %self.id, error = ?error, "an instance could not be ended");
+        }
+    }
+
+    /// Ends what is still open on the instance that is gone: what its slot had no time to end, or was dropped between the
+    /// claim and the slot. Outputs that are being collected need no instance.
+    async fn end_attempts(&self, outcome: &AttemptOutcome) {
+        let service = &self.control.service;
+        let open = match service.store.open_attempts(Some(&service.node)).await {
+            Ok(open) => open,
+            Err(error) => {
+                return tracing::error!(instance.id = %self.id, error = ?error, "its attempts end when their leases do");
+            }
+        };
+        let of_this = |a: &&AttemptRecord| a.instance == self.id && a.state != AttemptState::Collecting;
+        for attempt in open.iter().filter(of_this) {
+            let outcome = match &attempt.running_on {
+                Some(_) => outcome.clone(),
+                None => AttemptOutcome::Released {
+                    reason: "its instance was gone before its prompt was posted".to_owned(),
+                },
+            };
+            let lease = Lease {
+                job: attempt.job,
+                fence: attempt.fence,
+            };
+            let finish = Finish {
+                outcome,
+                outputs: vec![],
+                result: None,
+                events: vec![],
+            };
+            if let Err(error) = service.store.finish(lease, finish).await {
+                tracing::error!(job.id = %attempt.job, error = ?error, "an attempt ends when its lease does");
+            }
         }
     }
 

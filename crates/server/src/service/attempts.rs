@@ -108,8 +108,10 @@ impl SlotLink {
         }
     }
 
-    /// An attempt that already runs on the instance, from before a restart: handed out first.
+    /// An attempt that already runs on the instance, from before a restart: handed out first. Its lease is renewed from
+    /// now on: the slot may have to wait long until its instance answers again.
     pub fn adopt(&self, job: JobRecord, attempt: u32, lease: Lease, on: RunningOn) {
+        self.hold(lease, Some(on.prompt_id.clone()));
         self.resume
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -234,7 +236,6 @@ impl SlotLink {
             let prepared = async { Ok::<_, Error>((self.work(&job).await?, self.bounds()?)) }.await;
             match prepared {
                 Ok((work, bounds)) => {
-                    self.hold(lease, Some(on.prompt_id.clone()));
                     return Some(Assignment {
                         lease,
                         attempt,
@@ -243,7 +244,10 @@ impl SlotLink {
                         bounds,
                     });
                 }
-                Err(error) => self.give_up(lease, error).await,
+                Err(error) => {
+                    self.give_up(lease, error).await;
+                    self.let_go(lease);
+                }
             }
         }
     }

@@ -98,7 +98,9 @@ async fn a_prompt_that_ended_without_a_server_is_collected() {
 /// the attempt is still there when it answers again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_adopted_instance_that_does_not_answer_keeps_its_attempt() {
-    let mut server = Server::start(Options::test_nodes()).await;
+    // Longer idle than it may be, too, if it were idle.
+    let idle = "[endpoints.default.scaling]\nidle_timeout = \"1s\"\n";
+    let mut server = Server::start(Options::test_nodes().with_config(idle)).await;
     let (api, ledger) = (server.api(), Ledger::default());
     let id = api.submit(&graphs::sleep(2.0, "a", 0x77_01_02)).await;
     ledger.enter(&id, square(0x77_01_02));
