@@ -98,7 +98,8 @@ impl Ledger {
 
     /// Every acknowledged job has succeeded, once, and every picture is downloaded and is the right one.
     pub async fn settle(&self, api: &Api) {
-        for job in self.lock().clone() {
+        let acknowledged = self.lock().clone();
+        for job in acknowledged {
             job.check(api).await;
         }
     }
