@@ -106,9 +106,11 @@ impl LocalServer {
             File::create(data.join(name))
                 .map_err(|error| Failure::local(format!("{}: {error}", data.display())))
         };
-        // A file of our own, so that a darkroom.toml in the working directory has no say here.
+        // A file of our own, so that a darkroom.toml in the working directory has no say here. Nobody but us is
+        // connected, so connections need no grace.
         let config = data.join("darkroom.toml");
-        fs::write(&config, "").map_err(|error| Failure::local(format!("{}: {error}", config.display())))?;
+        fs::write(&config, "[server]\nstop_grace = \"100ms\"\n")
+            .map_err(|error| Failure::local(format!("{}: {error}", config.display())))?;
         let mut command = Command::new(own);
         command
             .args(["serve", "--until-stdin-closes", "--listen", address, "--config"])

@@ -206,6 +206,43 @@ async fn ctrl_c_cancels_the_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_through_a_restart_of_the_server() {
+    let server = Server::start(Options::test_nodes()).await;
+    let api = server.api();
+    let home = tempfile::tempdir().expect("a directory");
+    write(home.path(), "slow.json", &graphs::sleep(4.0, "a", 0x31_32_33));
+    let args = ["run", "slow.json", "--json", "--server", &server.url()];
+    let child = darkroom(home.path(), &args).spawn().expect("darkroom runs");
+    eventually("the job runs", LIMIT, async || {
+        let jobs = api.get("/darkroom/v1/jobs").await.json();
+        (jobs["jobs"][0]["state"] == "running").then_some(())
+    })
+    .await;
+    server.kill_child().await;
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().expect("it ends"))
+        .await
+        .expect("no panic");
+    assert_eq!(code(&output), 0, "{}{}", stdout(&output), stderr(&output));
+    let lines = json_lines(&output);
+    let numbers: Vec<u64> = lines.iter().filter_map(|line| line["seq"].as_u64()).collect();
+    assert!(numbers.len() > 5, "{numbers:?}");
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "each event once: {numbers:?}"
+    );
+    let file = lines.last().expect("an envelope")["files"][0]
+        .as_str()
+        .expect("a file")
+        .to_owned();
+    pixels::assert_plain(
+        &std::fs::read(home.path().join(file)).expect("the picture"),
+        0x31_32_33,
+        16,
+        16,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_time_limit_cancels_too() {
     let server = Server::start(Options::test_nodes()).await;
     let home = tempfile::tempdir().expect("a directory");
