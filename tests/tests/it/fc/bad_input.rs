@@ -1,11 +1,15 @@
 //! Bad input, thing by thing: each gets an answer in this protocol's shape, nothing is half accepted, and the server
 //! lives.
 
-use darkroom_tests::{Api, Options, Server, fc, graphs, pixels};
+use darkroom_tests::{Api, Options, Server, fc, graphs, pixels, within};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use super::{RUN, jobs, post, refused};
+use super::{LIMIT, RUN, jobs, post, refused};
 
 /// The number of jobs is what it was, and a good call still works.
 async fn unharmed(api: &Api, before: usize) {
@@ -422,4 +426,65 @@ async fn queries_and_headers_beyond_all_measure() {
         );
     }
     fc::run(&api, "", &graphs::plain(1, 8, 8)).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_break_off_or_are_no_http_are_not_half_accepted() {
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    let graph = graphs::plain(1, 8, 8).to_string();
+    let head = |more: &str| format!("POST {RUN} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
+    let sized = head(&format!("Content-Length: {}\r\n", graph.len() + 1));
+    let short = head(&format!("Content-Length: {}\r\n", graph.len() - 1));
+    let chunked = head("Transfer-Encoding: chunked\r\n");
+    for (what, request) in [
+        ("a byte is missing", format!("{sized}{graph}")),
+        ("a byte too many", format!("{short}{graph}")),
+        ("no body", sized.clone()),
+        (
+            "no end of the chunks",
+            format!("{chunked}{:x}\r\n{graph}\r\n", graph.len()),
+        ),
+        (
+            "no number of a chunk",
+            format!("{chunked}zz\r\n{graph}\r\n0\r\n\r\n"),
+        ),
+        (
+            "a chunk as large as all numbers",
+            format!("{chunked}ffffffffffffffff\r\n{graph}"),
+        ),
+        (
+            "two lengths",
+            head("Content-Length: 2\r\nContent-Length: 9999\r\n") + &graph,
+        ),
+        ("a length below zero", head("Content-Length: -1\r\n") + &graph),
+        ("half a head", format!("POST {RUN} HTTP/1.1\r\nHost: loc")),
+        ("another protocol", "\u{16}\u{3}\u{1}\u{2}\0\r\n\r\n".to_owned()),
+        (
+            "no host",
+            format!("POST {RUN} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"),
+        ),
+        (
+            "a host in the first line",
+            format!(
+                "POST http://evil.example{RUN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{graph}",
+                graph.len()
+            ),
+        ),
+    ] {
+        let mut socket = TcpStream::connect(("127.0.0.1", server.port()))
+            .await
+            .expect("a connection");
+        // The server may hang up before it has all of it; the write end is closed as a client that dies would.
+        let _ = socket.write_all(request.as_bytes()).await;
+        let _ = socket.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = within(what, LIMIT, socket.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{what}: {answer}"
+        );
+    }
+    unharmed(&api, 0).await;
 }
