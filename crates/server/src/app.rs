@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{AuthState, Keyring, Rules, ServerKey, check_listen, login},
-    config::{BlobLocation, Config, Database, layout},
+    config::{BlobLocation, Config, Credential, Database, KeyConfig, layout},
     control::Control,
     http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, blobs, health, serve, with_outer},
     metrics::Metrics,
@@ -105,7 +105,7 @@ pub async fn run(
         &data_dir,
         ProcessConfig {
             engine_command: options.engine_command.clone(),
-            hidden_env: vec![],
+            hidden_env: secrets_in_env(&config.keys),
         },
     )?);
     let control = Control::new(
@@ -241,6 +241,23 @@ fn open_blobs(config: &Config, data_dir: &Path, options: &RunOptions) -> anyhow:
             Ok(Arc::new(LocalBlobs::open(&dir, options.failpoint.clone())?))
         }
     }
+}
+
+/// Names of variables that hold a configured secret (`secret_env`, or a copy of it): instances must not see them.
+fn secrets_in_env(keys: &[KeyConfig]) -> Vec<String> {
+    let secrets: Vec<&str> = keys
+        .iter()
+        .map(|key| match &key.credential {
+            Credential::Key(secret) => secret.expose(),
+            Credential::App { app_secret, .. } => app_secret.expose(),
+        })
+        .collect();
+    let holds_one = |value: &str| secrets.contains(&value.trim());
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value)| holds_one(value))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// Every endpoint on the embedded engine can do what this build's engine can.
