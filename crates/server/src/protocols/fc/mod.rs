@@ -12,8 +12,10 @@ use axum::{
 
 use crate::state::AppState;
 
+mod call;
 mod error;
 mod messages;
+mod reader;
 mod request;
 mod result;
 mod run;

@@ -7,7 +7,7 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -20,21 +20,21 @@ use serde_json::json;
 
 use super::{
     DIALECT, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES,
+    call::FcCall,
     error::{FcError, Refused},
     messages::Transcript,
+    reader::Reader,
     request::{Flags, Invocation, TaskId, Workflow},
     result,
 };
 use crate::{
-    auth::{Caller, Rejection, Scope},
     http::read_body,
     service::{
-        follow::{Follower, Step},
         intake::Fetch,
         jobs::{ExternalId, JobMeta, OnDuplicate},
         submit::ComfySubmit,
     },
-    state::{AppState, BaseUrl, SelectedEndpoint},
+    state::AppState,
 };
 
 /// A comment line this often keeps proxies from cutting a stream while an instance starts.
@@ -46,25 +46,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Every refusal, in this protocol's shape.
 pub async fn handler(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-    SelectedEndpoint(endpoint): SelectedEndpoint,
-    BaseUrl(base_url): BaseUrl,
-    flags: Result<Query<Flags>, QueryRejection>,
+    call: FcCall<Flags>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let caller = caller?;
-    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    caller
-        .may(Scope::Client, &endpoint)
-        .map_err(|e| refuse(e.into()))?;
-    let Query(flags) = flags.map_err(|e| refuse(e.into()))?;
-    let invocation = Invocation::read(&headers).map_err(refuse)?;
+    let flags = call.query;
+    let invocation = Invocation::read(&headers).map_err(|e| call.refuse(e))?;
     // The caller's id names the request from here on, also where it is refused.
     let named = invocation.task_id.as_ref().map(|id| id.as_str().to_owned());
-    let request_id = named.unwrap_or_else(|| caller.request_id.to_string());
+    let request_id = named.unwrap_or_else(|| call.caller.request_id.to_string());
     let refuse = |error: FcError| Refused(error, request_id.clone());
-    let limit = match invocation.asynchronous && vendor_limits(&state, &endpoint) {
+    let limit = match invocation.asynchronous && vendor_limits(&state, &call.endpoint) {
         true => MAX_ASYNC_BODY_BYTES,
         false => MAX_BODY_BYTES,
     };
@@ -72,7 +64,7 @@ pub async fn handler(
         .await
         .map_err(|e| refuse(e.into()))?;
     let workflow = Workflow::read(&body).map_err(refuse)?;
-    let job = submit(&state, &caller, endpoint, workflow, flags, &invocation)
+    let job = submit(&state, &call, workflow, &invocation)
         .await
         .map_err(refuse)?;
     let task_id = invocation
@@ -92,7 +84,7 @@ pub async fn handler(
         return Ok(response);
     }
     if flags.stream {
-        let transcript = Transcript::new(state.service.clone(), flags, base_url);
+        let transcript = Transcript::new(state.service.clone(), flags, call.base_url);
         let mut response = Sse::new(events(state, job, transcript))
             .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("ping"))
             .into_response();
@@ -109,7 +101,7 @@ pub async fn handler(
     if let Some(error) = FcError::of_job(&record) {
         return Err(fail(error));
     }
-    let result = result::of_job(&state.service, &record, flags, &base_url)
+    let result = result::of_job(&state.service, &record, flags, &call.base_url)
         .await
         .map_err(|e| fail(e.into()))?;
     let mut response = Json(result).into_response();
@@ -140,10 +132,8 @@ pub async fn preflight() -> impl IntoResponse {
 /// Every refusal of the service.
 pub async fn submit(
     state: &AppState,
-    caller: &Caller,
-    endpoint: EndpointName,
+    call: &FcCall<Flags>,
     workflow: Workflow,
-    flags: Flags,
     invocation: &Invocation,
 ) -> Result<JobId, FcError> {
     let external_id = invocation.task_id.as_ref().map(|id| ExternalId {
@@ -158,8 +148,8 @@ pub async fn submit(
     let accepted = state
         .service
         .submit_comfy(ComfySubmit {
-            tenant: caller.tenant.clone(),
-            endpoint,
+            tenant: call.caller.tenant.clone(),
+            endpoint: call.endpoint.clone(),
             graph: workflow.graph,
             extra_data: workflow.extra_data,
             targets: None,
@@ -173,8 +163,8 @@ pub async fn submit(
             },
             meta: JobMeta {
                 dialect: "fc".to_owned(),
-                request_id: caller.request_id.to_string(),
-                options: json!(flags),
+                request_id: call.caller.request_id.to_string(),
+                options: json!(call.query),
                 ..JobMeta::default()
             },
         })
@@ -207,62 +197,4 @@ fn events(
         let text = reader.next().await?;
         Some((Ok(Event::default().data(text)), reader))
     })
-}
-
-/// Reads a job's messages one by one, to its end; shared by server-sent events and the WebSocket.
-pub struct Reader {
-    state: AppState,
-    follower: Follower,
-    transcript: Transcript,
-    waiting: std::collections::VecDeque<String>,
-    ended: bool,
-}
-
-impl Reader {
-    /// A reader from the start of the job.
-    pub fn new(state: AppState, job: JobId, transcript: Transcript) -> Self {
-        let sid = state.service.new_session_id();
-        let waiting = [transcript.opening(&sid, 1)].into();
-        let follower = state.service.follow(job, 0);
-        Reader {
-            state,
-            follower,
-            transcript,
-            waiting,
-            ended: false,
-        }
-    }
-
-    /// The next message; `None` after the last. An error of ours is a last message too: a stream never just stops.
-    pub async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some(text) = self.waiting.pop_front() {
-                return Some(text);
-            }
-            if self.ended {
-                return None;
-            }
-            let step = tokio::select! {
-                step = self.follower.next() => step,
-                () = self.state.stopping.cancelled() => {
-                    self.ended = true;
-                    return Some(FcError::stopping().message().to_string());
-                }
-            };
-            let messages = match step {
-                Ok(step) => {
-                    self.ended = matches!(step, Step::End(_));
-                    self.transcript.of_step(step).await
-                }
-                Err(error) => Err(error),
-            };
-            match messages {
-                Ok(messages) => self.waiting.extend(messages),
-                Err(error) => {
-                    self.ended = true;
-                    return Some(FcError::from(error).message().to_string());
-                }
-            }
-        }
-    }
 }

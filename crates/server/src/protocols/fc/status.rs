@@ -1,7 +1,7 @@
 //! `GET /api/serverless/status?task_id=`: every message so far as one array (`protocols/comfyui-serverless-fc.md` §7).
 
 use axum::{
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use darkroom_core::{EndpointName, JobState};
@@ -10,15 +10,16 @@ use serde::Deserialize;
 
 use super::{
     DIALECT,
+    call::FcCall,
     error::{FcError, Refused},
     messages::{Transcript, of_event},
     request::Flags,
     run::common_headers,
 };
 use crate::{
-    auth::{Caller, Rejection, Scope},
+    auth::Caller,
     service::{Error, Service, jobs::JobRecord},
-    state::{AppState, BaseUrl, SelectedEndpoint},
+    state::AppState,
 };
 
 /// The query.
@@ -33,29 +34,18 @@ pub struct Params {
 ///
 /// # Errors
 /// Without a task id, or without access.
-pub async fn handler(
-    State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-    SelectedEndpoint(endpoint): SelectedEndpoint,
-    BaseUrl(base_url): BaseUrl,
-    params: Result<Query<Params>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let caller = caller?;
-    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    caller
-        .may(Scope::Client, &endpoint)
-        .map_err(|e| refuse(e.into()))?;
-    let Query(params) = params.map_err(|e| refuse(e.into()))?;
-    if params.task_id.is_empty() {
-        return Err(refuse(FcError::invalid("task_id is required")));
+pub async fn handler(State(state): State<AppState>, call: FcCall<Params>) -> Result<Response, Refused> {
+    let task_id = call.query.task_id.as_str();
+    if task_id.is_empty() {
+        return Err(call.refuse(FcError::invalid("task_id is required")));
     }
-    let found = find(&state.service, &caller, &endpoint, &params.task_id)
+    let found = find(&state.service, &call.caller, &call.endpoint, task_id)
         .await
-        .map_err(|e| refuse(e.into()))?;
+        .map_err(|e| call.refuse(e))?;
     let messages = match found {
-        Some(job) => messages(&state.service, &job, base_url)
+        Some(job) => messages(&state.service, &job, call.base_url.clone())
             .await
-            .map_err(|e| refuse(e.into()))?,
+            .map_err(|e| call.refuse(e))?,
         None => vec![],
     };
     let mut response = (
@@ -63,7 +53,7 @@ pub async fn handler(
         format!("[{}]", messages.join(",")),
     )
         .into_response();
-    common_headers(response.headers_mut(), &params.task_id);
+    common_headers(response.headers_mut(), task_id);
     Ok(response)
 }
 

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, State},
 };
 use darkroom_core::{JobState, Timestamp};
 use serde::Deserialize;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::{
     DIALECT,
+    call::FcCall,
     error::{FcError, Refused},
     status,
 };
 use crate::{
-    auth::{Caller, Rejection, Scope},
     service::jobs::{JobFilter, JobRecord, Page},
-    state::{AppState, BaseUrl, SelectedEndpoint},
+    state::AppState,
 };
 
 /// The query of one task.
@@ -45,34 +45,25 @@ pub struct ListParams {
 /// 404 for an unknown one, also for another tenant's.
 pub async fn show(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-    SelectedEndpoint(endpoint): SelectedEndpoint,
-    BaseUrl(base_url): BaseUrl,
     Path(path): Path<std::collections::HashMap<String, String>>,
-    params: Result<Query<ShowParams>, QueryRejection>,
+    call: FcCall<ShowParams>,
 ) -> Result<Json<Value>, Refused> {
-    let caller = caller?;
-    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    caller
-        .may(Scope::Client, &endpoint)
-        .map_err(|e| refuse(e.into()))?;
-    let Query(params) = params.map_err(|e| refuse(e.into()))?;
     let task_id = path.get("task_id").map(String::as_str).unwrap_or_default();
     let service = &state.service;
-    let found = status::find(service, &caller, &endpoint, task_id)
+    let found = status::find(service, &call.caller, &call.endpoint, task_id)
         .await
-        .map_err(|e| refuse(e.into()))?;
-    let job = found.ok_or_else(|| refuse(FcError::no_such_task()))?;
+        .map_err(|e| call.refuse(e))?;
+    let job = found.ok_or_else(|| call.refuse(FcError::no_such_task()))?;
     let mut body = record(&job);
-    if params.with_detail.eq_ignore_ascii_case("true") {
-        let messages = status::messages(service, &job, base_url)
+    if call.query.with_detail.eq_ignore_ascii_case("true") {
+        let messages = status::messages(service, &job, call.base_url.clone())
             .await
-            .map_err(|e| refuse(e.into()))?;
+            .map_err(|e| call.refuse(e))?;
         let messages: Vec<Value> = messages
             .iter()
             .filter_map(|m| serde_json::from_str(m).ok())
             .collect();
-        let payload = service.graph_of(&job).await.map_err(|e| refuse(e.into()))?;
+        let payload = service.graph_of(&job).await.map_err(|e| call.refuse(e))?;
         body["detail"] = json!({ "payload": payload, "messages": messages });
     }
     Ok(Json(body))
@@ -82,19 +73,11 @@ pub async fn show(
 ///
 /// # Errors
 /// 400 for a bad parameter.
-pub async fn list(
-    State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-    SelectedEndpoint(endpoint): SelectedEndpoint,
-    params: Result<Query<ListParams>, QueryRejection>,
-) -> Result<Json<Value>, Refused> {
-    let caller = caller?;
-    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    caller.may_list(&endpoint).map_err(|e| refuse(e.into()))?;
-    let Query(params) = params.map_err(|e| refuse(e.into()))?;
-    let (mut filter, page) = parse(&params).map_err(refuse)?;
-    filter.tenant = Some(caller.tenant.clone());
-    filter.endpoint = Some(endpoint);
+pub async fn list(State(state): State<AppState>, call: FcCall<ListParams>) -> Result<Json<Value>, Refused> {
+    call.caller.may_list(&call.endpoint).map_err(|e| call.refuse(e))?;
+    let (mut filter, page) = parse(&call.query).map_err(|e| call.refuse(e))?;
+    filter.tenant = Some(call.caller.tenant.clone());
+    filter.endpoint = Some(call.endpoint.clone());
     let limit = page.limit as usize;
     let wanted = Page {
         limit: page.limit + 1,
@@ -104,7 +87,7 @@ pub async fn list(
         .service
         .jobs(filter, wanted)
         .await
-        .map_err(|e| refuse(e.into()))?;
+        .map_err(|e| call.refuse(e))?;
     let more = jobs.len() > limit;
     jobs.truncate(limit);
     let next = more.then(|| jobs.last().map(|j| j.id.to_string())).flatten();

@@ -5,26 +5,23 @@ use std::time::Duration;
 
 use axum::{
     extract::{
-        Query, State, WebSocketUpgrade,
-        rejection::QueryRejection,
+        State, WebSocketUpgrade,
         ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
 };
-use darkroom_core::EndpointName;
 use http::HeaderMap;
 
 use super::{
     MAX_BODY_BYTES,
+    call::FcCall,
     error::{FcError, Refused},
     messages::Transcript,
+    reader::Reader,
     request::{Flags, Invocation, Workflow},
-    run::{Reader, submit},
+    run::submit,
 };
-use crate::{
-    auth::{Caller, Rejection, Scope},
-    state::{AppState, BaseUrl, SelectedEndpoint},
-};
+use crate::state::AppState;
 
 /// Keeps a socket open through a cold start.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -37,50 +34,36 @@ const FIRST_FRAME: Duration = Duration::from_secs(60);
 /// Refusals before the upgrade, in this protocol's shape.
 pub async fn handler(
     State(state): State<AppState>,
-    caller: Result<Caller, Rejection>,
-    SelectedEndpoint(endpoint): SelectedEndpoint,
-    BaseUrl(base_url): BaseUrl,
-    flags: Result<Query<Flags>, QueryRejection>,
+    call: FcCall<Flags>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refused> {
-    let caller = caller?;
-    let refuse = |error: FcError| Refused::new(error, &caller.request_id);
-    caller
-        .may(Scope::Client, &endpoint)
-        .map_err(|e| refuse(e.into()))?;
+    let refuse = |error: FcError| call.refuse(error);
     let upgrade = upgrade.map_err(|_| refuse(FcError::invalid("this path takes WebSocket connections")))?;
-    let Query(flags) = flags.map_err(|e| refuse(e.into()))?;
     let invocation = Invocation::read(&headers).map_err(refuse)?;
     // A socket always streams; only its ids are taken from the headers.
     let invocation = Invocation {
         asynchronous: false,
         ..invocation
     };
-    let call = Call {
+    let session = Session {
         state,
-        caller,
-        endpoint,
-        base_url,
-        flags,
+        call,
         invocation,
     };
     Ok(upgrade
         .max_message_size(MAX_BODY_BYTES)
         .max_frame_size(MAX_BODY_BYTES)
-        .on_upgrade(move |socket| call.serve(socket)))
+        .on_upgrade(move |socket| session.serve(socket)))
 }
 
-struct Call {
+struct Session {
     state: AppState,
-    caller: Caller,
-    endpoint: EndpointName,
-    base_url: String,
-    flags: Flags,
+    call: FcCall<Flags>,
     invocation: Invocation,
 }
 
-impl Call {
+impl Session {
     async fn serve(self, mut socket: WebSocket) {
         match self.begin(&mut socket).await {
             Ok(Some(mut reader)) => pump(&mut socket, &mut reader).await,
@@ -104,16 +87,8 @@ impl Call {
         };
         let json = serde_json::from_slice(&body).map_err(|e| FcError::invalid_json(&e))?;
         let workflow = Workflow::of(json)?;
-        let job = submit(
-            &self.state,
-            &self.caller,
-            self.endpoint,
-            workflow,
-            self.flags,
-            &self.invocation,
-        )
-        .await?;
-        let transcript = Transcript::new(self.state.service.clone(), self.flags, self.base_url);
+        let job = submit(&self.state, &self.call, workflow, &self.invocation).await?;
+        let transcript = Transcript::new(self.state.service.clone(), self.call.query, self.call.base_url);
         Ok(Some(Reader::new(self.state, job, transcript)))
     }
 }
