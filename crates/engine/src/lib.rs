@@ -13,6 +13,7 @@ pub mod hub;
 pub mod nodes;
 mod options;
 pub mod pixels;
+mod pyre;
 pub mod registry;
 pub mod server;
 pub mod value;

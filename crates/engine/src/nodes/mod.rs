@@ -14,6 +14,7 @@ mod preview_any;
 mod primitive;
 mod save;
 mod scale;
+mod string;
 mod testing;
 
 use crate::{exec::Raised, registry::NodeKind};
@@ -23,7 +24,13 @@ use call::{Call, Output};
 pub type Run = fn(&Call<'_>) -> Result<Output, Raised>;
 
 /// The classes everyone gets, family by family.
-pub const FAMILIES: &[&[NodeKind]] = &[TABLE, latent::TABLE, animation::TABLE, lists::TABLE];
+pub const FAMILIES: &[&[NodeKind]] = &[
+    TABLE,
+    latent::TABLE,
+    animation::TABLE,
+    lists::TABLE,
+    string::TABLE,
+];
 
 /// The classes of families that have no table of their own.
 pub const TABLE: &[NodeKind] = &[
@@ -58,6 +65,7 @@ pub const SCHEMAS: &[&str] = &[
     include_str!("schemas/image.json"),
     include_str!("schemas/mask.json"),
     include_str!("schemas/latent.json"),
+    include_str!("schemas/string.json"),
     include_str!("schemas/animation.json"),
     include_str!("schemas/utils.json"),
 ];
