@@ -11,6 +11,9 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 LOGS=$TARGET/test-logs
 mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0
+# A test that hangs must not take the summary with it. Compiling counts too: generous.
+LIMIT_S=${TEST_LIMIT_S:-2400}
+command -v timeout >/dev/null && bounded() { timeout --kill-after=10 "$LIMIT_S" "$@"; } || bounded() { "$@"; }
 
 say() { printf '\n== %s\n' "$*"; }
 skip() { printf '\n!! SKIPPED: %s\n' "$*"; skipped=$((skipped + 1)); }
@@ -34,7 +37,7 @@ rust_tests() {
   say "building the binary the black-box tests start"
   if ! cargo build --locked -p darkroom; then fail "cargo build -p darkroom"; return; fi
   say "cargo test --workspace"
-  cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOGS/cargo-test.log"
+  bounded cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOGS/cargo-test.log"
   local rc=${PIPESTATUS[0]} p f s
   read -r p f s < <(count_cargo "$LOGS/cargo-test.log")
   add "$p" "$f" "$s"
@@ -67,7 +70,8 @@ python_tests() {
     skip "tests/protocols: no Python environment (python3 >= 3.9 with venv, and a package index, are needed; see $LOGS/pip.log)"
     return
   fi
-  DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom} "$python" -m pytest -q -rs -p no:cacheprovider tests/protocols 2>&1 | tee "$LOGS/pytest.log"
+  export DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
+  bounded "$python" -m pytest -q -rs -p no:cacheprovider tests/protocols 2>&1 | tee "$LOGS/pytest.log"
   local rc=${PIPESTATUS[0]} p f s
   read -r p f s < <(count_pytest "$LOGS/pytest.log")
   add "$p" "$f" "$s"

@@ -3,24 +3,36 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use rusqlite::{Connection, InterruptHandle, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
 use crate::Error;
 
 /// No read transaction lasts longer.
 const MAX_READ: Duration = Duration::from_secs(1);
+/// A read looks this often whether it was cut off: 1,000 steps of SQLite's machine are some 10 us.
+const LOOK_EVERY_STEPS: std::ffi::c_int = 1_000;
 
 /// The pool.
 pub(super) struct Readers {
     file: PathBuf,
     vfs: Option<String>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Mutex<Vec<Reader>>>,
     room: Arc<Semaphore>,
+}
+
+/// A connection, and the flag by which its read is cut off. SQLite's own interrupt would be lost on a read that has not
+/// begun yet, and one that nobody waits for any more would then go on for ever.
+struct Reader {
+    conn: Connection,
+    cut: Arc<AtomicBool>,
 }
 
 impl Readers {
@@ -47,22 +59,28 @@ impl Readers {
             .map_err(|_| Error::Closed)?;
         let idle = self.idle.clone();
         let kept = lock(&idle).pop();
-        let conn = match kept {
-            Some(conn) => conn,
+        let reader = match kept {
+            Some(reader) => reader,
             None => {
                 let (file, vfs) = (self.file.clone(), self.vfs.clone());
                 blocking(move || open(file, vfs.as_deref())).await?
             }
         };
         let reading = Reading {
-            interrupt: conn.get_interrupt_handle(),
+            cut: reader.cut.clone(),
             over: Arc::default(),
         };
         let over = reading.over.clone();
         let mut work = std::pin::pin!(blocking(move || {
-            let result = in_transaction(&conn, read);
-            *over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            lock(&idle).push(conn);
+            let end = || {
+                *over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                reader.cut.store(false, Ordering::Relaxed);
+            };
+            let result = in_transaction(&reader.conn, read, end);
+            // One that is still in a transaction is of no use to the next read.
+            if reader.conn.is_autocommit() {
+                lock(&idle).push(reader);
+            }
             drop(permit);
             result
         }));
@@ -84,16 +102,16 @@ impl Readers {
 
 /// A read under way: cut off when it takes too long, or when its caller goes away.
 struct Reading {
-    interrupt: InterruptHandle,
+    cut: Arc<AtomicBool>,
     over: Arc<Mutex<bool>>,
 }
 
 impl Reading {
     fn stop(&self) {
-        // Locked, so that the connection cannot be lent to another read between the look and the interrupt.
+        // Locked, so that the connection cannot be lent to another read between the look and the cut.
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         if !*over {
-            self.interrupt.interrupt();
+            self.cut.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -104,7 +122,7 @@ impl Drop for Reading {
     }
 }
 
-fn lock(idle: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+fn lock(idle: &Mutex<Vec<Reader>>) -> std::sync::MutexGuard<'_, Vec<Reader>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -118,9 +136,9 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn open(file: PathBuf, vfs: Option<&str>) -> Result<Connection, Error> {
+fn open(file: PathBuf, vfs: Option<&str>) -> Result<Reader, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = match vfs {
+    let mut conn = match vfs {
         Some(vfs) => Connection::open_with_flags_and_vfs(file, flags, vfs)?,
         None => Connection::open_with_flags(file, flags)?,
     };
@@ -128,15 +146,26 @@ fn open(file: PathBuf, vfs: Option<&str>) -> Result<Connection, Error> {
     conn.set_prepared_statement_cache_capacity(64);
     // 512 KiB of pages each; the system's own cache holds the rest.
     conn.execute_batch("PRAGMA cache_size=-512; PRAGMA query_only=ON;")?;
-    Ok(conn)
+    let cut = Arc::new(AtomicBool::new(false));
+    let seen = cut.clone();
+    conn.progress_handler(LOOK_EVERY_STEPS, Some(move || seen.load(Ordering::Relaxed)))?;
+    Ok(Reader { conn, cut })
 }
 
+/// `end` is called after the read, before anything that must not be cut off.
 fn in_transaction<T>(
     conn: &Connection,
     read: impl FnOnce(&Connection) -> Result<T, Error>,
+    end: impl FnOnce(),
 ) -> Result<T, Error> {
-    conn.prepare_cached("BEGIN")?.execute([])?;
-    let result = read(conn);
+    let begun = conn
+        .prepare_cached("BEGIN")
+        .and_then(|mut begin| begin.execute([]));
+    let result = match begun {
+        Ok(_) => read(conn),
+        Err(error) => Err(error.into()),
+    };
+    end();
     // A failed read may have ended the transaction already.
     if !conn.is_autocommit() {
         conn.prepare_cached("COMMIT")?.execute([])?;

@@ -297,6 +297,16 @@ async fn long_reads_are_cut_off() {
             .run(move |conn| sql::value::<i64>(conn, endless, []));
         drop(tokio::time::timeout(Duration::from_millis(1), read).await);
     }
+    // Also those that begin only after their caller left.
+    for _ in 0..10 {
+        let (leave, left) = std::sync::mpsc::channel::<()>();
+        let read = store.readers.run(move |conn| {
+            let _ = left.recv();
+            sql::value::<i64>(conn, endless, [])
+        });
+        drop(tokio::time::timeout(Duration::from_millis(1), read).await);
+        drop(leave);
+    }
     assert_eq!(
         store.setting("a").await.unwrap(),
         None,
