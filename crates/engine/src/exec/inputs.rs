@@ -1,13 +1,16 @@
 //! A node's inputs: links resolved, literals as they are, lists mapped over calls.
 
 use darkroom_comfy::{
-    graph::{InputValue, Link, Node},
+    graph::{Graph, InputValue, Link, Node},
     object_info::NodeClass,
 };
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
-use crate::{nodes::call::Inputs, value::Value};
+use crate::{
+    nodes::call::Inputs,
+    value::{Value, python},
+};
 
 /// Every input has a list of values; most have one.
 pub type Lists = IndexMap<String, Vec<Value>>;
@@ -68,6 +71,27 @@ pub fn shown(lists: &Lists) -> Map<String, Json> {
         .iter()
         .map(|(name, values)| (name.clone(), values.iter().map(show).collect()))
         .collect()
+}
+
+/// Adds what the class is given without asking for it, as the original shows it too.
+pub fn show_hidden(
+    class: Option<&NodeClass>,
+    graph: &Graph,
+    extra_data: &Map<String, Json>,
+    shown: &mut Map<String, Json>,
+) {
+    let hidden = class.and_then(|class| class.input.get("hidden"));
+    for name in hidden.into_iter().flat_map(|section| section.keys()) {
+        let value = match name.as_str() {
+            "prompt" => Json::from(python::repr(&graph.to_value())),
+            "extra_pnginfo" => match extra_data.get(name) {
+                None => Json::Null,
+                Some(extra) => Json::from(python::repr(extra)),
+            },
+            _ => continue,
+        };
+        shown.insert(name.clone(), Json::from(vec![value]));
+    }
 }
 
 #[cfg(test)]

@@ -262,7 +262,11 @@ impl Executor {
                 object,
             };
             let result = call.progress.check().and_then(|()| registry::run(kind, &call));
-            let Output { values, ui } = result.map_err(|raised| fail(raised, inputs::shown(&lists)))?;
+            let Output { values, ui } = result.map_err(|raised| {
+                let mut shown = inputs::shown(&lists);
+                inputs::show_hidden(info.get(&node.class_type), graph, &prompt.extra_data, &mut shown);
+                fail(raised, shown)
+            })?;
             for (slot, values) in outputs.iter_mut().zip(values) {
                 slot.extend(values);
             }
