@@ -12,6 +12,7 @@ pub mod files;
 pub mod hub;
 pub mod nodes;
 mod options;
+pub mod parallel;
 pub mod pixels;
 mod pyre;
 pub mod registry;

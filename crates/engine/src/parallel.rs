@@ -1,0 +1,149 @@
+//! Rows of pixels spread over the machine's processors. What comes out never depends on how many there are: every row is
+//! made by one call that sees nothing of the others.
+
+use std::{
+    num::NonZero,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use crate::{exec::Raised, nodes::call::Progress};
+
+/// About what one thread does between two looks at the interrupt: 64 Ki samples are far below a millisecond of copying
+/// and some milliseconds of the heaviest arithmetic.
+const BAND_SAMPLES: usize = 1 << 16;
+
+/// Calls `work` with the number and the samples of every row of `row` samples. Ends early, with an error, when the prompt
+/// is interrupted.
+pub fn rows(
+    progress: &dyn Progress,
+    out: &mut [f32],
+    row: usize,
+    work: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<(), Raised> {
+    let row = row.max(1);
+    let count = (BAND_SAMPLES / row).max(1);
+    bands(progress, out, count * row, |band, samples| {
+        for (at, samples) in samples.chunks_mut(row).enumerate() {
+            work(band * count + at, samples);
+        }
+    })
+}
+
+/// Calls `work` with the number and the samples of every band of `band` samples; the last may be shorter. Ends early, with
+/// an error, when the prompt is interrupted.
+pub fn bands(
+    progress: &dyn Progress,
+    out: &mut [f32],
+    band: usize,
+    work: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<(), Raised> {
+    let band = band.max(1);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    bands_on(threads.min(out.len().div_ceil(band)), progress, out, band, work)
+}
+
+fn bands_on(
+    threads: usize,
+    progress: &dyn Progress,
+    out: &mut [f32],
+    band: usize,
+    work: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<(), Raised> {
+    let bands = Mutex::new(out.chunks_mut(band).enumerate());
+    let stopped = AtomicBool::new(false);
+    // The guard must be gone before the work begins.
+    let next = || bands.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let help = || {
+        while !stopped.load(Ordering::Relaxed)
+            && let Some((number, samples)) = next()
+        {
+            work(number, samples);
+        }
+    };
+    thread::scope(|scope| {
+        (1..threads).for_each(|_| {
+            scope.spawn(help);
+        });
+        // Only this thread may look for an interrupt, so it takes its share of the bands.
+        loop {
+            if let Err(raised) = progress.check() {
+                stopped.store(true, Ordering::Relaxed);
+                return Err(raised);
+            }
+            match next() {
+                Some((number, samples)) => work(number, samples),
+                None => return Ok(()),
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::nodes::call::Preview;
+
+    /// Interrupted after so many looks.
+    struct Patience(Cell<usize>);
+
+    impl Progress for Patience {
+        fn update(&self, _: u64, _: u64, _: Option<Preview<'_>>) -> Result<(), Raised> {
+            self.check()
+        }
+        fn text(&self, _: &str) {}
+        fn report(&self, _: u64, _: u64) {}
+        fn check(&self) -> Result<(), Raised> {
+            let left = self.0.get().checked_sub(1).ok_or(Raised::Interrupted)?;
+            self.0.set(left);
+            Ok(())
+        }
+    }
+
+    fn number(start: usize, samples: &mut [f32]) {
+        samples
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, x)| *x += (start * 1000 + at) as f32);
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_show() {
+        let patience = Patience(Cell::new(usize::MAX));
+        let filled = |threads| {
+            let mut out = vec![0.0; 1003];
+            bands_on(threads, &patience, &mut out, 10, number).unwrap();
+            out
+        };
+        let alone = filled(1);
+        assert_eq!((alone[9], alone[10], alone[1002]), (9.0, 1000.0, 100_002.0));
+        assert_eq!(filled(2), alone);
+        assert_eq!(filled(7), alone);
+    }
+
+    #[test]
+    fn every_row_is_made_once() {
+        let patience = Patience(Cell::new(usize::MAX));
+        let mut out = vec![0.0; 300_000];
+        rows(&patience, &mut out, 3, |row, samples| {
+            samples.iter_mut().for_each(|x| *x += row as f32);
+        })
+        .unwrap();
+        assert!(out.iter().enumerate().all(|(at, x)| *x == (at / 3) as f32));
+        rows(&patience, &mut [], 0, |_, _| panic!("no rows")).unwrap();
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_work() {
+        let patience = Patience(Cell::new(3));
+        let mut out = vec![0.0; 100];
+        let result = bands_on(1, &patience, &mut out, 10, |_, samples| samples.fill(1.0));
+        assert_eq!(result, Err(Raised::Interrupted));
+        assert_eq!(out.iter().sum::<f32>(), 30.0);
+    }
+}
