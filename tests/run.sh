@@ -79,6 +79,7 @@ python_tests() {
 }
 
 rust_tests
+[ -n "${COMFYUI_DIR:-}" ] || skip "the tests on a real ComfyUI: COMFYUI_DIR names no checkout (tests/tests/it/real_comfyui.rs)"
 python_tests
 
 echo

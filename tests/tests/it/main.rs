@@ -6,4 +6,5 @@ mod cli;
 mod durability;
 mod fc;
 mod first_run;
+mod real_comfyui;
 mod rooms;
