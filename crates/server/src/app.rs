@@ -86,9 +86,10 @@ pub async fn run(
         },
         metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
+        deletions: tokio::sync::RwLock::default(),
         failpoint: options.failpoint.clone(),
     });
-    learn_engine(&service, &options).await?;
+    learn_engine(&service, options.engine_object_info.as_deref()).await?;
 
     let stored_keys = store.keys().await?;
     let keyring = Keyring::new(&config.keys, &stored_keys, config.endpoints.values());
@@ -132,7 +133,12 @@ pub async fn run(
         },
         reload: Reload::new(auth, config.keys.clone()),
     };
-    let reloading = tokio::spawn(reload(state.clone(), control.clone(), options.reload.take()));
+    let reloading = tokio::spawn(reload(
+        state.clone(),
+        control.clone(),
+        options.reload.take(),
+        options.engine_object_info.clone(),
+    ));
     let outer = Outer {
         metrics,
         clock,
@@ -182,10 +188,18 @@ pub async fn run(
 }
 
 /// Changes keys and endpoints as new configurations come; running jobs are not touched.
-async fn reload(state: AppState, control: Control, configs: Option<mpsc::Receiver<Config>>) {
+async fn reload(
+    state: AppState,
+    control: Control,
+    configs: Option<mpsc::Receiver<Config>>,
+    engine_object_info: Option<Vec<u8>>,
+) {
     let Some(mut configs) = configs else { return };
     while let Some(config) = configs.recv().await {
         state.service.set_endpoints(config.endpoints);
+        if let Err(error) = learn_engine(&state.service, engine_object_info.as_deref()).await {
+            tracing::error!(error = ?error, "what the engine can do is not known to new endpoints");
+        }
         state.reload.set_configured(config.keys);
         match state.reload.keys(&state.service).await {
             Ok(()) => tracing::info!("keys and endpoints were read anew"),
@@ -261,12 +275,12 @@ fn secrets_in_env(keys: &[KeyConfig]) -> Vec<String> {
 }
 
 /// Every endpoint on the embedded engine can do what this build's engine can.
-async fn learn_engine(service: &Service, options: &RunOptions) -> anyhow::Result<()> {
-    let Some(json) = &options.engine_object_info else {
+async fn learn_engine(service: &Service, object_info: Option<&[u8]>) -> anyhow::Result<()> {
+    let Some(json) = object_info else {
         return Ok(());
     };
     for endpoint in service.endpoints().values().filter(|e| e.runs_embedded_engine()) {
-        service.learn_object_info(&endpoint.name, json.clone()).await?;
+        service.learn_object_info(&endpoint.name, json.to_vec()).await?;
     }
     Ok(())
 }

@@ -54,6 +54,6 @@ pub trait Files: Send + Sync {
     async fn trash_due(&self, delay: Duration, limit: u32) -> Result<Vec<BlobKey>, Error>;
 
     /// Forgets a trashed blob if it is still unreferenced, *before* its bytes are deleted; `false` when somebody took a
-    /// reference meanwhile and it must stay.
+    /// reference meanwhile, or said within a day that one will follow, and it must stay.
     async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error>;
 }

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::{
-    AttemptOutcome, InstanceId, InstanceState,
-    attempt::{Lease, RunningOn},
-};
+use darkroom_core::{AttemptOutcome, InstanceId, InstanceState, attempt::Lease};
 use darkroom_instances::{Handle, Recognition};
 use darkroom_store::{
     catalog::{InstanceChange, InstanceRecord},
-    jobs::{AttemptRecord, Finish, JobRecord},
+    jobs::{AttemptRecord, Finish},
 };
 
 use super::{Control, STOP_GRACE_AT_START, supervisor};
-use crate::service::attempts::LEASE;
+use crate::service::attempts::{Adopted, LEASE};
 
 impl Control {
     /// Recognises instances by their handles, adopts what runs on them under its fence, gives back the rest, and ends
@@ -76,7 +73,7 @@ impl Control {
         attempts: Vec<AttemptRecord>,
     ) -> anyhow::Result<()> {
         let service = &self.service;
-        let mut adopted: Vec<(JobRecord, u32, Lease, RunningOn)> = Vec::new();
+        let mut adopted: Vec<Adopted> = Vec::new();
         for attempt in attempts {
             let lease = Lease {
                 job: attempt.job,
@@ -94,7 +91,12 @@ impl Control {
                 .is_ok();
             if ours && let Some(job) = service.store.job(None, attempt.job).await? {
                 tracing::info!(job.id = %attempt.job, instance.id = %record.id, "adopting a running attempt");
-                adopted.push((job, attempt.number, lease, on));
+                adopted.push(Adopted {
+                    job,
+                    attempt: attempt.number,
+                    lease,
+                    on,
+                });
             }
         }
         let endpoint = service.endpoint(&record.endpoint);
@@ -119,8 +121,8 @@ impl Control {
             }
             Err(_) => {
                 // Its endpoint is not configured any more: nothing can run on it.
-                for (_, _, lease, _) in adopted {
-                    self.give_back(lease, "its endpoint was removed").await?;
+                for attempt in adopted {
+                    self.give_back(attempt.lease, "its endpoint was removed").await?;
                 }
                 self.backend.stop(&handle, STOP_GRACE_AT_START).await?;
                 self.bury(record, vec![]).await?;

@@ -161,7 +161,10 @@ impl Control {
             self.record(decision).await;
         }
         for action in plan.actions {
-            self.execute(action, &plan.reasons).await?;
+            // One that fails does not keep the others from being done; the next plan says again what is left.
+            if let Err(error) = self.execute(action, &plan.reasons).await {
+                tracing::error!(error = ?error, "an action of the plan failed");
+            }
         }
         Ok(plan
             .next_wake

@@ -1,5 +1,7 @@
 //! What the planner may look at, gathered from the store and from the slots of this process.
 
+use std::time::Duration;
+
 use darkroom_core::{
     InstanceState, Timestamp,
     endpoint::Backend,
@@ -8,6 +10,10 @@ use darkroom_core::{
 use darkroom_store::catalog::InstanceRecord;
 
 use super::Control;
+
+/// The supervisor ends a start that takes too long, and knows what the instance printed last. The planner's own bound is
+/// for a supervisor that does not.
+const START_TIMEOUT_BACKSTOP: Duration = Duration::from_secs(30);
 
 /// Counters and policy as of now.
 ///
@@ -48,8 +54,10 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
     count(control, &counters);
     let endpoints = service.endpoints();
     let policy = endpoints.values().map(|endpoint| {
+        let mut scaling = endpoint.scaling.clone();
+        scaling.start_timeout += START_TIMEOUT_BACKSTOP;
         let policy = EndpointPolicy {
-            scaling: endpoint.scaling.clone(),
+            scaling,
             gpus: endpoint.gpus.clone(),
             managed: matches!(endpoint.backend, Backend::Process(_)),
             slots_per_instance: 1,

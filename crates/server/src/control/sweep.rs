@@ -64,8 +64,7 @@ pub async fn sweep_jobs(service: &Service) -> Result<(), darkroom_store::Error> 
     Ok(())
 }
 
-/// Deletes blobs that nothing has referred to for `delay`: first the row, then the bytes, so that a crash between the
-/// two leaves bytes that a listing can find, and never a row without bytes.
+/// Deletes blobs that nothing has referred to for `delay`.
 ///
 /// # Errors
 /// When a store fails.
@@ -76,9 +75,7 @@ pub async fn empty_trash(service: &Service, delay: Duration) -> anyhow::Result<(
             return Ok(());
         }
         for blob in due {
-            if service.store.empty_trash(&blob).await? {
-                service.blobs.delete(&blob).await?;
-            }
+            service.delete_trashed(&blob).await?;
         }
     }
 }

@@ -118,6 +118,13 @@ impl From<darkroom_blobs::Error> for Error {
                 retry_after: Duration::from_secs(5),
             },
             Blobs::Source { source, .. } => Error::Invalid(format!("the upload broke off: {source}")),
+            other if other.is_transient() => {
+                tracing::warn!(error = ?other, "the blob store failed");
+                Error::Unavailable {
+                    reason: "the blob store is unavailable".into(),
+                    retry_after: Duration::from_secs(1),
+                }
+            }
             other => Error::Internal(anyhow::Error::new(other)),
         }
     }

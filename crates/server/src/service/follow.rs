@@ -3,6 +3,8 @@
 //! One order for everybody: an ephemeral event carries the number of the durable one before it, and a follower shows
 //! durable events up to that number first.
 
+use std::time::Duration;
+
 use darkroom_core::{JobId, event::Event};
 pub use darkroom_runner::link::Ephemeral;
 use darkroom_store::{Topic, jobs::JobRecord, wake::Subscription};
@@ -12,6 +14,9 @@ use super::{Error, Service, hub::Live};
 
 /// Durable events read at once.
 const READ_AHEAD: u32 = 500;
+/// A follower's read is tried this often, a second apart, before its caller hears of it.
+const READ_TRIES: u32 = 10;
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a follower sees.
 #[derive(Debug)]
@@ -59,15 +64,27 @@ impl Service {
     pub async fn wait_final(&self, job: JobId) -> Result<JobRecord, Error> {
         let mut woken = self.store.subscribe(Topic::Job(job));
         loop {
-            let record = self
-                .store
-                .job(None, job)
-                .await?
-                .ok_or_else(|| Error::not_found("job", job))?;
+            let record = self.job_patiently(job).await?;
             if record.state.is_final() {
                 return Ok(record);
             }
             woken.woken().await;
+        }
+    }
+
+    /// A job that somebody waits for: a store that fails once must not end a wait of minutes.
+    async fn job_patiently(&self, job: JobId) -> Result<JobRecord, Error> {
+        let mut tries = 1;
+        loop {
+            match self.store.job(None, job).await {
+                Ok(found) => return found.ok_or_else(|| Error::not_found("job", job)),
+                Err(error @ darkroom_store::Error::Driver(_)) if tries < READ_TRIES => {
+                    tracing::warn!(job.id = %job, error = ?error, "a followed job could not be read; trying again");
+                    tokio::time::sleep(READ_AGAIN).await;
+                    tries += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }
@@ -84,12 +101,7 @@ impl Follower {
             }
             if self.stale {
                 // The state is read before the events: once it is final, no event of this run can follow.
-                let record = self
-                    .service
-                    .store
-                    .job(None, self.job)
-                    .await?
-                    .ok_or_else(|| Error::not_found("job", self.job))?;
+                let record = self.service.job_patiently(self.job).await?;
                 let events = self.service.store.events(self.job, self.seen, READ_AHEAD).await?;
                 let drained = events.len() < READ_AHEAD as usize;
                 self.ready.extend(events);

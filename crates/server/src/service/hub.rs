@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use darkroom_core::JobId;
+use darkroom_core::{JobId, attempt::Lease};
 use darkroom_runner::link::Ephemeral;
 use tokio::sync::{Notify, broadcast};
 
@@ -33,7 +33,8 @@ pub struct Hub {
 struct Channel {
     live: broadcast::Sender<Live>,
     stop: Arc<Notify>,
-    running: bool,
+    /// The newest attempt of this process; an older one that ends late says nothing about it.
+    running: Option<Lease>,
     last_progress: Option<Arc<str>>,
 }
 
@@ -42,7 +43,7 @@ impl Channel {
         Channel {
             live: broadcast::channel(BACKLOG).0,
             stop: Arc::new(Notify::new()),
-            running: false,
+            running: None,
             last_progress: None,
         }
     }
@@ -67,27 +68,31 @@ impl Hub {
         let mut channels = self.lock();
         if channels
             .get(&job)
-            .is_some_and(|c| !c.running && c.live.receiver_count() == 0)
+            .is_some_and(|c| c.running.is_none() && c.live.receiver_count() == 0)
         {
             channels.remove(&job);
         }
     }
 
     /// An attempt began; the result resolves whenever somebody wishes that it stop.
-    pub fn attempt_began(&self, job: JobId) -> Arc<Notify> {
+    pub fn attempt_began(&self, lease: Lease) -> Arc<Notify> {
         let mut channels = self.lock();
-        let channel = channels.entry(job).or_insert_with(Channel::new);
-        channel.running = true;
+        let channel = channels.entry(lease.job).or_insert_with(Channel::new);
+        channel.running = Some(lease);
         channel.last_progress = None;
+        // Its own: an attempt whose lease is gone must not take the wish away from the one that runs.
+        channel.stop = Arc::new(Notify::new());
         channel.stop.clone()
     }
 
-    /// The attempt ended.
-    pub fn attempt_ended(&self, job: JobId) {
-        if let Some(channel) = self.lock().get_mut(&job) {
-            channel.running = false;
+    /// The attempt ended; nothing happens when another one of its job began meanwhile.
+    pub fn attempt_ended(&self, lease: Lease) {
+        if let Some(channel) = self.lock().get_mut(&lease.job)
+            && channel.running == Some(lease)
+        {
+            channel.running = None;
         }
-        self.release(job);
+        self.release(lease.job);
     }
 
     /// Shows something to the job's followers.
@@ -128,10 +133,19 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use darkroom_core::attempt::Fence;
+
     use super::*;
 
     fn job() -> JobId {
         JobId::from_uuid(uuid::Uuid::from_u128(7))
+    }
+
+    fn lease(fence: i64) -> Lease {
+        Lease {
+            job: job(),
+            fence: Fence(fence),
+        }
     }
 
     fn message(text: &str) -> Live {
@@ -146,7 +160,7 @@ mod tests {
         let hub = Hub::default();
         hub.publish(job(), message("dropped"));
         assert!(hub.is_empty(), "publishing alone keeps nothing");
-        hub.attempt_began(job());
+        hub.attempt_began(lease(1));
         hub.publish(job(), message("a"));
         assert_eq!(hub.last_progress(job()).as_deref(), Some("a"));
         let mut follower = hub.follow(job());
@@ -155,7 +169,7 @@ mod tests {
             follower.recv().await.unwrap().what,
             Ephemeral::Message("b".into())
         );
-        hub.attempt_ended(job());
+        hub.attempt_ended(lease(1));
         assert_eq!(hub.len(), 1, "still followed");
         drop(follower);
         hub.release(job());
@@ -165,8 +179,22 @@ mod tests {
     #[tokio::test]
     async fn a_wish_to_stop_is_not_lost_before_anybody_waits() {
         let hub = Hub::default();
-        let stop = hub.attempt_began(job());
+        let stop = hub.attempt_began(lease(1));
         hub.wake_attempt(job());
         stop.notified().await;
+    }
+
+    #[tokio::test]
+    async fn an_older_attempt_that_ends_late_takes_nothing_from_the_newer_one() {
+        let hub = Hub::default();
+        hub.attempt_began(lease(1));
+        let stop = hub.attempt_began(lease(2));
+        hub.publish(job(), message("of the second"));
+        hub.attempt_ended(lease(1));
+        assert_eq!(hub.last_progress(job()).as_deref(), Some("of the second"));
+        hub.wake_attempt(job());
+        stop.notified().await;
+        hub.attempt_ended(lease(2));
+        assert!(hub.is_empty());
     }
 }

@@ -27,6 +27,8 @@ pub mod object_info;
 pub mod outputs;
 pub mod preflight;
 pub mod submit;
+#[cfg(test)]
+mod testing;
 pub mod waiting;
 
 pub use error::Error;
@@ -63,6 +65,8 @@ pub struct Parts {
     pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// The planner's eyes, once the control loop runs.
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
+    /// Held for reading by who is about to refer to a blob that may be in the trash, for writing by who deletes one.
+    pub(crate) deletions: tokio::sync::RwLock<()>,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }

@@ -88,6 +88,18 @@ tests! {
         assert!(world.store().empty_trash(&blob("left")).await.unwrap());
     }
 
+    async fn an_intent_saves_a_blob_from_the_trash_for_a_day(world: World) {
+        world.store().put_ref(reference(&world, "x", "1", "a")).await.unwrap();
+        world.store().drop_ref("x", "1").await.unwrap();
+        world.clock.advance(HOUR);
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("a")]);
+        world.store().intend(&blob("a")).await.unwrap();
+        assert!(!world.store().empty_trash(&blob("a")).await.unwrap(), "somebody is about to refer to it");
+        world.clock.advance(HOUR * 24);
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("a")]);
+        assert!(world.store().empty_trash(&blob("a")).await.unwrap(), "nobody did");
+    }
+
     async fn the_trash_is_told_in_portions(world: World) {
         for n in 0..5 {
             world.store().put_ref(reference(&world, "x", &n.to_string(), &format!("b{n}"))).await.unwrap();

@@ -184,7 +184,12 @@ fn intend(tx: &Tx<'_>, blob: &BlobKey) -> Result<(), Error> {
 }
 
 fn empty_trash(tx: &Tx<'_>, blob: &BlobKey) -> Result<bool, Error> {
-    let forgotten = sql::execute(tx.conn, "DELETE FROM trash WHERE blob = ?1", [blob.as_str()])?;
+    // Who means to refer to it says so again; that it lay in the trash before is no reason then.
+    let forgotten = sql::execute(
+        tx.conn,
+        "DELETE FROM trash WHERE blob = ?1 AND (intended = 0 OR since <= ?2)",
+        params![blob.as_str(), tx.now.minus(INTENT_DELAY).as_micros()],
+    )?;
     let referenced: Option<i64> = sql::value(
         tx.conn,
         "SELECT 1 FROM file_refs WHERE blob = ?1 LIMIT 1",

@@ -42,13 +42,13 @@ impl Transcript {
     ///
     /// # Errors
     /// When an output cannot be read.
-    pub async fn of_step(&self, step: Step) -> Result<Vec<String>, Error> {
+    pub async fn of_step(&self, step: &Step) -> Result<Vec<String>, Error> {
         match step {
-            Step::Event(event) => Ok(of_event(&event)),
+            Step::Event(event) => Ok(of_event(event)),
             Step::Ephemeral(Ephemeral::Message(text)) => Ok(vec![text.to_string()]),
             // Binary previews are not part of this protocol.
             Step::Ephemeral(Ephemeral::Preview { .. }) => Ok(vec![]),
-            Step::End(job) => self.of_end(&job).await,
+            Step::End(job) => self.of_end(job).await,
         }
     }
 

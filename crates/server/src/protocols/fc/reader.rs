@@ -4,7 +4,10 @@ use darkroom_core::JobId;
 
 use super::{error::FcError, messages::Transcript};
 use crate::{
-    service::follow::{Follower, Step},
+    service::{
+        Error,
+        follow::{Follower, Step},
+    },
     state::AppState,
 };
 
@@ -14,6 +17,9 @@ pub struct Reader {
     follower: Follower,
     transcript: Transcript,
     waiting: std::collections::VecDeque<String>,
+    /// Taken from the follower, not yet made into messages: kept here while outputs are read, so that a caller that
+    /// gives up waiting and asks again loses nothing.
+    pending: Option<Step>,
     ended: bool,
 }
 
@@ -28,11 +34,13 @@ impl Reader {
             follower,
             transcript,
             waiting,
+            pending: None,
             ended: false,
         }
     }
 
     /// The next message; `None` after the last. An error of ours is a last message too: a stream never just stops.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(text) = self.waiting.pop_front() {
@@ -41,27 +49,33 @@ impl Reader {
             if self.ended {
                 return None;
             }
-            let step = tokio::select! {
-                step = self.follower.next() => step,
-                () = self.state.stopping.cancelled() => {
-                    self.ended = true;
-                    return Some(FcError::stopping().message().to_string());
-                }
-            };
-            let messages = match step {
-                Ok(step) => {
-                    self.ended = matches!(step, Step::End(_));
-                    self.transcript.of_step(step).await
-                }
+            let messages = match self.fetch_step().await {
+                Ok(()) => match &self.pending {
+                    Some(step) => self.transcript.of_step(step).await,
+                    None => {
+                        self.ended = true;
+                        return Some(FcError::stopping().message().to_string());
+                    }
+                },
                 Err(error) => Err(error),
             };
+            let last = matches!(self.pending.take(), Some(Step::End(_)));
+            self.ended = last || messages.is_err();
             match messages {
                 Ok(messages) => self.waiting.extend(messages),
-                Err(error) => {
-                    self.ended = true;
-                    return Some(FcError::from(error).message().to_string());
-                }
+                Err(error) => return Some(FcError::from(error).message().to_string()),
             }
         }
+    }
+
+    /// Waits for the step to show next; there is none when the server stops.
+    async fn fetch_step(&mut self) -> Result<(), Error> {
+        if self.pending.is_none() {
+            self.pending = tokio::select! {
+                step = self.follower.next() => Some(step?),
+                () = self.state.stopping.cancelled() => None,
+            };
+        }
+        Ok(())
     }
 }

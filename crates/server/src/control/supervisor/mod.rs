@@ -1,45 +1,33 @@
 //! One instance's life, as one task: start it, wait until it answers, run its slot, end it, say why.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use darkroom_comfy::{
-    client::{Client, ClientConfig},
-    session::is_worker_death,
-};
 use darkroom_core::{
-    AttemptOutcome, AttemptState, Endpoint, InstanceId, InstanceState,
-    attempt::{Lease, RunningOn},
+    AttemptOutcome, Endpoint, InstanceId, InstanceState,
     endpoint::{Backend, OnExit},
 };
 use darkroom_instances::{Handle, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
-use darkroom_store::{
-    catalog::{InstanceChange, InstanceRecord},
-    jobs::{AttemptRecord, Finish, JobRecord},
-};
+use darkroom_store::catalog::{InstanceChange, InstanceRecord};
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Control;
-use crate::service::attempts::{SlotActivity, SlotLink};
+use crate::service::attempts::{Adopted, SlotActivity, SlotLink};
+
+mod beside;
+mod records;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM
 /// (`comfyui/behaviour.md` §9); what needs longer is stuck.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long a slot may take to end once its instance is gone or the server stops.
 const SLOT_END: Duration = Duration::from_secs(10);
-/// How often the log of a busy instance is looked at for the death of its worker thread.
-const LOG_EVERY: Duration = Duration::from_secs(2);
-/// How much of it; a traceback is a few kilobytes.
-const LOG_TAIL_BYTES: u64 = 32 * 1024;
-/// How often the memory of a running instance is looked at.
-const USAGE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the control loop holds of a supervised instance.
 pub(super) struct Supervised {
@@ -71,7 +59,7 @@ pub(super) enum Origin {
     /// It is to be started.
     Fresh,
     /// An earlier server started it; these attempts run on it.
-    Adopted(Box<Handle>, Vec<(JobRecord, u32, Lease, RunningOn)>),
+    Adopted(Box<Handle>, Vec<Adopted>),
 }
 
 /// Begins to supervise an instance.
@@ -92,6 +80,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
     let link = SlotLink::new(
         control.service.clone(),
         endpoint.name.clone(),
+        endpoint.limits.clone(),
         record.id,
         supervised.drain.clone(),
         supervised.activity.clone(),
@@ -100,8 +89,8 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
         Origin::Fresh => None,
         Origin::Adopted(handle, attempts) => {
             // Before anybody plans: an instance that works must not look idle.
-            for (job, attempt, lease, on) in attempts {
-                link.adopt(job, attempt, lease, on);
+            for attempt in attempts {
+                link.adopt(attempt);
             }
             Some(*handle)
         }
@@ -118,10 +107,12 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
     };
     control.lock_supervised().insert(record.id, supervised);
     control.tasks.spawn(async move {
-        let (control, id) = (task.control.clone(), task.id);
-        task.live(record, handle, link).await;
-        control.lock_supervised().remove(&id);
-        control.wake();
+        let life = AssertUnwindSafe(task.live(record, handle, link)).catch_unwind();
+        if life.await.is_err() {
+            task.after_panic().await;
+        }
+        task.control.lock_supervised().remove(&task.id);
+        task.control.wake();
     });
 }
 
@@ -148,7 +139,7 @@ enum Ending {
 
 impl Task {
     /// `found`: its handle, if an earlier server started it.
-    async fn live(self, record: InstanceRecord, found: Option<Handle>, link: SlotLink) {
+    async fn live(&self, record: InstanceRecord, found: Option<Handle>, link: SlotLink) {
         let fresh = found.is_none();
         let handle = match found {
             Some(handle) => handle,
@@ -184,6 +175,23 @@ impl Task {
                 self.finally(InstanceState::Failed, &reason).await;
             }
         }
+    }
+
+    /// A defect of ours ended the life half-way: nobody looks after the instance any more, so it ends.
+    async fn after_panic(&self) {
+        tracing::error!(instance.id = %self.id, "the supervision of an instance panicked; it is ended");
+        let reason = "a defect in its supervision".to_owned();
+        let backend = &self.control.backend;
+        match backend.find(self.id).await {
+            Ok(Some(handle)) => self.end(&handle).await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(instance.id = %self.id, error = ?error, "it could not be found"),
+        }
+        let lost = AttemptOutcome::Lost {
+            reason: reason.clone(),
+        };
+        self.end_attempts(&lost).await;
+        self.finally(InstanceState::Failed, &reason).await;
     }
 
     async fn spawn(&self, record: &InstanceRecord) -> Result<Handle, String> {
@@ -243,18 +251,12 @@ impl Task {
             collecting.wait().await;
         });
         let hurry = CancellationToken::new();
-        let beside = async {
-            tokio::join!(
-                self.learn(handle),
-                self.watch_usage(handle),
-                self.watch_log(handle, &evidence)
-            )
-        };
+        let beside = self.beside(handle, &evidence);
         let running = slot.run(hurry.clone());
         tokio::pin!(running, beside);
         let ended = tokio::select! {
             end = &mut running => end,
-            _ = &mut beside => SlotEnd::Closed,
+            () = &mut beside => SlotEnd::Closed,
             exit = self.control.backend.exited(handle) => {
                 let reason = exit.to_string();
                 evidence.send_replace(Some(reason.clone()));
@@ -324,148 +326,9 @@ impl Task {
         if keep { Ending::Left } else { Ending::Wished }
     }
 
-    /// Learns what the instance can do, beside its first jobs; then never resolves again.
-    async fn learn(&self, handle: &Handle) {
-        let service = &self.control.service;
-        if !self.endpoint.runs_embedded_engine() {
-            match object_info(&handle.base_url).await {
-                Ok(json) => {
-                    if let Err(error) = service.learn_object_info(&self.endpoint.name, json).await {
-                        tracing::warn!(instance.id = %self.id, error = ?error, "object_info could not be kept");
-                    }
-                }
-                Err(error) => tracing::warn!(instance.id = %self.id, %error, "object_info could not be read"),
-            }
-        }
-        std::future::pending().await
-    }
-
-    async fn watch_usage(&self, handle: &Handle) {
-        loop {
-            if let Some(usage) = self.control.backend.usage(handle).await {
-                self.rss_bytes.store(usage.rss_bytes, Ordering::Relaxed);
-            }
-            tokio::time::sleep(USAGE_EVERY).await;
-        }
-    }
-
-    /// A worker thread that dies leaves HTTP alive and its prompt in the queue for ever (`comfyui/behaviour.md` §1); only
-    /// what the instance printed tells.
-    async fn watch_log(&self, handle: &Handle, evidence: &watch::Sender<Option<String>>) {
-        loop {
-            tokio::time::sleep(LOG_EVERY).await;
-            if self.activity.busy() == 0 {
-                continue;
-            }
-            let Ok(tail) = self.control.backend.logs(handle, LOG_TAIL_BYTES).await else {
-                continue;
-            };
-            let tail = String::from_utf8_lossy(&tail);
-            if let Some(line) = tail.lines().find(|line| is_worker_death(line)) {
-                let line: String = line.chars().take(200).collect();
-                evidence.send_replace(Some(format!("its worker thread died: {line}")));
-                return std::future::pending().await;
-            }
-        }
-    }
-
     async fn end(&self, handle: &Handle) {
         if let Err(error) = self.control.backend.stop(handle, STOP_GRACE).await {
             tracing::error!(instance.id = %self.id, error = ?error, "an instance could not be ended");
-        }
-    }
-
-    /// Ends what is still open on the instance that is gone: what its slot had no time to end, or was dropped between the
-    /// claim and the slot. Outputs that are being collected need no instance.
-    async fn end_attempts(&self, outcome: &AttemptOutcome) {
-        let service = &self.control.service;
-        let open = match service.store.open_attempts(Some(&service.node)).await {
-            Ok(open) => open,
-            Err(error) => {
-                return tracing::error!(instance.id = %self.id, error = ?error, "its attempts end when their leases do");
-            }
-        };
-        let of_this = |a: &&AttemptRecord| a.instance == self.id && a.state != AttemptState::Collecting;
-        for attempt in open.iter().filter(of_this) {
-            let outcome = match &attempt.running_on {
-                Some(_) => outcome.clone(),
-                None => AttemptOutcome::Released {
-                    reason: "its instance was gone before its prompt was posted".to_owned(),
-                },
-            };
-            let lease = Lease {
-                job: attempt.job,
-                fence: attempt.fence,
-            };
-            let finish = Finish {
-                outcome,
-                outputs: vec![],
-                result: None,
-                events: vec![],
-            };
-            if let Err(error) = service.store.finish(lease, finish).await {
-                tracing::error!(job.id = %attempt.job, error = ?error, "an attempt ends when its lease does");
-            }
-        }
-    }
-
-    async fn failed_start(&self, reason: &str) {
-        let wished = self.stop.is_cancelled() || self.close.is_cancelled();
-        if !wished {
-            tracing::warn!(instance.id = %self.id, endpoint.name = %self.endpoint.name, reason, "a start failed");
-            self.control.start_failed(&self.endpoint.name, reason);
-        }
-        self.finally(
-            if wished {
-                InstanceState::Stopped
-            } else {
-                InstanceState::Failed
-            },
-            reason,
-        )
-        .await;
-    }
-
-    /// Enters a final state from whatever state the record is in.
-    async fn finally(&self, to: InstanceState, reason: &str) {
-        let store = &self.control.service.store;
-        for _ in 0..3 {
-            let record = match store.instance(self.id).await {
-                Ok(Some(record)) if !record.state.is_final() => record,
-                Ok(_) => return,
-                Err(error) => {
-                    return tracing::error!(error = ?error, "an instance's end could not be recorded");
-                }
-            };
-            // The table of states knows `stopping -> stopped` and `anything -> failed`.
-            let step = match (to, record.state) {
-                (InstanceState::Stopped, InstanceState::Stopping) => InstanceState::Stopped,
-                (InstanceState::Stopped, _) => InstanceState::Stopping,
-                (_, InstanceState::Stopping) => InstanceState::Stopped,
-                _ => InstanceState::Failed,
-            };
-            let change = InstanceChange {
-                state: Some(step),
-                reason: Some(reason.to_owned()),
-                ..InstanceChange::default()
-            };
-            self.change(record.state, change).await;
-        }
-    }
-
-    async fn change(&self, seen: InstanceState, change: InstanceChange) -> bool {
-        match self
-            .control
-            .service
-            .store
-            .change_instance(self.id, seen, change)
-            .await
-        {
-            Ok(changed) => changed,
-            Err(error) => {
-                tracing::error!(instance.id = %self.id, error = ?error, "an instance's change could not be recorded");
-                false
-            }
         }
     }
 }
@@ -474,11 +337,6 @@ impl Task {
 /// the same one.
 pub(super) fn client_id(id: InstanceId) -> String {
     format!("darkroom-{id}")
-}
-
-async fn object_info(base_url: &str) -> anyhow::Result<Vec<u8>> {
-    let client = Client::new(ClientConfig::new(base_url.parse()?))?;
-    Ok(serde_json::to_vec(&client.object_info().await?)?)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,0 +1,58 @@
+//! How busy a slot is, as the control loop reads it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use darkroom_core::Timestamp;
+
+/// Counts of one slot; written by the slot's link, read by the planner.
+#[derive(Debug, Default)]
+pub struct SlotActivity {
+    busy: AtomicU64,
+    collecting: AtomicU64,
+    ended: AtomicU64,
+    idle_since_micros: AtomicU64,
+}
+
+impl SlotActivity {
+    /// Attempts that hold the slot now.
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Acquire)
+    }
+    /// Attempts whose slot is free but whose outputs are not stored yet.
+    pub fn collecting(&self) -> u64 {
+        self.collecting.load(Ordering::Acquire)
+    }
+    /// Attempts that ended here.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+    /// Since when it has been idle, in microseconds since the epoch; 0: never was busy.
+    pub fn idle_since_micros(&self) -> u64 {
+        self.idle_since_micros.load(Ordering::Acquire)
+    }
+
+    pub(super) fn began(&self) {
+        self.busy.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The slot is free, what the attempt made is still being stored.
+    pub(super) fn collects(&self, now: Timestamp) {
+        self.collecting.fetch_add(1, Ordering::AcqRel);
+        self.freed(now);
+    }
+
+    pub(super) fn end(&self, was_collecting: bool, now: Timestamp) {
+        if was_collecting {
+            self.collecting.fetch_sub(1, Ordering::AcqRel);
+        } else {
+            self.freed(now);
+        }
+        self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn freed(&self, now: Timestamp) {
+        let now = u64::try_from(now.as_micros()).unwrap_or(0);
+        self.idle_since_micros.store(now, Ordering::Release);
+        self.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,138 @@
+//! From a claimed job to what the slot runs: its request is read under the lease, patiently while the blob store is away.
+
+use std::{sync::Arc, time::Duration};
+
+use darkroom_core::{AttemptOutcome, Failure, attempt::Lease, failure::FailureCode};
+use darkroom_runner::link::{Assignment, Bounds, ComfyWork, StopCause};
+use darkroom_store::jobs::{Claimed, Finish, JobRecord};
+
+use super::{Adopted, SlotLink, held::Held};
+use crate::service::Error;
+
+/// How long a claimed job waits for a blob store that is away before it is given back; the slot can do nothing else
+/// meanwhile, but neither could another.
+const READ_PATIENCE: Duration = Duration::from_secs(120);
+/// Between two tries.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+
+impl SlotLink {
+    /// The assignment of a job just claimed; `None` when it cannot even be begun, which is recorded.
+    pub(super) async fn assign(&self, claimed: Claimed) -> Option<Assignment> {
+        let lease = Lease {
+            job: claimed.job.id,
+            fence: claimed.fence,
+        };
+        let held = self.hold(lease, None);
+        let work = self.begin(lease, &claimed.job, &held).await?;
+        Some(Assignment {
+            lease,
+            attempt: claimed.attempt,
+            work,
+            resume: None,
+            bounds: self.bounds(),
+        })
+    }
+
+    /// The next attempt that runs on the instance already.
+    pub(super) async fn next_adopted(&self) -> Option<Assignment> {
+        loop {
+            let Adopted {
+                job,
+                attempt,
+                lease,
+                on,
+            } = self.pop_adopted()?;
+            let Some(held) = self.held(lease) else { continue };
+            if let Some(work) = self.begin(lease, &job, &held).await {
+                return Some(Assignment {
+                    lease,
+                    attempt,
+                    work,
+                    resume: Some(on),
+                    bounds: self.bounds(),
+                });
+            }
+        }
+    }
+
+    /// The limits as configured now; those its instance was started under where the endpoint was removed meanwhile.
+    fn bounds(&self) -> Bounds {
+        let configured = self.service.endpoint(&self.endpoint).map(|e| e.limits);
+        let limits = configured.as_ref().unwrap_or(&self.limits);
+        Bounds {
+            execution_timeout: limits.execution_timeout,
+            stall_timeout: limits.stall_timeout,
+            cancel_grace: limits.cancel_grace,
+        }
+    }
+
+    async fn begin(&self, lease: Lease, job: &JobRecord, held: &Arc<Held>) -> Option<ComfyWork> {
+        let outcome = tokio::select! {
+            read = self.read_work(job) => match read {
+                Ok(work) => return Some(work),
+                Err(outcome) => outcome,
+            },
+            cause = held.stopped() => match cause {
+                StopCause::Cancelled => AttemptOutcome::Cancelled,
+                StopCause::Stale => {
+                    self.let_go(lease);
+                    return None;
+                }
+            },
+            () = self.draining.cancelled() => released("its instance drains and its input could not be read yet"),
+        };
+        self.give_up(lease, outcome).await;
+        None
+    }
+
+    async fn read_work(&self, job: &JobRecord) -> Result<ComfyWork, AttemptOutcome> {
+        let deadline = tokio::time::Instant::now() + READ_PATIENCE;
+        loop {
+            let error = match self.service.read_payload(&job.input).await {
+                Ok(Some(body)) => {
+                    return serde_json::from_slice(&body).map_err(|error| {
+                        tracing::error!(job.id = %job.id, %error, "a job's stored input is not what was stored");
+                        unreadable()
+                    });
+                }
+                Ok(None) => {
+                    tracing::error!(job.id = %job.id, "the input blob of a job is gone");
+                    return Err(unreadable());
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(job.id = %job.id, error = ?error, "a claimed job's input cannot be read");
+            match error {
+                Error::Unavailable { .. } if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(READ_AGAIN).await;
+                }
+                Error::Unavailable { reason, .. } => return Err(released(&reason)),
+                _ => return Err(unreadable()),
+            }
+        }
+    }
+
+    /// A claimed job that cannot even be begun ends or goes back, and the slot goes on.
+    async fn give_up(&self, lease: Lease, outcome: AttemptOutcome) {
+        let finish = Finish {
+            outcome,
+            outputs: vec![],
+            result: None,
+            events: vec![],
+        };
+        if let Err(error) = self.service.store.finish(lease, finish).await {
+            tracing::error!(job.id = %lease.job, error = ?error, "a job could not be given back; its lease will run out");
+        }
+        self.let_go(lease);
+    }
+}
+
+fn released(reason: &str) -> AttemptOutcome {
+    AttemptOutcome::Released {
+        reason: reason.to_owned(),
+    }
+}
+
+fn unreadable() -> AttemptOutcome {
+    AttemptOutcome::Failed(Failure::new(FailureCode::Internal, "its input cannot be read"))
+}

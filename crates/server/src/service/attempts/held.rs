@@ -1,0 +1,118 @@
+//! A job in a slot's hands: its lease is renewed, wishes that it stop are heard, until it is let go.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use darkroom_core::{JobId, attempt::Lease};
+use darkroom_runner::link::StopCause;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::LEASE;
+use crate::service::Service;
+
+/// What a slot knows of one attempt it works on.
+#[derive(Debug)]
+pub(super) struct Held {
+    job: JobId,
+    prompt_id: Mutex<Option<String>>,
+    last_event: AtomicU64,
+    collecting: AtomicBool,
+    stop: watch::Sender<Option<StopCause>>,
+    ended: CancellationToken,
+}
+
+impl Held {
+    /// Begins to hold a job: from now on its lease is renewed, beside the slot, so that a busy slot never loses its job
+    /// by being busy.
+    pub(super) fn begin(service: &Service, lease: Lease, prompt_id: Option<String>) -> Arc<Held> {
+        let wished = service.hub.attempt_began(lease);
+        let held = Arc::new(Held {
+            job: lease.job,
+            prompt_id: Mutex::new(prompt_id),
+            last_event: AtomicU64::new(0),
+            collecting: AtomicBool::new(false),
+            stop: watch::Sender::new(None),
+            ended: CancellationToken::new(),
+        });
+        tokio::spawn(keep(service.clone(), lease, held.clone(), wished));
+        held
+    }
+
+    /// Ends the keeping; says whether the attempt was collecting.
+    pub(super) fn end(&self) -> bool {
+        self.ended.cancel();
+        self.is_collecting()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    pub(super) fn runs_as(&self, prompt_id: String) {
+        *self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(prompt_id);
+    }
+
+    /// What an instance says about its own prompt, as the job's followers see it: under the job's id.
+    pub(super) fn as_job(&self, text: &str) -> String {
+        match &*self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(prompt_id) if text.contains(prompt_id.as_str()) => {
+                text.replace(prompt_id, &self.job.to_string())
+            }
+            _ => text.to_owned(),
+        }
+    }
+
+    /// The number of the last durable event that was stored.
+    pub(super) fn last_event(&self) -> u64 {
+        self.last_event.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stored_event(&self, seq: u64) {
+        self.last_event.store(seq, Ordering::Release);
+    }
+
+    /// Marks it as collecting; `false` when it was already.
+    pub(super) fn collects(&self) -> bool {
+        !self.collecting.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_collecting(&self) -> bool {
+        self.collecting.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the attempt should stop; never, when it ends before anybody wishes that.
+    pub(super) async fn stopped(&self) -> StopCause {
+        let mut stop = self.stop.subscribe();
+        let wished = stop.wait_for(Option::is_some).await.map(|cause| *cause);
+        match wished {
+            Ok(Some(cause)) => cause,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Renews a lease until the attempt ends, and finds out when it should stop.
+async fn keep(service: Service, lease: Lease, held: Arc<Held>, wished: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = held.ended.cancelled() => return,
+            () = wished.notified() => {}
+            () = tokio::time::sleep(LEASE / 3) => {}
+        }
+        match service.store.renew(lease, LEASE).await {
+            Ok(Ok(renewed)) if renewed.cancel_requested => {
+                held.stop.send_replace(Some(StopCause::Cancelled));
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                held.stop.send_replace(Some(StopCause::Stale));
+                return;
+            }
+            Err(error) => tracing::warn!(job.id = %lease.job, error = ?error, "renewing a lease failed"),
+        }
+    }
+}

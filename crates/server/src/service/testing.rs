@@ -1,0 +1,205 @@
+//! A service on a real store and real files in a temporary directory, for tests of what the service does with them.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use darkroom_ambient::{SystemClock, SystemIds};
+use darkroom_blobs::{BlobMeta, BlobReader, BlobStat, Blobs, Error, Listed, LocalBlobs, signed_url::Signer};
+use darkroom_core::{BlobKey, EndpointName, InstanceId, InstanceState, JobId, Payload};
+use darkroom_store::{
+    Store,
+    catalog::InstanceRecord,
+    jobs::{JobMeta, JobRecord, NewJob},
+    sqlite::{Options, SqliteStore},
+};
+use futures::stream::BoxStream;
+
+use super::{Parts, Service, Settings, fetch, hub, object_info};
+use crate::{
+    config::{Config, Overrides},
+    metrics::Metrics,
+};
+
+/// The bench; its directory goes away with it.
+pub struct Bench {
+    pub service: Service,
+    pub blobs: Arc<FlakyBlobs>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// One endpoint, `default`, as without any configuration.
+    pub fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock::new());
+        let store = SqliteStore::open(&dir.path().join("db.sqlite"), Options::new(clock.clone())).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let blobs = dir.path().join("blobs");
+        std::fs::create_dir(&blobs).unwrap();
+        let blobs = Arc::new(FlakyBlobs {
+            inner: LocalBlobs::open(&blobs, None).unwrap(),
+            failures: AtomicU32::new(0),
+        });
+        let config = Config::from_text(None, "", &Default::default(), &Overrides::default()).unwrap();
+        let service = Service::new(Parts {
+            store,
+            blobs: blobs.clone(),
+            hub: hub::Hub::default(),
+            clock,
+            ids: Arc::new(SystemIds),
+            signer: Signer::new(&[7; 32]),
+            fetcher: fetch::Fetcher::new(fetch::Rules {
+                allow: vec![],
+                max_bytes: 1 << 20,
+                timeout: Duration::from_secs(1),
+            })
+            .unwrap(),
+            object_infos: object_info::Cache::default(),
+            node: "local".parse().unwrap(),
+            endpoints: std::sync::RwLock::new(Arc::new(config.endpoints)),
+            settings: Settings {
+                url_expiry: Duration::from_secs(60),
+            },
+            metrics: Arc::new(Metrics::new()),
+            planner: std::sync::OnceLock::new(),
+            deletions: tokio::sync::RwLock::default(),
+            failpoint: None,
+        });
+        Bench {
+            service,
+            blobs,
+            _dir: dir,
+        }
+    }
+
+    pub fn endpoint(&self) -> EndpointName {
+        "default".parse().unwrap()
+    }
+
+    /// A ready instance of the endpoint.
+    pub async fn instance(&self) -> InstanceId {
+        let now = self.service.clock.now();
+        let record = InstanceRecord {
+            id: InstanceId::new(&*self.service.ids),
+            endpoint: self.endpoint(),
+            home: self.service.node.clone(),
+            state: InstanceState::Ready,
+            state_since: now,
+            created_at: now,
+            gpu: None,
+            handle: None,
+            start_reason: String::new(),
+            state_reason: String::new(),
+            jobs_done: 0,
+            phases: vec![],
+        };
+        self.service.store.add_instance(record.clone()).await.unwrap();
+        record.id
+    }
+
+    /// An accepted job whose request is a blob.
+    pub async fn job(&self, request: &str) -> JobId {
+        let id = JobId::new(&*self.service.ids);
+        let key = BlobKey::job_input(id);
+        let request = Bytes::copy_from_slice(request.as_bytes());
+        self.blobs.put_bytes(&key, request.clone()).await.unwrap();
+        let job = NewJob {
+            id,
+            tenant: "default".parse().unwrap(),
+            endpoint: self.endpoint(),
+            priority: 0,
+            input: Payload::Blob {
+                key,
+                size: request.len() as u64,
+            },
+            input_files: vec![],
+            meta: JobMeta::default(),
+            external_id: None,
+            queue_ttl: None,
+            max_attempts: 3,
+            max_queued: 100,
+        };
+        self.service.store.submit(job).await.unwrap();
+        id
+    }
+
+    pub async fn record(&self, job: JobId) -> JobRecord {
+        self.service.store.job(None, job).await.unwrap().unwrap()
+    }
+}
+
+/// Local files that are away as often as a test says.
+pub struct FlakyBlobs {
+    inner: LocalBlobs,
+    failures: AtomicU32,
+}
+
+impl FlakyBlobs {
+    /// The next `times` reads fail, as those of a store that is away.
+    pub fn fail_reads(&self, times: u32) {
+        self.failures.store(times, Ordering::SeqCst);
+    }
+
+    /// Failures that were not asked for yet.
+    pub fn failures_left(&self) -> u32 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    fn here(&self) -> Result<(), Error> {
+        let left = self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match left {
+            Ok(_) => Err(Error::Unavailable {
+                retry_after: Duration::from_secs(1),
+                source: "switched off by the test".into(),
+            }),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Blobs for FlakyBlobs {
+    async fn put_bytes(&self, key: &BlobKey, bytes: Bytes) -> Result<BlobMeta, Error> {
+        self.inner.put_bytes(key, bytes).await
+    }
+    async fn put_file(&self, key: &BlobKey, path: &Path) -> Result<BlobMeta, Error> {
+        self.inner.put_file(key, path).await
+    }
+    async fn put_stream(
+        &self,
+        key: &BlobKey,
+        body: BoxStream<'_, Result<Bytes, std::io::Error>>,
+        max_bytes: u64,
+    ) -> Result<BlobMeta, Error> {
+        self.inner.put_stream(key, body, max_bytes).await
+    }
+    async fn open(&self, key: &BlobKey, range: Option<Range<u64>>) -> Result<Option<BlobReader>, Error> {
+        self.here()?;
+        self.inner.open(key, range).await
+    }
+    async fn read(&self, key: &BlobKey, max_bytes: u64) -> Result<Option<Bytes>, Error> {
+        self.here()?;
+        self.inner.read(key, max_bytes).await
+    }
+    async fn stat(&self, key: &BlobKey) -> Result<Option<BlobStat>, Error> {
+        self.here()?;
+        self.inner.stat(key).await
+    }
+    async fn delete(&self, key: &BlobKey) -> Result<(), Error> {
+        self.inner.delete(key).await
+    }
+    async fn list(&self, after: Option<&BlobKey>, limit: usize) -> Result<Vec<Listed>, Error> {
+        self.inner.list(after, limit).await
+    }
+}
