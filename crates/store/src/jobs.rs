@@ -236,6 +236,8 @@ pub struct JobFilter {
     pub tenant: Option<TenantId>,
     /// Only this endpoint's.
     pub endpoint: Option<EndpointName>,
+    /// Only of these endpoints; `None` is every one, an empty list none.
+    pub endpoints: Option<Vec<EndpointName>>,
     /// Only these states.
     pub states: Vec<JobState>,
     /// Only those submitted by this dialect.

@@ -3,8 +3,10 @@
 mod access;
 mod bad_input;
 mod cli;
+mod driver;
 mod durability;
 mod fc;
 mod first_run;
 mod real_comfyui;
 mod rooms;
+mod visibility;

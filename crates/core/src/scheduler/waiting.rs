@@ -49,6 +49,25 @@ pub enum WaitReason {
     Paused,
 }
 
+impl WaitReason {
+    /// The same for callers who do not operate the endpoint: not what a failed start printed.
+    pub fn for_clients(self) -> WaitReason {
+        match self {
+            WaitReason::BackingOff { until, .. } => WaitReason::BackingOff {
+                last_error: "its operator can see why".to_owned(),
+                until,
+            },
+            WaitReason::Slot
+            | WaitReason::Starting { .. }
+            | WaitReason::GpuBusy { .. }
+            | WaitReason::MaxReached { .. }
+            | WaitReason::NoWorker
+            | WaitReason::LowPriority
+            | WaitReason::Paused => self,
+        }
+    }
+}
+
 /// How far a start is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]

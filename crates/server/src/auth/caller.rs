@@ -125,6 +125,25 @@ impl Caller {
         }
     }
 
+    /// Whose jobs they see: an operator everyone's (`None`), anybody else their own tenant's.
+    pub fn visible_tenant(&self) -> Option<&TenantId> {
+        (!self.is_admin()).then_some(&self.tenant)
+    }
+
+    /// The endpoints whose jobs and instances they see; `None`: every one.
+    pub fn visible_endpoints(&self) -> Option<Vec<EndpointName>> {
+        match &self.endpoints {
+            Grant::All => None,
+            // A name that cannot be one is of no endpoint.
+            Grant::Named(names) => Some(names.iter().filter_map(|name| name.parse().ok()).collect()),
+        }
+    }
+
+    /// Whether they operate this endpoint: what its instances print, their processes and addresses are theirs to see.
+    pub fn operates(&self, endpoint: &EndpointName) -> bool {
+        self.may(Scope::Admin, endpoint).is_ok()
+    }
+
     /// Whether they may do everything.
     pub fn is_admin(&self) -> bool {
         self.scopes.contains(&Scope::Admin)

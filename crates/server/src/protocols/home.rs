@@ -9,13 +9,13 @@ use axum::{
 use darkroom_core::{JobState, endpoint::Backend};
 use serde_json::Value;
 
-use super::darkroom::call::visible_tenant;
 use crate::{
     auth::{Caller, Rejection, Scope},
     pages::home::{EndpointRow, InstanceRow, JobRow, View, render},
     service::{
         Error, Service,
         endpoints::EndpointView,
+        instances::{InstanceRecord, reason_for_clients},
         jobs::{JobFilter, JobRecord, Page},
         outputs::file_of,
     },
@@ -56,7 +56,8 @@ async fn view(service: &Service, caller: &Caller) -> Result<View, Error> {
     let lately = now.minus(std::time::Duration::from_secs(600));
     let endpoints = service.endpoint_views().await?;
     let filter = JobFilter {
-        tenant: visible_tenant(caller).cloned(),
+        tenant: caller.visible_tenant().cloned(),
+        endpoints: caller.visible_endpoints(),
         ..JobFilter::default()
     };
     let mut jobs = Vec::new();
@@ -70,7 +71,7 @@ async fn view(service: &Service, caller: &Caller) -> Result<View, Error> {
         )
         .await?
     {
-        jobs.push(job_row(service, &job).await?);
+        jobs.push(job_row(service, caller, &job).await?);
     }
     Ok(View {
         now,
@@ -82,38 +83,46 @@ async fn view(service: &Service, caller: &Caller) -> Result<View, Error> {
                 let up = instances
                     .iter()
                     .filter(|i| i.endpoint == v.endpoint.name && !i.state.is_final());
-                endpoint_row(v, up.count() as u64)
+                endpoint_row(caller, v, up.count() as u64)
             })
             .collect(),
         instances: instances
             .into_iter()
             .filter(|i| may_see(&i.endpoint))
             .filter(|i| !i.state.is_final() || i.state_since > lately)
-            .map(|i| InstanceRow {
-                id: i.id,
-                endpoint: i.endpoint,
-                state: i.state,
-                since: i.state_since,
-                gpu: i.gpu,
-                jobs_done: i.jobs_done,
-                reason: if i.state_reason.is_empty() {
-                    i.start_reason
-                } else {
-                    i.state_reason
-                },
-            })
+            .map(|i| instance_row(caller, i))
             .collect(),
         jobs,
     })
 }
 
-fn endpoint_row(view: &EndpointView, instances: u64) -> EndpointRow {
+fn instance_row(caller: &Caller, instance: InstanceRecord) -> InstanceRow {
+    let state_reason = match caller.operates(&instance.endpoint) {
+        true => instance.state_reason.as_str(),
+        false => reason_for_clients(&instance),
+    };
+    InstanceRow {
+        reason: match state_reason {
+            "" => instance.start_reason.clone(),
+            reason => reason.to_owned(),
+        },
+        id: instance.id,
+        endpoint: instance.endpoint,
+        state: instance.state,
+        since: instance.state_since,
+        gpu: instance.gpu,
+        jobs_done: instance.jobs_done,
+    }
+}
+
+fn endpoint_row(caller: &Caller, view: &EndpointView, instances: u64) -> EndpointRow {
     let endpoint = &view.endpoint;
     EndpointRow {
         name: endpoint.name.clone(),
         kind: endpoint.kind,
         runs_on: match &endpoint.backend {
             Backend::Process(_) if endpoint.runs_embedded_engine() => "embedded engine".to_owned(),
+            Backend::Process(_) if !caller.operates(&endpoint.name) => "ComfyUI".to_owned(),
             Backend::Process(spec) => spec.command.iter().take(2).cloned().collect::<Vec<_>>().join(" "),
             Backend::Remote { urls } => format!("{} remote servers", urls.len()),
             Backend::External => "workers that connect".to_owned(),
@@ -125,7 +134,7 @@ fn endpoint_row(view: &EndpointView, instances: u64) -> EndpointRow {
     }
 }
 
-async fn job_row(service: &Service, job: &JobRecord) -> Result<JobRow, Error> {
+async fn job_row(service: &Service, caller: &Caller, job: &JobRecord) -> Result<JobRow, Error> {
     let image = job
         .outputs
         .iter()
@@ -135,7 +144,10 @@ async fn job_row(service: &Service, job: &JobRecord) -> Result<JobRow, Error> {
         JobState::Queued => service
             .why_waiting(job)
             .await?
-            .map(|w| w.reason.to_string())
+            .map(|w| match caller.operates(&job.endpoint) {
+                true => w.reason.to_string(),
+                false => w.reason.for_clients().to_string(),
+            })
             .unwrap_or_default(),
         JobState::Running if job.cancel_requested => "stopping".to_owned(),
         JobState::Failed | JobState::Expired => job

@@ -1,9 +1,22 @@
 //! Instances as an operator sees them. Their processes are the control loop's; this reads rows only.
 
-use darkroom_core::InstanceId;
+use darkroom_core::{InstanceId, InstanceState};
 pub use darkroom_store::catalog::InstanceRecord;
 
 use super::{Error, Service};
+
+/// Why an instance is in its state, for callers who do not operate it: not what it printed before it failed.
+pub fn reason_for_clients(instance: &InstanceRecord) -> &str {
+    match instance.state {
+        InstanceState::Failed => "it failed; its operator can see why",
+        InstanceState::Stopped => "stopped",
+        // What was printed comes after the first line.
+        InstanceState::Starting
+        | InstanceState::Ready
+        | InstanceState::Draining
+        | InstanceState::Stopping => instance.state_reason.lines().next().unwrap_or_default(),
+    }
+}
 
 impl Service {
     /// Instances that are not gone, oldest first; with `include_gone`, also the newest that are.

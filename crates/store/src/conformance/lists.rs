@@ -79,6 +79,11 @@ tests! {
         check(JobFilter { tenant: Some(tenant("u")), ..any() }, &[other_tenant]).await;
         check(JobFilter { endpoint: Some("other".parse().unwrap()), ..any() }, &[other_endpoint]).await;
         check(JobFilter { endpoint: Some("none".parse().unwrap()), ..any() }, &[]).await;
+        let of = |names: &[&str]| Some(names.iter().map(|name| name.parse().unwrap()).collect());
+        check(JobFilter { endpoints: of(&["other", "none"]), ..any() }, &[other_endpoint]).await;
+        check(JobFilter { endpoints: of(&["other", endpoint().as_str()]), ..any() }, &all.iter().copied().collect::<Vec<_>>()).await;
+        check(JobFilter { endpoints: of(&[]), ..any() }, &[]).await;
+        check(JobFilter { endpoints: of(&["other"]), endpoint: Some(endpoint()), ..any() }, &[]).await;
         check(JobFilter { dialect: Some("native".to_owned()), ..any() }, &[native]).await;
         check(JobFilter { created_from: Some(later), ..any() }, &[named, running]).await;
         check(JobFilter { created_before: Some(later), ..any() }, &[other_tenant, other_endpoint, native]).await;

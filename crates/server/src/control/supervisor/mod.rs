@@ -10,7 +10,7 @@ use darkroom_core::{
     AttemptOutcome, Endpoint, InstanceId, InstanceState,
     endpoint::{Backend, OnExit},
 };
-use darkroom_instances::{Handle, StartRequest};
+use darkroom_instances::{ExitInfo, Handle, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
 use futures::FutureExt;
@@ -132,9 +132,34 @@ enum Ending {
     /// We ended it, or were told to.
     Wished,
     /// It ended, or broke, against our wish.
-    Broken(String),
+    Broken(Breakage),
     /// It runs on, for the next server.
     Left,
+}
+
+/// How an instance broke: in brief for its jobs, whose callers must not read its log, and with the last lines it printed
+/// for its operators.
+struct Breakage {
+    brief: String,
+    full: String,
+}
+
+impl From<String> for Breakage {
+    fn from(reason: String) -> Self {
+        Breakage {
+            brief: reason.clone(),
+            full: reason,
+        }
+    }
+}
+
+impl From<ExitInfo> for Breakage {
+    fn from(exit: ExitInfo) -> Self {
+        Breakage {
+            brief: exit.how.to_string(),
+            full: exit.to_string(),
+        }
+    }
 }
 
 impl Task {
@@ -165,14 +190,11 @@ impl Task {
                 self.end_attempts(&AttemptOutcome::Released { reason }).await;
                 self.finally(InstanceState::Stopped, "stopped").await;
             }
-            Ending::Broken(reason) => {
-                tracing::warn!(instance.id = %self.id, reason, "an instance broke");
+            Ending::Broken(Breakage { brief, full }) => {
+                tracing::warn!(instance.id = %self.id, reason = full, "an instance broke");
                 self.end(&handle).await;
-                let lost = AttemptOutcome::Lost {
-                    reason: reason.clone(),
-                };
-                self.end_attempts(&lost).await;
-                self.finally(InstanceState::Failed, &reason).await;
+                self.end_attempts(&AttemptOutcome::Lost { reason: brief }).await;
+                self.finally(InstanceState::Failed, &full).await;
             }
         }
     }
@@ -242,7 +264,7 @@ impl Task {
         let (evidence, told) = watch::channel(None);
         let slot = match self.slot(handle, link, told) {
             Ok(slot) => slot,
-            Err(error) => return Ending::Broken(chain(&error)),
+            Err(error) => return Ending::Broken(chain(&error).into()),
         };
         // Outputs that wait for the blob store need neither the slot nor the instance, only this process.
         let collecting = slot.collecting();
@@ -258,21 +280,21 @@ impl Task {
             end = &mut running => end,
             () = &mut beside => SlotEnd::Closed,
             exit = self.control.backend.exited(handle) => {
-                let reason = exit.to_string();
-                evidence.send_replace(Some(reason.clone()));
+                let broken = Breakage::from(exit);
+                evidence.send_replace(Some(broken.brief.clone()));
                 // The slot ends its attempt with that evidence; the bound is for a store that does not answer.
                 let _ = tokio::time::timeout(SLOT_END, &mut running).await;
-                return if self.stop.is_cancelled() { Ending::Wished } else { Ending::Broken(reason) };
+                return if self.stop.is_cancelled() { Ending::Wished } else { Ending::Broken(broken) };
             }
             () = self.close.cancelled() => return self.leave(&mut running, &hurry).await,
         };
         match ended {
-            SlotEnd::InstanceBroken { reason } => Ending::Broken(reason),
+            SlotEnd::InstanceBroken { reason } => Ending::Broken(reason.into()),
             // Drained. It stays until the planner stops it (or the server does).
             SlotEnd::Closed => tokio::select! {
                 () = self.stop.cancelled() => Ending::Wished,
                 () = self.close.cancelled() => Ending::Wished,
-                exit = self.control.backend.exited(handle) => Ending::Broken(exit.to_string()),
+                exit = self.control.backend.exited(handle) => Ending::Broken(exit.into()),
             },
         }
     }

@@ -1,13 +1,13 @@
 //! What every handler of our own API begins with: the caller, and how it is refused.
 
 use axum::extract::FromRequestParts;
-use darkroom_core::{EndpointName, InstanceId, JobId, TenantId};
+use darkroom_core::{EndpointName, JobId};
 use http::request::Parts;
 
 use super::error::ApiError;
 use crate::{
     auth::{Caller, Scope},
-    service::Error,
+    service::{Error, Service, instances::InstanceRecord, jobs::JobRecord},
     state::AppState,
 };
 
@@ -53,20 +53,43 @@ impl Call {
             .map_err(|e| ApiError::access(e, &self.caller.request_id))
     }
 
-    /// Whose jobs the caller sees: an operator all, everyone else their own.
-    pub fn tenant(&self) -> Option<&TenantId> {
-        visible_tenant(&self.caller)
-    }
-
-    /// A job id from a path. What is no id of ours cannot be a job of ours.
+    /// A job id from a path or query. What is no id of ours cannot be a job of ours.
     pub fn job_id(&self, text: &str) -> Result<JobId, ApiError> {
         text.parse().map_err(|_| self.fail(Error::not_found("job", text)))
     }
 
-    /// An instance id from a path.
-    pub fn instance_id(&self, text: &str) -> Result<InstanceId, ApiError> {
-        text.parse()
-            .map_err(|_| self.fail(Error::not_found("instance", text)))
+    /// The job that a path names. One of another tenant, or of an endpoint that the key may not use, is as unknown as
+    /// one that never was.
+    pub async fn job(&self, service: &Service, text: &str) -> Result<JobRecord, ApiError> {
+        if !self.caller.anonymous {
+            self.needs_anywhere(Scope::Client)?;
+        }
+        let id = self.job_id(text)?;
+        let job = service
+            .job(self.caller.visible_tenant(), id)
+            .await
+            .map_err(|e| self.fail(e))?;
+        match self.caller.may(Scope::Client, &job.endpoint) {
+            Ok(()) => Ok(job),
+            Err(_) => Err(self.fail(Error::not_found("job", text))),
+        }
+    }
+
+    /// The instance that a path names, to somebody with this scope on its endpoint; others find none.
+    pub async fn instance(
+        &self,
+        service: &Service,
+        scope: Scope,
+        text: &str,
+    ) -> Result<InstanceRecord, ApiError> {
+        self.needs_anywhere(scope)?;
+        let unknown = || self.fail(Error::not_found("instance", text));
+        let id = text.parse().map_err(|_| unknown())?;
+        let instance = service.instance(id).await.map_err(|e| self.fail(e))?;
+        match self.caller.may(scope, &instance.endpoint) {
+            Ok(()) => Ok(instance),
+            Err(_) => Err(unknown()),
+        }
     }
 
     /// An endpoint's name from a path or query.
@@ -74,9 +97,4 @@ impl Call {
         text.parse()
             .map_err(|_| self.fail(Error::not_found("endpoint", text)))
     }
-}
-
-/// Whose jobs a caller sees: an operator all, everyone else their own.
-pub fn visible_tenant(caller: &Caller) -> Option<&TenantId> {
-    (!caller.is_admin()).then_some(&caller.tenant)
 }

@@ -45,7 +45,9 @@ async fn views_for(state: &AppState, call: &Call) -> Result<Vec<Value>, ApiError
     let visible = all
         .iter()
         .filter(|v| call.caller.may(Scope::Client, &v.endpoint.name).is_ok());
-    Ok(visible.map(|v| views::endpoint(v, &instances)).collect())
+    Ok(visible
+        .map(|v| views::endpoint(&call.caller, v, &instances))
+        .collect())
 }
 
 /// The query of decisions.

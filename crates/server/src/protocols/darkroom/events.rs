@@ -32,7 +32,7 @@ pub struct Params {
 /// The handler.
 ///
 /// # Errors
-/// 404, also for another tenant's job.
+/// 404, also for a job that the caller may not see.
 pub async fn stream(
     State(state): State<AppState>,
     call: Call,
@@ -40,12 +40,7 @@ pub async fn stream(
     Query(params): Query<Params>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let job = call.job_id(&job)?;
-    state
-        .service
-        .job(call.tenant(), job)
-        .await
-        .map_err(|e| call.fail(e))?;
+    let job = call.job(&state.service, &job).await?.id;
     let last = headers
         .get("last-event-id")
         .and_then(|v| v.to_str().ok())

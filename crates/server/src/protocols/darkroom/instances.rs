@@ -1,4 +1,4 @@
-//! Instances and what they print. Operators only.
+//! Instances of the endpoints that a caller may use. Their processes, addresses, and what they print: operators only.
 
 use axum::{
     Json,
@@ -28,12 +28,14 @@ pub async fn list(
     call: Call,
     Query(params): Query<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    call.needs_anywhere(Scope::Admin)?;
+    call.needs_anywhere(Scope::Client)?;
     let all = params.all.unwrap_or(false);
     let instances = state.service.instances(all).await.map_err(|e| call.fail(e))?;
-    Ok(Json(
-        json!({ "instances": instances.iter().map(views::instance).collect::<Vec<_>>() }),
-    ))
+    let visible = instances
+        .iter()
+        .filter(|i| call.caller.may(Scope::Client, &i.endpoint).is_ok());
+    let views: Vec<Value> = visible.map(|i| views::instance(&call.caller, i)).collect();
+    Ok(Json(json!({ "instances": views })))
 }
 
 /// `GET /instances/{instance}`.
@@ -45,10 +47,8 @@ pub async fn show(
     call: Call,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    call.needs_anywhere(Scope::Admin)?;
-    let id = call.instance_id(&id)?;
-    let record = state.service.instance(id).await.map_err(|e| call.fail(e))?;
-    Ok(Json(views::instance(&record)))
+    let record = call.instance(&state.service, Scope::Client, &id).await?;
+    Ok(Json(views::instance(&call.caller, &record)))
 }
 
 /// The query of a log.
@@ -68,8 +68,7 @@ pub async fn logs(
     Path(id): Path<String>,
     Query(params): Query<LogParams>,
 ) -> Result<Response, ApiError> {
-    call.needs_anywhere(Scope::Admin)?;
-    let id = call.instance_id(&id)?;
+    let id = call.instance(&state.service, Scope::Admin, &id).await?.id;
     let tail = params.tail.unwrap_or(64 * 1024).min(8 * 1024 * 1024);
     let bytes = state
         .service

@@ -99,7 +99,7 @@ pub async fn submit(
         .job(Some(&call.caller.tenant), accepted.job)
         .await
         .map_err(|e| call.fail(e))?;
-    let view = views::job_in_full(&state.service, &record)
+    let view = views::job_in_full(&state.service, &call.caller, &record)
         .await
         .map_err(|e| call.fail(e))?;
     let status = if accepted.existed {
@@ -151,8 +151,9 @@ pub async fn list(
     let after = params.after.as_deref().map(|id| call.job_id(id)).transpose()?;
     let limit = params.limit.unwrap_or(50).clamp(1, 500);
     let filter = JobFilter {
-        tenant: (!call.caller.is_admin()).then(|| call.caller.tenant.clone()),
+        tenant: call.caller.visible_tenant().cloned(),
         endpoint,
+        endpoints: call.caller.visible_endpoints(),
         states,
         ..JobFilter::default()
     };
@@ -171,17 +172,15 @@ pub async fn list(
 /// `GET /jobs/{job}`.
 ///
 /// # Errors
-/// 404, also for another tenant's.
+/// 404, also for one that the caller may not see.
 pub async fn show(
     State(state): State<AppState>,
     call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = call.job_id(&job)?;
-    let tenant = call.tenant();
-    let record = state.service.job(tenant, job).await.map_err(|e| call.fail(e))?;
+    let record = call.job(&state.service, &job).await?;
     Ok(Json(
-        views::job_in_full(&state.service, &record)
+        views::job_in_full(&state.service, &call.caller, &record)
             .await
             .map_err(|e| call.fail(e))?,
     ))
@@ -190,14 +189,14 @@ pub async fn show(
 /// `POST /jobs/{job}/cancel`.
 ///
 /// # Errors
-/// 404, also for another tenant's.
+/// 404, also for one that the caller may not see.
 pub async fn cancel(
     State(state): State<AppState>,
     call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = call.job_id(&job)?;
-    let tenant = call.tenant();
+    let job = call.job(&state.service, &job).await?.id;
+    let tenant = call.caller.visible_tenant();
     let done = state
         .service
         .cancel(tenant, job)
@@ -215,14 +214,14 @@ pub async fn cancel(
 /// `POST /jobs/{job}/retry`: a finished job is queued again.
 ///
 /// # Errors
-/// 404, also for another tenant's; 400 while it has not ended.
+/// 404, also for one that the caller may not see; 400 while it has not ended.
 pub async fn retry(
     State(state): State<AppState>,
     call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = call.job_id(&job)?;
-    let tenant = call.tenant();
+    let job = call.job(&state.service, &job).await?.id;
+    let tenant = call.caller.visible_tenant();
     state.service.retry(tenant, job).await.map_err(|e| call.fail(e))?;
     let record = state.service.job(tenant, job).await.map_err(|e| call.fail(e))?;
     Ok(Json(views::job(&state.service, &record)))

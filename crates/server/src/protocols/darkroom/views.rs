@@ -6,11 +6,14 @@ use darkroom_core::{
 };
 use serde_json::{Value, json};
 
-use crate::service::{
-    Error, Service,
-    endpoints::EndpointView,
-    instances::InstanceRecord,
-    jobs::{AttemptRecord, JobRecord},
+use crate::{
+    auth::Caller,
+    service::{
+        Error, Service,
+        endpoints::EndpointView,
+        instances::{InstanceRecord, reason_for_clients},
+        jobs::{AttemptRecord, JobRecord},
+    },
 };
 
 /// A time, or null.
@@ -43,16 +46,18 @@ pub fn job(service: &Service, job: &JobRecord) -> Value {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn job_in_full(service: &Service, record: &JobRecord) -> Result<Value, Error> {
+pub async fn job_in_full(service: &Service, caller: &Caller, record: &JobRecord) -> Result<Value, Error> {
     let mut view = job(service, record);
     let attempts = service.attempts(record.id).await?;
     view["attempts"] = attempts.iter().map(attempt).collect();
     view["waiting"] = match service.why_waiting(record).await? {
-        Some(waiting) => json!({
-            "reason": waiting.reason,
-            "message": waiting.reason.to_string(),
-            "position": waiting.position,
-        }),
+        Some(waiting) => {
+            let reason = match caller.operates(&record.endpoint) {
+                true => waiting.reason,
+                false => waiting.reason.for_clients(),
+            };
+            json!({ "reason": reason, "message": reason.to_string(), "position": waiting.position })
+        }
         None => Value::Null,
     };
     Ok(view)
@@ -94,13 +99,23 @@ fn output(service: &Service, output: &Output) -> Value {
     view
 }
 
-/// An instance.
-pub fn instance(record: &InstanceRecord) -> Value {
-    let handle: Value = record
-        .handle
-        .as_deref()
-        .and_then(|json| serde_json::from_str(json).ok())
-        .unwrap_or_default();
+/// An instance. Where its process is, and what it printed before it failed, is shown to its operators only.
+pub fn instance(caller: &Caller, record: &InstanceRecord) -> Value {
+    let mut view = instance_for_clients(record);
+    if caller.operates(&record.endpoint) {
+        let handle: Value = record
+            .handle
+            .as_deref()
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default();
+        view["state_reason"] = Value::from(record.state_reason.as_str());
+        view["pid"] = handle.pointer("/process/pid").cloned().unwrap_or_default();
+        view["url"] = handle.get("base_url").cloned().unwrap_or_default();
+    }
+    view
+}
+
+fn instance_for_clients(record: &InstanceRecord) -> Value {
     let phases: Vec<Value> = record
         .phases
         .iter()
@@ -112,24 +127,22 @@ pub fn instance(record: &InstanceRecord) -> Value {
         "home": record.home,
         "state": record.state,
         "state_since": time(Some(record.state_since)),
-        "state_reason": record.state_reason,
+        "state_reason": reason_for_clients(record),
         "created_at": time(Some(record.created_at)),
         "start_reason": record.start_reason,
         "gpu": record.gpu,
         "jobs_done": record.jobs_done,
         "phases": phases,
-        "pid": handle.pointer("/process/pid"),
-        "url": handle.get("base_url"),
     })
 }
 
 /// An endpoint with its live instances.
-pub fn endpoint(view: &EndpointView, instances: &[InstanceRecord]) -> Value {
+pub fn endpoint(caller: &Caller, view: &EndpointView, instances: &[InstanceRecord]) -> Value {
     let endpoint = &view.endpoint;
     let instances: Vec<Value> = instances
         .iter()
         .filter(|i| i.endpoint == endpoint.name)
-        .map(instance)
+        .map(|i| instance(caller, i))
         .collect();
     let scaling = &endpoint.scaling;
     json!({

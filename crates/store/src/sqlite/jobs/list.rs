@@ -31,6 +31,14 @@ fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
         // The plus keeps the planner from sorting an endpoint's jobs: lists go along the order of ids.
         add("+j.endpoint = ?", Value::Text(endpoint.to_string()));
     }
+    if let Some(endpoints) = &filter.endpoints {
+        // One parameter however many there are.
+        let names = serde_json::to_string(endpoints).expect("a list of texts is JSON");
+        add(
+            "+j.endpoint IN (SELECT value FROM json_each(?))",
+            Value::Text(names),
+        );
+    }
     if let Some(dialect) = &filter.dialect {
         add("j.dialect = ?", Value::Text(dialect.clone()));
     }

@@ -1,0 +1,270 @@
+//! What a key sees: jobs of the endpoints it may use, and of their instances nothing that belongs to operators.
+
+use std::time::Duration;
+
+use darkroom_tests::{Api, Options, Server, binary, eventually, fc, graphs, http::Answer};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const KEYS: &str = r#"
+[[keys]]
+name = "app"
+secret = "sk_app"
+scopes = ["client"]
+[[keys]]
+name = "narrow"
+secret = "sk_narrow"
+scopes = ["client"]
+endpoints = ["side"]
+[[keys]]
+name = "keeper"
+secret = "sk_keeper"
+scopes = ["admin"]
+endpoints = ["side"]
+[[keys]]
+name = "worker"
+secret = "sk_worker"
+scopes = ["worker"]
+[[keys]]
+name = "operator"
+secret = "sk_operator"
+scopes = ["admin"]
+[endpoints.side]
+"#;
+
+/// What an instance prints, and nobody but an operator may read.
+const PRINTED: &str = "PRINTED-BY-THE-INSTANCE";
+
+/// An endpoint whose instance prints a line and then does this.
+fn talkative(name: &str, then: &str) -> String {
+    let program = binary::darkroom().display().to_string();
+    let script = format!("echo {PRINTED}; {then}");
+    let command = [
+        "sh",
+        "-c",
+        &script,
+        "sh",
+        &program,
+        "engine",
+        "--listen",
+        "127.0.0.1:{port}",
+        "--input-directory",
+        "{input_dir}",
+        "--output-directory",
+        "{output_dir}",
+        "--temp-directory",
+        "{temp_dir}",
+        "--user-directory",
+        "{user_dir}",
+        "--test-nodes",
+    ];
+    format!("[endpoints.{name}]\ncommand = {command:?}\n")
+}
+
+async fn start(default: &str) -> Server {
+    let config = format!("{KEYS}\n{}", talkative("default", default));
+    Server::start(Options::default().with_config(&config)).await
+}
+
+/// The refusal without what differs between any two answers.
+fn refusal(answer: &Answer, id: &str) -> Value {
+    let mut body = answer.json();
+    body["error"]["request_id"] = Value::Null;
+    serde_json::from_str(&body.to_string().replace(id, "ID")).expect("still JSON")
+}
+
+async fn page(api: &Api) -> String {
+    api.get("/").await.expect(200).text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_an_endpoint_that_the_key_may_not_use_is_unknown() {
+    let server = start("exec \"$@\"").await;
+    let app = server.api_as(Some("sk_app"));
+    let id = app.submit(&graphs::plain(1, 8, 8)).await;
+    app.finished(&id).await;
+    let never = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for key in ["sk_narrow", "sk_keeper"] {
+        let other = server.api_as(Some(key));
+        let mut answers = Vec::new();
+        for job in [id.as_str(), never] {
+            let path = format!("/darkroom/v1/jobs/{job}");
+            let mut of_job = Vec::new();
+            for answer in [
+                other.get(&path).await,
+                other.get(&format!("{path}/events")).await,
+                other.post(&format!("{path}/cancel"), &json!({})).await,
+                other.post(&format!("{path}/retry"), &json!({})).await,
+            ] {
+                of_job.push(refusal(&answer.expect(404), job));
+            }
+            answers.push(of_job);
+        }
+        assert_eq!(answers[0], answers[1], "{key}: foreign and unknown look alike");
+        let status = format!("/e/side/api/serverless/status?task_id={id}");
+        assert_eq!(other.get(&status).await.expect(200).json(), json!([]), "{key}");
+        let task = format!("/e/side/api/serverless/task/{id}");
+        other.get(&task).await.expect(404);
+    }
+    // Nothing of that happened.
+    assert_eq!(app.job(&id).await["state"], "succeeded");
+    let worker = server.api_as(Some("sk_worker"));
+    for path in ["", "/events"] {
+        worker
+            .get(&format!("/darkroom/v1/jobs/{id}{path}"))
+            .await
+            .expect(403);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_the_page_hold_only_what_the_key_may_use() {
+    let server = start("exec \"$@\"").await;
+    let app = server.api_as(Some("sk_app"));
+    let id = app.submit(&graphs::plain(1, 8, 8)).await;
+    app.finished(&id).await;
+    let side = app
+        .post(
+            "/darkroom/v1/endpoints/side/jobs",
+            &json!({"graph": graphs::plain(2, 8, 8)}),
+        )
+        .await
+        .expect(201)
+        .json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    app.finished(&side).await;
+    let names = |answer: &Value, list: &str, field: &str| -> Vec<String> {
+        let items = answer[list].as_array().expect("a list");
+        let mut names: Vec<String> = items
+            .iter()
+            .map(|item| item[field].as_str().expect("a text").to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    for (key, wanted) in [
+        ("sk_app", &["default", "side"][..]),
+        ("sk_narrow", &["side"]),
+        ("sk_keeper", &["side"]),
+        ("sk_operator", &["default", "side"]),
+    ] {
+        let api = server.api_as(Some(key));
+        for (list, field) in [
+            ("jobs", "endpoint"),
+            ("instances", "endpoint"),
+            ("endpoints", "name"),
+        ] {
+            let answer = api.get(&format!("/darkroom/v1/{list}")).await.expect(200).json();
+            assert_eq!(names(&answer, list, field), wanted, "{key}: {list}");
+        }
+        let page = page(&api).await;
+        assert!(page.contains(&side), "{key}");
+        assert_eq!(page.contains(&id), wanted.len() > 1, "{key}");
+    }
+    let narrow = server.api_as(Some("sk_narrow"));
+    narrow.get("/darkroom/v1/jobs?endpoint=default").await.expect(403);
+    narrow.get("/darkroom/v1/endpoints/default").await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_shown_without_its_process_address_and_log() {
+    let server = start("exec \"$@\"").await;
+    let (app, operator) = (server.api_as(Some("sk_app")), server.api_as(Some("sk_operator")));
+    let id = app.submit(&graphs::plain(1, 8, 8)).await;
+    let job = app.finished(&id).await;
+    let instance = job["attempts"][0]["instance"]
+        .as_str()
+        .expect("it ran")
+        .to_owned();
+    let path = format!("/darkroom/v1/instances/{instance}");
+    let full = operator.get(&path).await.expect(200).json();
+    let (pid, url) = (full["pid"].as_u64().expect("a pid"), full["url"].as_str());
+    assert_eq!(server.instance_pids(), [i32::try_from(pid).expect("a pid")]);
+    let url = url.expect("an address").to_owned();
+    let log = operator.get(&format!("{path}/logs")).await.expect(200).text();
+    assert!(log.contains(PRINTED), "{log}");
+
+    app.get(&format!("{path}/logs")).await.expect(403);
+    for other in ["sk_narrow", "sk_keeper"] {
+        let other = server.api_as(Some(other));
+        other.get(&path).await.expect(404);
+    }
+    let keeper = server.api_as(Some("sk_keeper"));
+    keeper.get(&format!("{path}/logs")).await.expect(404);
+    let mut shown = vec![page(&app).await];
+    for path in [path.as_str(), "/darkroom/v1/instances", "/darkroom/v1/endpoints"] {
+        let answer = app.get(path).await.expect(200);
+        assert!(answer.text().contains(&instance), "{path}: it is shown");
+        assert!(!answer.text().contains("\"pid\""), "{path}");
+        shown.push(answer.text());
+    }
+    for text in shown {
+        assert!(!text.contains(&url) && !text.contains(PRINTED), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_start_fails_is_told_to_operators_only() {
+    let server = start("exit 3").await;
+    let (app, operator) = (server.api_as(Some("sk_app")), server.api_as(Some("sk_operator")));
+    let id = app.submit(&graphs::plain(1, 8, 8)).await;
+    let waits = async |api: &Api| {
+        eventually("the job waits for another start", LIMIT, async || {
+            let job = api.job(&id).await;
+            (job["waiting"]["reason"]["waiting_for"] == "backing_off").then(|| job.to_string())
+        })
+        .await
+    };
+    let job = waits(&operator).await;
+    assert!(
+        job.contains(PRINTED),
+        "an operator sees what the start printed: {job}"
+    );
+    let mut shown = vec![waits(&app).await, page(&app).await];
+    for path in ["instances?all=true", "endpoints", "jobs"] {
+        shown.push(app.get(&format!("/darkroom/v1/{path}")).await.expect(200).text());
+    }
+    for text in shown {
+        assert!(!text.contains(PRINTED), "{text}");
+    }
+    let all = operator
+        .get("/darkroom/v1/instances?all=true")
+        .await
+        .expect(200)
+        .text();
+    assert!(all.contains(PRINTED), "{all}");
+    app.post(&format!("/darkroom/v1/jobs/{id}/cancel"), &json!({}))
+        .await
+        .expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dying_instance_printed_is_no_part_of_its_jobs() {
+    let server = start("exec \"$@\"").await;
+    let (app, operator) = (server.api_as(Some("sk_app")), server.api_as(Some("sk_operator")));
+    let exit = graphs::through("TestExit", json!({"code": 3}), "a", 1);
+    let told = fc::run(&app, "", &exit).await.expect(500).text();
+    let jobs = app.get("/darkroom/v1/jobs").await.expect(200).json();
+    let id = jobs["jobs"][0]["id"].as_str().expect("an id");
+    let job = app.job(id).await;
+    assert_eq!(job["failure"]["code"], "instance_lost", "{job}");
+    let events = app
+        .get(&format!("/darkroom/v1/jobs/{id}/events"))
+        .await
+        .expect(200)
+        .text();
+    for text in [told, job.to_string(), events] {
+        assert!(text.contains("exited with code 3"), "{text}");
+        assert!(!text.contains(PRINTED), "{text}");
+    }
+    // Its operator finds it where the instance is.
+    let all = operator
+        .get("/darkroom/v1/instances?all=true")
+        .await
+        .expect(200)
+        .text();
+    assert!(all.contains(PRINTED), "{all}");
+}
