@@ -58,7 +58,7 @@ impl SqliteStore {
         let queue = Arc::new(Queue::new(options.max_waiting_submits));
         let hub = Arc::new(hub::Hub::default());
         let readers = readers::Readers::new(file.to_owned(), options.vfs.clone(), options.readers);
-        let (checkpointer, woken) = checkpoint::Checkpointer::new(file);
+        let (checkpointer, copier) = checkpoint::Checkpointer::new(file);
         let writer = writer::Writer {
             conn,
             queue: queue.clone(),
@@ -69,7 +69,7 @@ impl SqliteStore {
         };
         let threads = vec![
             spawn("store-writer", move || writer.run())?,
-            spawn("store-checkpoint", move || checkpoint::run(&checkpoints, &woken))?,
+            spawn("store-checkpoint", move || checkpoint::run(&checkpoints, &copier))?,
         ];
         Ok(SqliteStore {
             queue,

@@ -276,8 +276,9 @@ async fn the_log_stays_short_under_load() {
         }
         longest = longest.max(std::fs::metadata(&log).map_or(0, |m| m.len()));
     }
-    // 120 MB were written. Looked at every 32 batches of at most 4 MB; here a batch is at most 1 MB.
-    assert!(longest < (64 + 40) << 20, "{longest}");
+    // More than 120 MB were written. The log is looked at every 8 batches of at most 4 MB, and the writer waits until it is
+    // cut, however slow the machine is: so this bound does not depend on its speed.
+    assert!(longest < (64 + 32 + 4) << 20, "{longest}");
     assert!(longest > 0);
 }
 
