@@ -197,6 +197,9 @@ impl Service {
         input: &str,
         name: &str,
     ) -> Result<Named, Error> {
+        if let Some(folder) = instance_folder(name) {
+            return Ok(Named::Missing(of_one_instance(&brief(name), folder)));
+        }
         let missing = || Named::Missing(format!("Invalid image file: {}", brief(name)));
         let plain = name.strip_suffix(" [input]").unwrap_or(name);
         let escapes =
@@ -222,6 +225,36 @@ impl Service {
             .is_some_and(|c| c.iter().any(|v| v.as_str() == Some(plain)));
         Ok(if offered { Named::OnInstance } else { missing() })
     }
+}
+
+/// Refuses nodes that read what an instance itself made: another instance, or the same after a restart, does not have it.
+///
+/// # Errors
+/// The refusal, which says what to do instead.
+pub fn refuse_instance_files(graph: &Graph) -> Result<(), Box<Refusal>> {
+    const CLASS: &str = "LoadImageOutput";
+    match graph.nodes.iter().find(|(_, node)| node.class_type == CLASS) {
+        Some((id, _)) => {
+            let details = of_one_instance(CLASS, "output");
+            Err(Box::new(Refusal::of_input(id.as_str(), CLASS, "image", &details)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The folder of an annotated name other than `[input]` (`comfyui/behaviour.md` §10).
+fn instance_folder(name: &str) -> Option<&'static str> {
+    ["output", "temp"].into_iter().find(|folder| {
+        name.strip_suffix(']')
+            .is_some_and(|n| n.ends_with(&format!("[{folder}")))
+    })
+}
+
+fn of_one_instance(what: &str, folder: &str) -> String {
+    format!(
+        "{what} reads the {folder} folder of a single instance, which no other instance and no later run has; give \
+         LoadImage the file itself: upload it and use its name, or use its URL, a data URI, or base64"
+    )
 }
 
 /// The file name on the instance, where the bytes are, and what keeps them there.
@@ -369,6 +402,23 @@ mod tests {
             "a long name has a dot, which base64 has not"
         );
         assert_eq!(classify("图像图像图像.png"), Given::Name("图像图像图像.png"));
+    }
+
+    #[test]
+    fn only_names_in_an_instances_own_folders_are_annotated() {
+        assert_eq!(instance_folder("a.png [output]"), Some("output"));
+        assert_eq!(instance_folder("a.png[temp]"), Some("temp"));
+        for other in [
+            "a.png",
+            "a.png [input]",
+            "output",
+            "[output] a.png",
+            "a[output",
+            "output]",
+            "",
+        ] {
+            assert_eq!(instance_folder(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Error, Service,
-    intake::Fetch,
+    intake::{self, Fetch},
     preflight::{self, Refusal},
 };
 
@@ -65,6 +65,7 @@ impl Service {
         if submit.randomise_seeds {
             self.randomise_seeds(&mut graph);
         }
+        intake::refuse_instance_files(&graph).map_err(refused)?;
         let info = self.object_info(&submit.endpoint).await?;
         let targets: Option<Vec<NodeId>> = submit
             .targets
