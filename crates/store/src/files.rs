@@ -44,6 +44,9 @@ pub trait Files: Send + Sync {
     /// All references of an owner, by name.
     async fn refs_of(&self, owner: &str) -> Result<Vec<FileRef>, Error>;
 
+    /// References of an owner whose names come after `after`, by name, at most `limit`.
+    async fn refs_page(&self, owner: &str, after: Option<&str>, limit: u32) -> Result<Vec<FileRef>, Error>;
+
     /// References to a blob (any owner): who may read it.
     async fn refs_to(&self, blob: &BlobKey) -> Result<Vec<FileRef>, Error>;
 
@@ -56,4 +59,8 @@ pub trait Files: Send + Sync {
     /// Forgets a trashed blob if it is still unreferenced, *before* its bytes are deleted; `false` when somebody took a
     /// reference meanwhile, or said within a day that one will follow, and it must stay.
     async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error>;
+
+    /// Puts those of the blobs into the trash that nothing refers to, intends, or holds in the trash already: what a
+    /// listing of the blob store found and no row knows. Returns how many those were. At most 200 at a time.
+    async fn trash_unknown(&self, blobs: Vec<BlobKey>) -> Result<u64, Error>;
 }

@@ -7,6 +7,8 @@ mod driver;
 mod durability;
 mod fc;
 mod first_run;
+mod inputs;
 mod real_comfyui;
+mod removed;
 mod rooms;
 mod visibility;

@@ -47,6 +47,8 @@ pub enum WaitReason {
     LowPriority,
     /// An operator paused the endpoint.
     Paused,
+    /// Its endpoint is not configured any more: it runs when the endpoint comes back, unless it expires or is cancelled.
+    EndpointRemoved,
 }
 
 impl WaitReason {
@@ -63,7 +65,8 @@ impl WaitReason {
             | WaitReason::MaxReached { .. }
             | WaitReason::NoWorker
             | WaitReason::LowPriority
-            | WaitReason::Paused => self,
+            | WaitReason::Paused
+            | WaitReason::EndpointRemoved => self,
         }
     }
 }
@@ -102,56 +105,61 @@ impl fmt::Display for WaitReason {
             WaitReason::NoWorker => f.write_str("no worker is connected"),
             WaitReason::LowPriority => f.write_str("low priority: waits for an instance others started"),
             WaitReason::Paused => f.write_str("the endpoint is paused"),
+            WaitReason::EndpointRemoved => {
+                f.write_str("its endpoint is not configured any more: configure it again, or cancel the job")
+            }
         }
     }
 }
 
-/// Why a queued job waits. `ahead` is the number of jobs before it in its endpoint's queue. `None`: no such endpoint.
+/// Why a queued job waits. `ahead` is the number of jobs before it in its endpoint's queue.
 pub fn why_waiting(
     endpoint: &EndpointName,
     ahead: u64,
     counters: &Counters,
     policy: &Policy,
     now: Timestamp,
-) -> Option<WaitReason> {
-    let of = policy.endpoints.get(endpoint)?;
+) -> WaitReason {
+    let Some(of) = policy.endpoints.get(endpoint) else {
+        return WaitReason::EndpointRemoved;
+    };
     let none = EndpointCounters::default();
     let here = counters.endpoints.get(endpoint).unwrap_or(&none);
     if here.paused {
-        return Some(WaitReason::Paused);
+        return WaitReason::Paused;
     }
     let in_state = |state| here.instances.iter().filter(move |i| i.state == state);
     let slots: u32 = in_state(InstanceState::Ready).map(|i| i.slots).sum();
     let busy: u32 = in_state(InstanceState::Ready).map(|i| i.busy).sum();
     if ahead < u64::from(slots.saturating_sub(busy)) {
-        return Some(WaitReason::Slot);
+        return WaitReason::Slot;
     }
     if !of.managed {
-        return Some(match slots {
+        return match slots {
             0 => WaitReason::NoWorker,
             _ => WaitReason::MaxReached { ahead, slots },
-        });
+        };
     }
     if let Some(since) = in_state(InstanceState::Starting).map(|i| i.state_since).min() {
         let phase = StartPhase::Booting { since };
-        return Some(WaitReason::Starting { phase });
+        return WaitReason::Starting { phase };
     }
     let serving = here.instances.iter().filter(|i| i.is_serving()).count();
     let leaving = here.instances.iter().filter(|i| !i.state.is_final()).count() - serving;
     if serving >= wanted(here, of) {
-        return Some(if serving == 0 && of.most_instances() > 0 {
+        return if serving == 0 && of.most_instances() > 0 {
             WaitReason::LowPriority
         } else {
             WaitReason::MaxReached { ahead, slots }
-        });
+        };
     }
     if let Some((until, last_error)) = backing_off(here, now) {
         let last_error = last_error.to_owned();
-        return Some(WaitReason::BackingOff { last_error, until });
+        return WaitReason::BackingOff { last_error, until };
     }
     if serving + leaving >= of.most_instances() {
         let phase = StartPhase::PredecessorLeaving;
-        return Some(WaitReason::Starting { phase });
+        return WaitReason::Starting { phase };
     }
     if !of.gpus.is_empty() {
         let held: Option<Vec<_>> = unused_gpus(here, of)
@@ -159,11 +167,11 @@ pub fn why_waiting(
             .map(|gpu| holder(&counters.endpoints, endpoint, gpu))
             .collect();
         if let Some((holder, _)) = held.and_then(|held| held.into_iter().next()) {
-            return Some(WaitReason::GpuBusy {
+            return WaitReason::GpuBusy {
                 holder: holder.clone(),
-            });
+            };
         }
     }
     let phase = StartPhase::Planned;
-    Some(WaitReason::Starting { phase })
+    WaitReason::Starting { phase }
 }

@@ -373,6 +373,6 @@ fn waiting_is_explained_by_what_is_there() {
     );
     assert_eq!(
         why_waiting(&name("none"), 0, &Counters::default(), &Policy::default(), at(0)),
-        None
+        WaitReason::EndpointRemoved
     );
 }

@@ -27,6 +27,7 @@ use crate::{
 mod adopt;
 mod execute;
 mod observe;
+mod strays;
 mod supervisor;
 pub mod sweep;
 

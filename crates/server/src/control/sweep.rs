@@ -1,10 +1,11 @@
 //! Chores that nobody waits for: retention of finished jobs, the trash, files of instances that are gone.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use darkroom_core::{EndpointName, endpoint::Limits};
 use tokio_util::sync::CancellationToken;
 
-use super::Control;
+use super::{Control, strays};
 use crate::service::Service;
 
 /// How often the chores are looked after.
@@ -17,6 +18,13 @@ const KEEP_GONE_INSTANCES: Duration = Duration::from_secs(3600);
 impl Control {
     /// Sweeps until `shutdown`.
     pub async fn sweep(&self, shutdown: CancellationToken) {
+        tokio::join!(
+            self.do_chores(&shutdown),
+            strays::look_for_strays(&self.service, &shutdown)
+        );
+    }
+
+    async fn do_chores(&self, shutdown: &CancellationToken) {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -46,18 +54,24 @@ impl Control {
     }
 }
 
-/// Removes finished jobs beyond their endpoint's retention, a batch at a time, so that other writers get between.
+/// Removes finished jobs beyond their endpoint's retention, a batch at a time, so that other writers get between. Jobs of
+/// endpoints that are not configured any more are kept as long as the default says.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn sweep_jobs(service: &Service) -> Result<(), darkroom_store::Error> {
-    for endpoint in service.endpoints().values() {
-        while service
-            .store
-            .sweep_finished(&endpoint.name, endpoint.limits.retention)
-            .await?
-            .more
-        {
+    let mut retention: BTreeMap<EndpointName, Duration> = service
+        .endpoints()
+        .values()
+        .map(|endpoint| (endpoint.name.clone(), endpoint.limits.retention))
+        .collect();
+    for known in service.store.counters().await?.into_keys() {
+        retention
+            .entry(known)
+            .or_insert_with(|| Limits::default().retention);
+    }
+    for (endpoint, retention) in retention {
+        while service.store.sweep_finished(&endpoint, retention).await?.more {
             tokio::task::yield_now().await;
         }
     }
@@ -77,5 +91,61 @@ pub async fn empty_trash(service: &Service, delay: Duration) -> anyhow::Result<(
         for blob in due {
             service.delete_trashed(&blob).await?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::JobState;
+
+    use super::*;
+    use crate::service::{
+        intake::Fetch,
+        jobs::{Cancelled, JobMeta},
+        submit::ComfySubmit,
+        testing::Bench,
+    };
+
+    #[tokio::test]
+    async fn jobs_of_a_removed_endpoint_expire_are_cancelled_and_are_swept() {
+        let bench = Bench::configured(
+            "[endpoints.gone]\nbackend = \"external\"\n[endpoints.gone.limits]\nqueue_ttl = \"1h\"\n[endpoints.stays]\n",
+        );
+        let service = &bench.service;
+        let submit = async || {
+            let submit = ComfySubmit {
+                tenant: "t".parse().unwrap(),
+                endpoint: "gone".parse().unwrap(),
+                graph: serde_json::json!({"1": {"class_type": "Anything", "inputs": {}}}),
+                extra_data: serde_json::Map::new(),
+                targets: None,
+                priority: 0,
+                external_id: None,
+                randomise_seeds: false,
+                fetch: Fetch::Now,
+                meta: JobMeta::default(),
+            };
+            service.submit_comfy(submit).await.unwrap().job
+        };
+        let (expires, cancelled) = (submit().await, submit().await);
+        bench.remove_endpoint("gone");
+        let removed = service.removed_endpoints().await.unwrap();
+        assert_eq!(removed.len(), 1);
+        assert_eq!((removed[0].0.as_str(), removed[0].1.queued), ("gone", 2));
+        assert_eq!(service.cancel(None, cancelled).await.unwrap(), Cancelled::Now);
+        bench.clock.advance(Duration::from_secs(3601));
+        service.store.expire().await.unwrap();
+        assert_eq!(service.job(None, expires).await.unwrap().state, JobState::Expired);
+        assert!(service.removed_endpoints().await.unwrap().is_empty());
+
+        sweep_jobs(service).await.unwrap();
+        service
+            .job(None, expires)
+            .await
+            .expect("kept as long as the default says");
+        bench.clock.advance(Limits::default().retention);
+        sweep_jobs(service).await.unwrap();
+        assert!(service.job(None, expires).await.is_err());
+        assert!(service.job(None, cancelled).await.is_err());
     }
 }

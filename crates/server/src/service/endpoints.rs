@@ -28,6 +28,19 @@ impl Service {
         Ok(self.endpoints().values().map(view).collect())
     }
 
+    /// Endpoints that are not configured any more and still have jobs that wait or run, with their numbers, by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn removed_endpoints(&self) -> Result<Vec<(EndpointName, QueueCounters)>, Error> {
+        let configured = self.endpoints();
+        let counters = self.store.counters().await?;
+        let removed = counters.into_iter().filter(|(name, of)| {
+            !configured.contains_key(name) && of.queued + of.running + of.collecting > 0
+        });
+        Ok(removed.collect())
+    }
+
     /// The newest scaling decisions of an endpoint, newest first: when, and JSON of `core::scheduler::Decision`.
     ///
     /// # Errors

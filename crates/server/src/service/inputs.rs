@@ -1,11 +1,24 @@
 //! Files that callers bring: stored once under their content, found again by the name they were uploaded under.
 
 use bytes::Bytes;
-use darkroom_core::{BlobKey, EndpointName, TenantId};
+use darkroom_core::{BlobKey, EndpointName, TenantId, Timestamp};
 use darkroom_store::{files::FileRef, jobs::InputBlob};
 use uuid::Uuid;
 
 use super::{Error, Service, intake::MAX_NAME_BYTES};
+
+/// A file that graphs can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Its name.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Media type.
+    pub content_type: String,
+    /// When it was uploaded.
+    pub created_at: Timestamp,
+}
 
 impl Service {
     /// Keeps a file under a name that graphs of this endpoint can use from now on. Replaces an older one of that name.
@@ -48,6 +61,48 @@ impl Service {
             })
             .await?;
         Ok(())
+    }
+
+    /// A tenant's uploads for an endpoint whose names come after `after`, by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn uploads(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Upload>, Error> {
+        let page = self
+            .store
+            .refs_page(&owner(tenant, endpoint), after, limit)
+            .await?;
+        Ok(page
+            .into_iter()
+            .map(|r| Upload {
+                name: r.name,
+                size: r.size,
+                content_type: r.content_type,
+                created_at: r.created_at,
+            })
+            .collect())
+    }
+
+    /// Takes an upload's name away. The bytes stay as long as a job refers to them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn remove_upload(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        name: &str,
+    ) -> Result<(), Error> {
+        match self.store.drop_ref(&owner(tenant, endpoint), name).await? {
+            true => Ok(()),
+            false => Err(Error::not_found("input file", name)),
+        }
     }
 
     /// The blob of an uploaded file.

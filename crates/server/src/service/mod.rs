@@ -28,7 +28,7 @@ pub mod outputs;
 pub mod preflight;
 pub mod submit;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod waiting;
 
 pub use error::Error;

@@ -1,11 +1,12 @@
 //! A service on a real store and real files in a temporary directory, for tests of what the service does with them.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{BlobMeta, BlobReader, BlobStat, Blobs, Error, Listed, LocalBlobs, signed_url::Signer};
-use darkroom_core::{BlobKey, EndpointName, InstanceId, InstanceState, JobId, Payload};
+use darkroom_core::{BlobKey, Clock, EndpointName, InstanceId, InstanceState, JobId, Payload, Timestamp};
 use darkroom_store::{
     Store,
     catalog::InstanceRecord,
@@ -33,14 +34,23 @@ use crate::{
 pub struct Bench {
     pub service: Service,
     pub blobs: Arc<FlakyBlobs>,
+    pub clock: Arc<MovedClock>,
     _dir: tempfile::TempDir,
 }
 
 impl Bench {
     /// One endpoint, `default`, as without any configuration.
     pub fn new() -> Bench {
+        Bench::configured("")
+    }
+
+    /// As a configuration says.
+    pub fn configured(toml: &str) -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let clock = Arc::new(SystemClock::new());
+        let clock = Arc::new(MovedClock {
+            system: SystemClock::new(),
+            ahead_micros: AtomicU64::new(0),
+        });
         let store = SqliteStore::open(&dir.path().join("db.sqlite"), Options::new(clock.clone())).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let blobs = dir.path().join("blobs");
@@ -49,18 +59,18 @@ impl Bench {
             inner: LocalBlobs::open(&blobs, None).unwrap(),
             failures: AtomicU32::new(0),
         });
-        let config = Config::from_text(None, "", &Default::default(), &Overrides::default()).unwrap();
+        let config = Config::from_text(None, toml, &Default::default(), &Overrides::default()).unwrap();
         let service = Service::new(Parts {
             store,
             blobs: blobs.clone(),
             hub: hub::Hub::default(),
-            clock,
+            clock: clock.clone(),
             ids: Arc::new(SystemIds),
             signer: Signer::new(&[7; 32]),
             fetcher: fetch::Fetcher::new(fetch::Rules {
-                allow: vec![],
-                max_bytes: 1 << 20,
-                timeout: Duration::from_secs(1),
+                allow: config.fetch.allow,
+                max_bytes: config.fetch.max_bytes,
+                timeout: config.fetch.timeout,
             })
             .unwrap(),
             object_infos: object_info::Cache::default(),
@@ -77,6 +87,7 @@ impl Bench {
         Bench {
             service,
             blobs,
+            clock,
             _dir: dir,
         }
     }
@@ -132,8 +143,57 @@ impl Bench {
         id
     }
 
+    /// Stores bytes that no row names.
+    pub async fn put_blob(&self, key: &str) {
+        let key: BlobKey = key.parse().unwrap();
+        let bytes = Bytes::from_static(b"bytes");
+        self.blobs.put_bytes(&key, bytes).await.unwrap();
+    }
+
+    /// The keys of all blobs.
+    pub async fn blob_keys(&self) -> Vec<String> {
+        let listed = self.blobs.list(None, 10_000).await.unwrap();
+        listed.iter().map(|blob| blob.key.to_string()).collect()
+    }
+
+    /// Forgets an endpoint, as a reload does whose file does not have it any more.
+    pub fn remove_endpoint(&self, name: &str) {
+        let name: EndpointName = name.parse().unwrap();
+        let mut endpoints = BTreeMap::clone(&self.service.endpoints());
+        endpoints.remove(&name).unwrap();
+        self.service.set_endpoints(endpoints);
+    }
+
     pub async fn record(&self, job: JobId) -> JobRecord {
         self.service.store.job(None, job).await.unwrap().unwrap()
+    }
+}
+
+/// The system's clock, further on by what tests add.
+pub struct MovedClock {
+    system: SystemClock,
+    ahead_micros: AtomicU64,
+}
+
+impl MovedClock {
+    /// Lets so much time pass.
+    pub fn advance(&self, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap();
+        self.ahead_micros.fetch_add(micros, Ordering::SeqCst);
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_micros(self.ahead_micros.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for MovedClock {
+    fn now(&self) -> Timestamp {
+        self.system.now().plus(self.ahead())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic() + self.ahead()
     }
 }
 

@@ -48,7 +48,7 @@ impl Service {
         };
         let (counters, policy) = planner.view().await.map_err(Error::Internal)?;
         let reason = why_waiting(&job.endpoint, position, &counters, &policy, self.clock.now());
-        Ok(reason.map(|reason| Waiting { reason, position }))
+        Ok(Some(Waiting { reason, position }))
     }
 
     /// The last bytes of what an instance printed.

@@ -107,4 +107,33 @@ tests! {
         }
         assert_eq!(world.store().trash_due(Duration::ZERO, 3).await.unwrap().len(), 3);
     }
+
+    async fn references_are_told_page_by_page(world: World) {
+        for name in ["b", "a", "图", "c"] {
+            world.store().put_ref(reference(&world, "x", name, &format!("key-{name}"))).await.unwrap();
+        }
+        world.store().put_ref(reference(&world, "y", "d", "other")).await.unwrap();
+        let names = async |after: Option<&str>, limit| -> Vec<String> {
+            let page = world.store().refs_page("x", after, limit).await.unwrap();
+            page.into_iter().map(|r| r.name).collect()
+        };
+        assert_eq!(names(None, 2).await, ["a", "b"]);
+        assert_eq!(names(Some("b"), 2).await, ["c", "图"]);
+        assert!(names(Some("图"), 2).await.is_empty());
+    }
+
+    async fn a_blob_that_no_row_knows_goes_into_the_trash(world: World) {
+        world.store().put_ref(reference(&world, "x", "1", "kept")).await.unwrap();
+        world.store().intend(&blob("under-way")).await.unwrap();
+        world.store().put_ref(reference(&world, "x", "2", "dropped")).await.unwrap();
+        world.store().drop_ref("x", "2").await.unwrap();
+        world.clock.advance(HOUR);
+        let found = ["kept", "under-way", "dropped", "stray"].map(blob).to_vec();
+        assert_eq!(world.store().trash_unknown(found.clone()).await.unwrap(), 1);
+        assert_eq!(world.store().trash_unknown(found).await.unwrap(), 0, "it is known now");
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("dropped")], "its delay goes on");
+        world.clock.advance(HOUR);
+        let due = world.store().trash_due(HOUR, 9).await.unwrap();
+        assert!(due.contains(&blob("stray")) && !due.contains(&blob("under-way")), "{due:?}");
+    }
 }

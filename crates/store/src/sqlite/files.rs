@@ -10,7 +10,12 @@ use darkroom_core::{
 };
 use rusqlite::{Row, params};
 
-use super::{SqliteStore, sql, tx::Tx};
+use super::{
+    SqliteStore,
+    queue::{Lane, Wait},
+    sql,
+    tx::Tx,
+};
 use crate::{Error, Files, files::FileRef, jobs::InputBlob};
 
 /// An intended blob may be under way for long (a blob store that is away); only after a day nobody will name it.
@@ -173,6 +178,16 @@ fn trash_if_unreferenced(tx: &Tx<'_>, blob: &str) -> Result<(), Error> {
     Ok(())
 }
 
+fn trash_if_unknown(tx: &Tx<'_>, blob: &BlobKey) -> Result<u64, Error> {
+    let added = sql::execute(
+        tx.conn,
+        "INSERT OR IGNORE INTO trash (blob, since, intended) \
+         SELECT ?1, ?2, 0 WHERE NOT EXISTS (SELECT 1 FROM file_refs WHERE blob = ?1)",
+        params![blob.as_str(), tx.now.as_micros()],
+    )?;
+    Ok(added as u64)
+}
+
 fn intend(tx: &Tx<'_>, blob: &BlobKey) -> Result<(), Error> {
     sql::execute(
         tx.conn,
@@ -247,6 +262,17 @@ impl Files for SqliteStore {
         self.readers.run(move |conn| of_owner(conn, &owner)).await
     }
 
+    async fn refs_page(&self, owner: &str, after: Option<&str>, limit: u32) -> Result<Vec<FileRef>, Error> {
+        // Names are never empty, so all of them come after the empty one.
+        let (owner, after) = (owner.to_owned(), after.unwrap_or_default().to_owned());
+        self.readers
+            .run(move |conn| {
+                let sql = format!("{FILE_REF} WHERE owner = ?1 AND name > ?2 ORDER BY name LIMIT ?3");
+                sql::rows(conn, &sql, params![owner, after, limit], read)
+            })
+            .await
+    }
+
     async fn refs_to(&self, blob: &BlobKey) -> Result<Vec<FileRef>, Error> {
         let blob = blob.clone();
         self.readers
@@ -283,5 +309,16 @@ impl Files for SqliteStore {
     async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error> {
         let blob = blob.clone();
         self.durably(SMALL, move |tx| empty_trash(tx, &blob)).await
+    }
+
+    async fn trash_unknown(&self, blobs: Vec<BlobKey>) -> Result<u64, Error> {
+        let work = move |tx: &Tx<'_>| {
+            let mut unknown = 0;
+            for blob in &blobs {
+                unknown += trash_if_unknown(tx, blob)?;
+            }
+            Ok(unknown)
+        };
+        self.write(Lane::Sweep, Wait::ForDisk, SMALL, work).await
     }
 }

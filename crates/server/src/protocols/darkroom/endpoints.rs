@@ -1,25 +1,33 @@
-//! Endpoints: what they are, what they do, why they scaled; files for their graphs.
+//! Endpoints: what they are, what they do, why they scaled.
 
 use axum::{
     Json,
-    body::Bytes,
     extract::{Path, Query, State},
 };
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{call::Call, error::ApiError, views};
 use crate::{auth::Scope, service::Error, state::AppState};
 
-/// `GET /endpoints`.
+/// `GET /endpoints`; `removed` are those that are not configured any more and still have jobs that wait or run.
 ///
 /// # Errors
 /// Without a key that may use any.
 pub async fn list(State(state): State<AppState>, call: Call) -> Result<Json<Value>, ApiError> {
     call.needs_anywhere(Scope::Client)?;
     let views = views_for(&state, &call).await?;
-    Ok(Json(json!({ "endpoints": views })))
+    let removed = state
+        .service
+        .removed_endpoints()
+        .await
+        .map_err(|e| call.fail(e))?;
+    let removed: Vec<Value> = removed
+        .iter()
+        .filter(|(name, _)| call.caller.may(Scope::Client, name).is_ok())
+        .map(|(name, of)| json!({ "name": name, "queued": of.queued, "running": of.running + of.collecting }))
+        .collect();
+    Ok(Json(json!({ "endpoints": views, "removed": removed })))
 }
 
 /// `GET /endpoints/{endpoint}`.
@@ -87,31 +95,4 @@ pub async fn decisions(
         })
         .collect();
     Ok(Json(json!({ "decisions": decisions })))
-}
-
-/// `PUT /endpoints/{endpoint}/inputs/{name}`: the body is a file that graphs of this endpoint can name.
-///
-/// # Errors
-/// For a bad name, or a body that is too large.
-pub async fn upload(
-    State(state): State<AppState>,
-    call: Call,
-    Path((endpoint, name)): Path<(String, String)>,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let endpoint = call.endpoint(&endpoint)?;
-    call.needs(Scope::Client, &endpoint)?;
-    state.service.endpoint(&endpoint).map_err(|e| call.fail(e))?;
-    let body = body.map_err(|_| {
-        call.fail(Error::TooLarge {
-            what: "the body",
-            limit_bytes: super::MAX_BODY_BYTES as u64,
-        })
-    })?;
-    state
-        .service
-        .upload(&call.caller.tenant, &endpoint, &name, body)
-        .await
-        .map_err(|e| call.fail(e))?;
-    Ok((StatusCode::CREATED, Json(json!({ "name": name }))))
 }

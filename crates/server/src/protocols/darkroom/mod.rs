@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    routing::{delete, get, post},
+    routing::{delete, get, post, put},
 };
 
 use crate::state::AppState;
@@ -11,6 +11,7 @@ pub mod call;
 mod endpoints;
 mod error;
 mod events;
+mod inputs;
 mod instances;
 mod jobs;
 mod keys;
@@ -27,9 +28,10 @@ pub fn routes() -> Router<AppState> {
         .route("/endpoints/{endpoint}", get(endpoints::show))
         .route("/endpoints/{endpoint}/decisions", get(endpoints::decisions))
         .route("/endpoints/{endpoint}/jobs", post(jobs::submit))
+        .route("/endpoints/{endpoint}/inputs", get(inputs::list))
         .route(
             "/endpoints/{endpoint}/inputs/{*name}",
-            axum::routing::put(endpoints::upload),
+            put(inputs::upload).delete(inputs::remove),
         )
         .route("/jobs", get(jobs::list))
         .route("/jobs/{job}", get(jobs::show))

@@ -1,0 +1,126 @@
+//! Files that callers bring for their graphs: uploaded, listed, removed, each tenant's own; and names of files that only
+//! one instance has.
+
+use darkroom_tests::{Api, Options, Server, graphs, http::Answer, pixels, server::endpoint_with_test_nodes};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const INPUTS: &str = "/darkroom/v1/endpoints/default/inputs";
+
+const KEYS: &str = r#"
+[[keys]]
+name = "alice"
+secret = "sk_alice"
+scopes = ["client"]
+tenant = "alice"
+[[keys]]
+name = "bob"
+secret = "sk_bob"
+scopes = ["client"]
+tenant = "bob"
+[endpoints.default]
+anonymous = true
+"#;
+
+async fn put(api: &Api, name: &str, bytes: Vec<u8>) -> Answer {
+    api.send(api.request(Method::PUT, &format!("{INPUTS}/{name}")).body(bytes))
+        .await
+}
+
+async fn delete(api: &Api, name: &str) -> Answer {
+    api.send(api.request(Method::DELETE, &format!("{INPUTS}/{name}")))
+        .await
+}
+
+async fn names(api: &Api, query: &str) -> (Vec<String>, Value) {
+    let page = api.get(&format!("{INPUTS}?{query}")).await.expect(200).json();
+    let names = page["inputs"].as_array().expect("a list").iter();
+    let names = names.map(|i| i["name"].as_str().expect("a name").to_owned());
+    (names.collect(), page["next"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_are_listed_and_removed_by_their_tenant_alone() {
+    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let (alice, bob) = (server.api_as(Some("sk_alice")), server.api_as(Some("sk_bob")));
+    let picture = pixels::encode(&pixels::gradient(6, 5));
+    for name in ["b.png", "sub/a.png", "图 1.png"] {
+        put(&alice, name, picture.clone()).await.expect(201);
+    }
+    put(&bob, "b.png", picture.clone()).await.expect(201);
+
+    let first = names(&alice, "limit=2").await;
+    assert_eq!(
+        first,
+        (vec!["b.png".into(), "sub/a.png".into()], json!("sub/a.png"))
+    );
+    let rest = names(&alice, "limit=2&after=sub/a.png").await;
+    assert_eq!(rest, (vec!["图 1.png".into()], Value::Null));
+    let shown = alice.get(INPUTS).await.expect(200).json()["inputs"][0].clone();
+    assert_eq!(
+        (&shown["size"], &shown["content_type"]),
+        (&json!(picture.len()), &json!("image/png"))
+    );
+
+    // A job that was accepted keeps its file.
+    let waits = json!({"graph": graphs::invert("b.png")});
+    let job = alice
+        .post("/darkroom/v1/endpoints/default/jobs", &waits)
+        .await
+        .expect(201)
+        .json();
+    delete(&alice, "b.png").await.expect(204);
+    delete(&alice, "b.png").await.expect(404);
+    delete(&alice, "no-such.png").await.expect(404);
+    let id = job["id"].as_str().expect("an id");
+    assert_eq!(alice.finished(id).await["state"], "succeeded");
+    alice
+        .post("/darkroom/v1/endpoints/default/jobs", &waits)
+        .await
+        .expect(400);
+    assert_eq!(names(&alice, "").await.0, ["sub/a.png", "图 1.png"]);
+    assert_eq!(
+        names(&bob, "").await.0,
+        ["b.png"],
+        "another tenant's is untouched"
+    );
+
+    // Whoever has no key shares a tenant with all others who have none.
+    let nobody = server.api_as(None);
+    put(&nobody, "open.png", picture).await.expect(201);
+    nobody.get(INPUTS).await.expect(401);
+    delete(&nobody, "open.png").await.expect(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_only_one_instance_has_are_refused_with_what_to_do() {
+    let config = endpoint_with_test_nodes("default", "") + "[endpoints.parked]\nbackend = \"external\"\n";
+    let server = Server::start(Options::default().with_config(&config)).await;
+    let api = server.api();
+    let mut by_class = graphs::invert("plain_00001_.png");
+    by_class["1"]["class_type"] = json!("LoadImageOutput");
+    for graph in [
+        graphs::invert("plain_00001_.png [output]"),
+        graphs::invert("sub/ComfyUI_temp_00001_.png [temp]"),
+        by_class,
+    ] {
+        for endpoint in ["default", "parked"] {
+            let answer = api
+                .post(&format!("/e/{endpoint}/api/serverless/run"), &graph)
+                .await;
+            let body = answer.expect(500).json();
+            assert_eq!(body["error_code"], "PROMPT_ERROR", "{body}");
+            let message = body["error_message"].as_str().unwrap_or_default();
+            assert!(
+                message.contains("upload it") && message.contains("single instance"),
+                "{message}"
+            );
+            assert!(body["raw"]["node_errors"]["1"].is_object(), "{body}");
+            let path = format!("/darkroom/v1/endpoints/{endpoint}/jobs");
+            let body = api.post(&path, &json!({"graph": graph})).await.expect(400).json();
+            assert_eq!(body["error"]["code"], "invalid_graph", "{body}");
+        }
+    }
+    let jobs = api.get("/darkroom/v1/jobs").await.expect(200).json();
+    assert_eq!(jobs["jobs"], json!([]), "nothing was accepted");
+}
