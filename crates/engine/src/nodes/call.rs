@@ -259,3 +259,19 @@ fn mistyped(name: &str, wanted: &str, found: Option<&Value>) -> Raised {
         format!("input '{name}' must be {wanted}, not {found}"),
     )
 }
+
+/// Reports to nobody and is never interrupted.
+#[cfg(test)]
+pub struct Silent;
+
+#[cfg(test)]
+impl Progress for Silent {
+    fn update(&self, _: u64, _: u64, _: Option<Preview<'_>>) -> Result<(), Raised> {
+        Ok(())
+    }
+    fn text(&self, _: &str) {}
+    fn report(&self, _: u64, _: u64) {}
+    fn check(&self) -> Result<(), Raised> {
+        Ok(())
+    }
+}

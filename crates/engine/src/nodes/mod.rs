@@ -3,13 +3,18 @@
 //! To add a class: its `/object_info` entry into a file of `schemas/`, a function and a line of the
 //! table into the family's file.
 
+mod alpha;
 mod animation;
 pub mod call;
+mod composite;
 mod image;
 mod latent;
 mod lists;
 mod load;
 mod mask;
+mod morphology;
+mod place;
+mod porter_duff;
 mod preview_any;
 mod primitive;
 mod save;
@@ -26,6 +31,11 @@ pub type Run = fn(&Call<'_>) -> Result<Output, Raised>;
 /// The classes everyone gets, family by family.
 pub const FAMILIES: &[&[NodeKind]] = &[
     TABLE,
+    mask::TABLE,
+    alpha::TABLE,
+    composite::TABLE,
+    porter_duff::TABLE,
+    morphology::TABLE,
     latent::TABLE,
     animation::TABLE,
     lists::TABLE,
@@ -48,10 +58,6 @@ pub const TABLE: &[NodeKind] = &[
     NodeKind::new("ImageInvert", image::invert),
     NodeKind::new("ImageCrop", image::crop),
     NodeKind::new("ImageBatch", image::batch),
-    NodeKind::new("MaskToImage", mask::to_image),
-    NodeKind::new("ImageToMask", mask::from_image),
-    NodeKind::new("SolidMask", mask::solid),
-    NodeKind::new("InvertMask", mask::invert),
     NodeKind::new("PreviewAny", preview_any::show),
     NodeKind::new("PrimitiveString", primitive::value),
     NodeKind::new("PrimitiveStringMultiline", primitive::value),
@@ -64,6 +70,7 @@ pub const TABLE: &[NodeKind] = &[
 pub const SCHEMAS: &[&str] = &[
     include_str!("schemas/image.json"),
     include_str!("schemas/mask.json"),
+    include_str!("schemas/compositing.json"),
     include_str!("schemas/latent.json"),
     include_str!("schemas/string.json"),
     include_str!("schemas/animation.json"),

@@ -7,17 +7,18 @@ use crate::{
     exec::Raised,
     files::{Folder, save_name::SaveName},
     pixels::encode,
-    value::python,
+    value::{Image, python},
 };
 
-/// zlib levels of the original: a saved image is kept, a preview is looked at once.
-const SAVE_LEVEL: u8 = 4;
+/// The zlib level of an image that is kept.
+pub const SAVE_LEVEL: u8 = 4;
+/// The zlib level of an image that is looked at once.
 const PREVIEW_LEVEL: u8 = 1;
 
 /// `SaveImage`: numbered PNGs in the output directory.
 pub fn save_image(call: &Call<'_>) -> Result<Output, Raised> {
     let prefix = call.text("filename_prefix")?;
-    save(call, Folder::Output, prefix, SAVE_LEVEL)
+    save(call, call.image("images")?, Folder::Output, prefix, SAVE_LEVEL)
 }
 
 /// `PreviewImage`: PNGs in the temporary directory, under a name of this node's own.
@@ -25,6 +26,7 @@ pub fn preview_image(call: &Call<'_>) -> Result<Output, Raised> {
     let suffix = call.object.suffix(&*call.host.ids);
     save(
         call,
+        call.image("images")?,
         Folder::Temp,
         &format!("ComfyUI_temp_{suffix}"),
         PREVIEW_LEVEL,
@@ -32,8 +34,13 @@ pub fn preview_image(call: &Call<'_>) -> Result<Output, Raised> {
 }
 
 /// Writes every frame of `images` and reports the files.
-pub fn save(call: &Call<'_>, folder: Folder, prefix: &str, level: u8) -> Result<Output, Raised> {
-    let images = call.image("images")?;
+pub fn save(
+    call: &Call<'_>,
+    images: &Image,
+    folder: Folder,
+    prefix: &str,
+    level: u8,
+) -> Result<Output, Raised> {
     if images.batch == 0 {
         return Err(Raised::new(
             "IndexError",

@@ -3,6 +3,7 @@
 pub mod animation;
 pub mod decode;
 pub mod encode;
+pub mod extremum;
 pub mod lanczos;
 pub mod resize;
 

@@ -5,7 +5,7 @@
 use super::{lanczos, round_half_even};
 use crate::{
     exec::Raised,
-    value::{Image, reserve},
+    value::{Image, Mask, reserve},
 };
 
 /// How samples are interpolated.
@@ -83,6 +83,12 @@ pub fn common_upscale(
         channels: source.channels,
         data,
     })
+}
+
+/// [`common_upscale`] of a mask.
+pub fn mask(mask: &Mask, width: usize, height: usize, method: Method, center: bool) -> Result<Mask, Raised> {
+    let plane = mask.clone().into_plane();
+    common_upscale(&plane, width, height, method, center).map(Mask::from)
 }
 
 /// One frame to read from.

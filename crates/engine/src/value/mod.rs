@@ -109,6 +109,19 @@ impl From<Json> for Value {
 }
 
 impl Image {
+    /// Zeros; refused above the limit of [`reserve`].
+    pub fn zeros(batch: usize, height: usize, width: usize, channels: usize) -> Result<Image, Raised> {
+        let mut data = reserve(&[batch, height, width, channels])?;
+        data.resize(batch * height * width * channels, 0.0);
+        Ok(Image {
+            batch,
+            height,
+            width,
+            channels,
+            data,
+        })
+    }
+
     /// Samples of one frame.
     pub fn frame_len(&self) -> usize {
         self.height * self.width * self.channels
@@ -120,11 +133,65 @@ impl Image {
         self.data.chunks_exact(self.frame_len().max(1))
     }
 
+    /// One row of pixels; rows are counted through all frames.
+    pub fn row(&self, row: usize) -> &[f32] {
+        let length = self.width * self.channels;
+        &self.data[row * length..(row + 1) * length]
+    }
+
     /// An image of the same batch and size made sample by sample.
     pub fn map(&self, f: impl Fn(f32) -> f32) -> Image {
         Image {
             data: self.data.iter().map(|x| f(*x)).collect(),
             ..*self
+        }
+    }
+}
+
+impl Mask {
+    /// Zeros; refused above the limit of [`reserve`].
+    pub fn zeros(batch: usize, height: usize, width: usize) -> Result<Mask, Raised> {
+        let mut data = reserve(&[batch, height, width])?;
+        data.resize(batch * height * width, 0.0);
+        Ok(Mask {
+            batch,
+            height,
+            width,
+            data,
+        })
+    }
+
+    /// Samples of one frame.
+    pub fn frame_len(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// One row; rows are counted through all frames.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.width..(row + 1) * self.width]
+    }
+
+    /// An image of one channel with these samples.
+    pub fn into_plane(self) -> Image {
+        Image {
+            batch: self.batch,
+            height: self.height,
+            width: self.width,
+            channels: 1,
+            data: self.data,
+        }
+    }
+}
+
+impl From<Image> for Mask {
+    /// The samples of an image of one channel.
+    fn from(plane: Image) -> Self {
+        debug_assert_eq!(plane.channels, 1);
+        Mask {
+            batch: plane.batch,
+            height: plane.height,
+            width: plane.width,
+            data: plane.data,
         }
     }
 }
