@@ -91,6 +91,38 @@ async fn a_workflow_may_come_as_text_or_as_bytes_and_the_server_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_talks_all_the_time_misses_nothing() {
+    let server = Server::start(Options::default()).await;
+    let quiet = graphs::plain(1, 1024, 1024).to_string();
+    let mut socket = open(&server, "output_base64=true", &[]).await.expect("it opens");
+    socket.send(Message::text(quiet.clone())).await.expect("sent");
+    let (expected, _) = all(&mut socket).await;
+    for _ in 0..5 {
+        let mut socket = open(&server, "output_base64=true", &[]).await.expect("it opens");
+        socket.send(Message::text(quiet.clone())).await.expect("sent");
+        let (mut talk, mut listen) = socket.split();
+        // Until the server closes: each word interrupts whatever the server was about to send.
+        let talking = tokio::spawn(async move { while talk.send(Message::text("hm")).await.is_ok() {} });
+        let mut kinds = Vec::new();
+        within("the server ends", LIMIT, async {
+            while let Some(Ok(Message::Text(text))) = listen.next().await {
+                let message: Value = serde_json::from_str(&text).expect("a frame is one object");
+                kinds.push(message["type"].clone());
+            }
+        })
+        .await;
+        talking.abort();
+        assert_eq!(kinds.last(), expected.last().map(|m| &m["type"]), "{kinds:?}");
+        let once = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
+        assert_eq!(
+            (once("execution_start"), once("serverless_api")),
+            (1, 1),
+            "{kinds:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_gets_an_error_frame_and_a_close() {
     let server = Server::start(Options::default()).await;
     for (garbage, code) in [

@@ -1,7 +1,7 @@
 //! `WS /api/serverless/ws`: the first text frame is the workflow, then the same messages as server-sent events, one per
 //! frame (`protocols/comfyui-serverless-fc.md` §6).
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use axum::{
     extract::{
@@ -108,19 +108,25 @@ async fn pump(socket: &mut WebSocket, reader: &mut Reader) {
     let mut ping = tokio::time::interval(PING_EVERY);
     ping.tick().await;
     loop {
-        let message = tokio::select! {
-            message = reader.next() => match message {
-                Some(text) => Message::Text(text.into()),
-                None => return,
-            },
-            _ = ping.tick() => Message::Ping(Default::default()),
-            // A client that goes away does not end its job.
-            received = socket.recv() => match received {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
-            },
+        // One wait for the next message, whatever comes meanwhile: a client that talks must not start it over and over.
+        let mut next = pin!(reader.next());
+        let message = loop {
+            tokio::select! {
+                message = &mut next => break message,
+                _ = ping.tick() => {
+                    if socket.send(Message::Ping(Default::default())).await.is_err() {
+                        return;
+                    }
+                }
+                // A client that goes away does not end its job.
+                received = socket.recv() => match received {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => {}
+                },
+            }
         };
-        if socket.send(message).await.is_err() {
+        let Some(text) = message else { return };
+        if socket.send(Message::Text(text.into())).await.is_err() {
             return;
         }
     }
