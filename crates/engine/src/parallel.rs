@@ -42,8 +42,32 @@ pub fn bands(
     work: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Result<(), Raised> {
     let band = band.max(1);
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    bands_on(threads.min(out.len().div_ceil(band)), progress, out, band, work)
+    bands_on(threads().min(out.len().div_ceil(band)), progress, out, band, work)
+}
+
+#[cfg(not(test))]
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+#[cfg(test)]
+thread_local! {
+    static THREADS: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn threads() -> usize {
+    let all = || thread::available_parallelism().map_or(1, NonZero::get);
+    THREADS.get().unwrap_or_else(all)
+}
+
+/// Runs `f` with this many threads wherever rows are spread in it.
+#[cfg(test)]
+pub fn on_threads<T>(threads: usize, f: impl FnOnce() -> T) -> T {
+    let before = THREADS.replace(Some(threads));
+    let result = f();
+    THREADS.set(before);
+    result
 }
 
 fn bands_on(

@@ -130,7 +130,8 @@ impl Registry {
     pub fn describe(&self, class_type: &str, files: &[String]) -> Option<NodeClass> {
         let mut class = self.info().get(class_type)?.clone();
         for spec in class.input.values_mut().flat_map(|section| section.values_mut()) {
-            if spec.is_file_picker() {
+            // A combo without a list gets its files from the route it names.
+            if spec.is_file_picker() && matches!(spec.kind, InputKind::Choices(_)) {
                 spec.kind = InputKind::Choices(files.iter().cloned().map(Json::from).collect());
             }
         }

@@ -5,8 +5,10 @@
 
 mod alpha;
 mod animation;
+mod batch;
 pub mod call;
 mod composite;
+mod filter;
 mod image;
 mod latent;
 mod lists;
@@ -21,6 +23,9 @@ mod save;
 mod scale;
 mod string;
 mod testing;
+mod transform;
+#[cfg(test)]
+pub mod trial;
 
 use crate::{exec::Raised, registry::NodeKind};
 use call::{Call, Output};
@@ -40,6 +45,9 @@ pub const FAMILIES: &[&[NodeKind]] = &[
     animation::TABLE,
     lists::TABLE,
     string::TABLE,
+    transform::TABLE,
+    batch::TABLE,
+    filter::TABLE,
 ];
 
 /// The classes of families that have no table of their own.
@@ -50,11 +58,16 @@ pub const TABLE: &[NodeKind] = &[
     NodeKind::new("LoadImageMask", load::load_image_mask)
         .changes(load::file_hash)
         .checks(&["image"], load::file_exists),
+    NodeKind::new("LoadImageOutput", load::load_image)
+        .changes(load::file_hash)
+        .checks(&["image"], load::file_exists),
     NodeKind::new("SaveImage", save::save_image),
     NodeKind::new("PreviewImage", save::preview_image),
     NodeKind::new("EmptyImage", image::empty),
     NodeKind::new("ImageScale", scale::to_size),
     NodeKind::new("ImageScaleBy", scale::by_factor),
+    NodeKind::new("ImageScaleToTotalPixels", scale::to_total_pixels),
+    NodeKind::new("ImageScaleToMaxDimension", scale::to_max_dimension),
     NodeKind::new("ImageInvert", image::invert),
     NodeKind::new("ImageCrop", image::crop),
     NodeKind::new("ImageBatch", image::batch),
@@ -75,6 +88,10 @@ pub const SCHEMAS: &[&str] = &[
     include_str!("schemas/string.json"),
     include_str!("schemas/animation.json"),
     include_str!("schemas/utils.json"),
+    include_str!("schemas/scaling.json"),
+    include_str!("schemas/transform.json"),
+    include_str!("schemas/batch.json"),
+    include_str!("schemas/filter.json"),
 ];
 
 /// Classes for testing clients and servers, with their schemas; only with `--test-nodes`.

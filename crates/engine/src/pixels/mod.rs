@@ -4,6 +4,7 @@ pub mod animation;
 pub mod decode;
 pub mod encode;
 pub mod extremum;
+pub mod gaussian;
 pub mod lanczos;
 pub mod resize;
 

@@ -127,6 +127,11 @@ impl Image {
         self.height * self.width * self.channels
     }
 
+    /// Columns and rows.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
     /// The samples of each frame in turn.
     pub fn frames(&self) -> impl Iterator<Item = &[f32]> {
         // A zero-sized frame has no samples; `chunks_exact` refuses a length of 0.
@@ -208,6 +213,12 @@ pub fn reserve(shape: &[usize]) -> Result<Vec<f32>, Raised> {
             ),
         )),
     }
+}
+
+/// A tensor of zeros; refused as by [`reserve`].
+pub fn zeros(shape: &[usize]) -> Result<Vec<f32>, Raised> {
+    reserve(shape)?;
+    Ok(vec![0.0; shape.iter().product()])
 }
 
 #[cfg(test)]

@@ -66,14 +66,33 @@ struct Png {
     comf: Vec<Vec<u8>>,
 }
 
-/// Header, texts, frames with their times (composed), and `comf` chunks; the rows in `ignored` may differ.
-pub fn png(
-    found: &[u8],
-    wanted: &[u8],
-    tolerance: Tolerance,
-    ignored: Range<usize>,
-) -> Result<Difference, String> {
-    let (found, wanted) = (read_png(found)?, read_png(wanted)?);
+/// What may differ in a PNG.
+pub struct Leeway {
+    /// Of samples.
+    pub tolerance: Tolerance,
+    /// Rows that may differ.
+    pub rows: Range<usize>,
+    /// Whether hashes in texts may differ: those of files that were compressed by another zlib.
+    pub hashes: bool,
+}
+
+impl From<Tolerance> for Leeway {
+    fn from(tolerance: Tolerance) -> Leeway {
+        Leeway {
+            tolerance,
+            rows: 0..0,
+            hashes: false,
+        }
+    }
+}
+
+/// Header, texts, frames with their times (composed), and `comf` chunks.
+pub fn png(found: &[u8], wanted: &[u8], leeway: &Leeway) -> Result<Difference, String> {
+    let (mut found, mut wanted) = (read_png(found)?, read_png(wanted)?);
+    if leeway.hashes {
+        let texts = found.texts.iter_mut().chain(&mut wanted.texts);
+        texts.for_each(|(_, text)| *text = without_hashes(text));
+    }
     equal("header", &found.info, &wanted.info)?;
     equal("text chunks", &found.texts, &wanted.texts)?;
     equal("comf chunks", &found.comf, &wanted.comf)?;
@@ -82,10 +101,23 @@ pub fn png(
     for (found_frame, wanted_frame) in found.frames.iter().zip(&wanted.frames) {
         equal("time of a frame", &found_frame.0, &wanted_frame.0)?;
         let row = found_frame.1.len() / found.info.1 as usize;
-        let ignored = ignored.start * row..ignored.end * row;
-        worst = worst.max(samples(&found_frame.1, &wanted_frame.1, tolerance, ignored)?);
+        let ignored = leeway.rows.start * row..leeway.rows.end * row;
+        worst = worst.max(samples(
+            &found_frame.1,
+            &wanted_frame.1,
+            leeway.tolerance,
+            ignored,
+        )?);
     }
     Ok(worst)
+}
+
+/// `#` for every word of 64 hexadecimal digits.
+fn without_hashes(text: &str) -> String {
+    let is_hash = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = text.split('"');
+    let words = words.map(|word| if is_hash(&word) { "#" } else { word });
+    words.collect::<Vec<_>>().join("\"")
 }
 
 fn read_png(bytes: &[u8]) -> Result<Png, String> {
