@@ -7,7 +7,9 @@ mod webp_file;
 
 use std::io::Cursor;
 
-use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, codecs, metadata::Orientation};
+use image::{
+    AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, Limits, codecs, metadata::Orientation,
+};
 
 /// The longest side of an image that is decoded, in pixels; also ComfyUI's `MAX_RESOLUTION`.
 pub const MAX_SIDE: u32 = 16384;
@@ -61,9 +63,10 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
             Ok(vec![still(decoder)?])
         }
         ImageFormat::Gif => {
-            let decoder = codecs::gif::GifDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
-            check(decoder.dimensions(), 1)?;
+            let mut decoder = codecs::gif::GifDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
             let size = decoder.dimensions();
+            check(size, 1)?;
+            decoder.set_limits(limits(size)).map_err(damaged)?;
             animation(decoder.into_frames(), size)
         }
         ImageFormat::WebP => webp_file::frames(bytes),
@@ -111,6 +114,18 @@ fn check((width, height): (u32, u32), frames: u64) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// What a decoder may allocate for an animation whose size was checked. A frame says its own size, which may be far
+/// above that of the animation.
+fn limits((width, height): (u32, u32)) -> Limits {
+    /// Canvas, frame, and the frame before, as RGBA.
+    const BUFFERS: u64 = 3;
+    /// For small frames outside of a tiny canvas, and for tables.
+    const SLACK: u64 = 4 << 20;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(u64::from(width) * u64::from(height) * 4 * BUFFERS + SLACK);
+    limits
 }
 
 fn damaged(error: image::ImageError) -> Error {

@@ -25,7 +25,7 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
     if let Some(control) = reader.info().animation_control
         && control.num_frames > 1
     {
-        let decoder = PngDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+        let decoder = PngDecoder::with_limits(Cursor::new(bytes), super::limits(size)).map_err(damaged)?;
         return animation(decoder.apng().map_err(damaged)?.into_frames(), size);
     }
     let orientation = reader
