@@ -8,7 +8,7 @@ help:
 	@echo "make test    every test there is; ends with one line 'N passed, N failed'"
 	@echo "make lint    formatting, clippy, and cargo-deny where it is installed"
 	@echo "make build   the release binary, target/release/darkroom"
-	@echo "make bench   measure this machine"
+	@echo "make bench   measure this machine: about three minutes (docs/performance.md says what the figures mean)"
 
 demo:
 	$(CARGO) run --quiet -p darkroom -- demo $(ARGS)
@@ -26,5 +26,4 @@ lint:
 	else echo "lint: cargo-deny is not installed, licences were not checked"; fi
 
 bench:
-	$(CARGO) build --release --locked -p darkroom
-	$(CARGO) bench --workspace
+	$(CARGO) run --quiet --release --locked -p darkroom -- bench --dir target/bench $(ARGS)

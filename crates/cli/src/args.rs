@@ -113,6 +113,8 @@ pub enum Command {
     /// Check a configuration file, or print an example
     #[command(subcommand)]
     Config(commands::config::ConfigCommand),
+    /// Measure this machine: overhead, submits, memory, cold start, each beside its ceiling
+    Bench(commands::bench::BenchArgs),
     /// Run only the native ComfyUI-compatible engine (what an endpoint without a ComfyUI runs)
     Engine(commands::engine::EngineArgs),
 }

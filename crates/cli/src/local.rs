@@ -1,5 +1,5 @@
 //! A server of our own for the length of one command: a child process of this binary on a free port, with its data in
-//! a directory that goes with it. Used by `demo` and by `run --local`.
+//! a directory that goes with it. Used by `demo`, by `run --local`, and by `bench`.
 
 use std::{
     fs::{self, File},
@@ -34,15 +34,36 @@ pub struct LocalServer {
     data: tempfile::TempDir,
 }
 
+/// What a server of our own is like.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// Its port; 0: any free one.
+    pub port: u16,
+    /// The directory below which it gets one for its data.
+    pub home: PathBuf,
+    /// Its configuration, without `[server]`.
+    pub config: &'a str,
+}
+
 impl LocalServer {
     /// Starts a server on `port` (0: any free one) and waits until it is ready.
     pub async fn start(port: u16) -> Result<Self, Failure> {
-        let base = data_home();
-        fs::create_dir_all(&base).map_err(|error| Failure::local(format!("{}: {error}", base.display())))?;
+        Self::start_with(Setup {
+            port,
+            home: data_home(),
+            config: "",
+        })
+        .await
+    }
+
+    /// The same with more to say about it.
+    pub async fn start_with(setup: Setup<'_>) -> Result<Self, Failure> {
+        let Setup { port, home, config } = setup;
+        fs::create_dir_all(&home).map_err(|error| Failure::local(format!("{}: {error}", home.display())))?;
         let data = tempfile::Builder::new()
             .prefix("server-")
-            .tempdir_in(&base)
-            .map_err(|error| Failure::local(format!("{}: {error}", base.display())))?;
+            .tempdir_in(&home)
+            .map_err(|error| Failure::local(format!("{}: {error}", home.display())))?;
         // Between our look and the server's own bind someone else may take the port: then it says so and we fail.
         let listener = TcpListener::bind(("127.0.0.1", port))
             .map_err(|error| Failure::local(format!("port {port}: {error}")))?;
@@ -51,7 +72,7 @@ impl LocalServer {
             .map_err(|error| Failure::local(error.to_string()))?;
         drop(listener);
 
-        let mut command = Self::command(data.path(), &address.to_string())?;
+        let mut command = Self::command(data.path(), &address.to_string(), config)?;
         let mut child = command
             .spawn()
             .map_err(|error| Failure::local(format!("cannot start the server: {error}")))?;
@@ -72,6 +93,11 @@ impl LocalServer {
     /// Its address.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The id of the process that was started (the parent that owns the socket).
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Stops it and waits until it is gone.
@@ -100,7 +126,7 @@ impl LocalServer {
         }
     }
 
-    fn command(data: &Path, address: &str) -> Result<Command, Failure> {
+    fn command(data: &Path, address: &str, config: &str) -> Result<Command, Failure> {
         let own = std::env::current_exe().map_err(|error| Failure::local(format!("own path: {error}")))?;
         let log = |name: &str| {
             File::create(data.join(name))
@@ -108,9 +134,9 @@ impl LocalServer {
         };
         // A file of our own, so that a darkroom.toml in the working directory has no say here. Nobody but us is
         // connected, so connections need no grace.
+        let text = format!("[server]\nstop_grace = \"100ms\"\n{config}");
         let config = data.join("darkroom.toml");
-        fs::write(&config, "[server]\nstop_grace = \"100ms\"\n")
-            .map_err(|error| Failure::local(format!("{}: {error}", config.display())))?;
+        fs::write(&config, text).map_err(|error| Failure::local(format!("{}: {error}", config.display())))?;
         let mut command = Command::new(own);
         command
             .args(["serve", "--until-stdin-closes", "--listen", address, "--config"])

@@ -236,7 +236,7 @@ fn open_store(
             let options = Options {
                 failpoint: options.failpoint.clone(),
                 disk_reserve_bytes: config.store.disk_reserve_bytes,
-                on_commit: Some(Arc::new(move |operations, took| metrics.commit(operations, took))),
+                on_commit: Some(Arc::new(move |commit| metrics.commit(commit))),
                 ..Options::new(clock.clone())
             };
             let store = SqliteStore::open(&file, options)

@@ -4,6 +4,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use darkroom_core::{EndpointName, InstanceState, JobState, event::EventKind};
+use darkroom_store::sqlite::Committed;
 use http::StatusCode;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
@@ -26,8 +27,8 @@ pub struct Metrics {
     plan_actions: Family<ByAction, Counter>,
     http_requests: Family<ByRoute, Counter>,
     http_seconds: Family<ByRouteClass, Histogram, fn() -> Histogram>,
-    commit_seconds: Histogram,
-    commit_operations: Histogram,
+    commit_seconds: Family<ByCommitKind, Histogram, fn() -> Histogram>,
+    commit_operations: Family<ByCommitKind, Histogram, fn() -> Histogram>,
     panics: Counter,
 }
 
@@ -58,8 +59,8 @@ impl Metrics {
             plan_actions: Family::default(),
             http_requests: Family::default(),
             http_seconds: Family::new_with_constructor(request_buckets),
-            commit_seconds: Histogram::new(COMMIT_BUCKETS),
-            commit_operations: Histogram::new(BATCH_BUCKETS),
+            commit_seconds: Family::new_with_constructor(|| Histogram::new(COMMIT_BUCKETS)),
+            commit_operations: Family::new_with_constructor(|| Histogram::new(BATCH_BUCKETS)),
             panics: Counter::default(),
         };
         metrics.register();
@@ -113,7 +114,7 @@ impl Metrics {
         );
         r.register(
             "store_commit_duration_seconds",
-            "Time of one durable commit",
+            "Time of one commit: durable ones wait for the disk",
             self.commit_seconds.clone(),
         );
         r.register(
@@ -205,10 +206,17 @@ impl Metrics {
     }
 
     /// A group of operations was committed.
-    pub fn commit(&self, operations: usize, took: Duration) {
-        self.commit_seconds.observe(took.as_secs_f64());
+    pub fn commit(&self, commit: Committed) {
+        let kind = ByCommitKind {
+            kind: Word(if commit.durable { "durable" } else { "ride_along" }),
+        };
+        self.commit_seconds
+            .get_or_create(&kind)
+            .observe(commit.took.as_secs_f64());
         // Far below 2^52, so exact.
-        self.commit_operations.observe(operations as f64);
+        self.commit_operations
+            .get_or_create(&kind)
+            .observe(commit.operations as f64);
     }
 
     /// A handler panicked.
@@ -300,6 +308,11 @@ struct ByRouteClass {
     route: Word,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCommitKind {
+    kind: Word,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +328,11 @@ mod tests {
         metrics.event(EventKind::Output);
         metrics.plan_action("start", true);
         metrics.http_request(RouteClass::Serverless, StatusCode::OK, Duration::from_millis(3));
-        metrics.commit(17, Duration::from_micros(800));
+        metrics.commit(Committed {
+            operations: 17,
+            took: Duration::from_micros(800),
+            durable: true,
+        });
         let text = metrics.render();
         for line in [
             "darkroom_jobs_submitted_total{endpoint=\"sdxl\"} 1",
@@ -327,8 +344,8 @@ mod tests {
             "darkroom_plan_actions_total{action=\"start\",outcome=\"done\"} 1",
             "darkroom_http_requests_total{route=\"serverless\",status=\"200\"} 1",
             "darkroom_http_request_duration_seconds_bucket{le=\"0.005\",route=\"serverless\"} 1",
-            "darkroom_store_commit_duration_seconds_count 1",
-            "darkroom_store_commit_operations_bucket{le=\"32.0\"} 1",
+            "darkroom_store_commit_duration_seconds_count{kind=\"durable\"} 1",
+            "darkroom_store_commit_operations_bucket{le=\"32.0\",kind=\"durable\"} 1",
         ] {
             assert!(text.contains(line), "missing {line} in\n{text}");
         }

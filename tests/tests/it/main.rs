@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod bench;
 mod cli;
 mod driver;
 mod durability;

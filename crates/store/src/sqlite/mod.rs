@@ -28,7 +28,9 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-pub use options::{DISK_RESERVE_BYTES, Durability, Failpoint, Fatal, FreeSpace, OnCommit, Options};
+pub use options::{
+    Committed, DISK_RESERVE_BYTES, Durability, Failpoint, Fatal, FreeSpace, OnCommit, Options,
+};
 use queue::{Lane, Queue, Wait};
 use tx::Tx;
 

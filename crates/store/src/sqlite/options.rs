@@ -11,8 +11,8 @@ pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 pub type Failpoint = Arc<dyn Fn(&'static str) + Send + Sync>;
 /// Called when the database can no longer be trusted to keep what it acknowledged.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
-/// Told of each commit: operations, and the time of the commit itself.
-pub type OnCommit = Arc<dyn Fn(usize, std::time::Duration) + Send + Sync>;
+/// Told of each commit.
+pub type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
 /// Free bytes of the file system that holds a path.
 pub type FreeSpace = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
 
@@ -23,6 +23,17 @@ pub enum Durability {
     Promised,
     /// Never sync: for tests that show what the promise is worth.
     Never,
+}
+
+/// One commit that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Operations in it.
+    pub operations: usize,
+    /// The time of the commit itself.
+    pub took: std::time::Duration,
+    /// Whether it was synced, because somebody waited for the disk.
+    pub durable: bool,
 }
 
 /// How to open a store.
@@ -39,7 +50,7 @@ pub struct Options {
     pub fatal: Fatal,
     /// Points: `before_commit`, `commit_reply` (after COMMIT, before replies), `claim`, `record`.
     pub failpoint: Option<Failpoint>,
-    /// Told of each commit: operations in it, and how long it took to be on the disk.
+    /// Told of each commit.
     pub on_commit: Option<OnCommit>,
     /// Submits waiting for the writer; more get [`crate::Error::Busy`].
     pub max_waiting_submits: usize,

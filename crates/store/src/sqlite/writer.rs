@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     checkpoint::Checkpointer,
     hub::Hub,
-    options::{Durability, Options},
+    options::{Committed, Durability, Options},
     queue::{Failed, Lane, Next, Op, Queue, Wait},
     tx::{Batch, Tx},
 };
@@ -123,7 +123,11 @@ impl Writer {
             return self.give_up(done, error);
         }
         if let Some(on_commit) = &self.options.on_commit {
-            on_commit(done.len(), self.options.clock.monotonic().saturating_sub(before));
+            on_commit(Committed {
+                operations: done.len(),
+                took: self.options.clock.monotonic().saturating_sub(before),
+                durable: kind == Wait::ForDisk,
+            });
         }
         self.failpoint("commit_reply");
         for op in done {
