@@ -30,6 +30,8 @@ mod observe;
 mod strays;
 mod supervisor;
 pub mod sweep;
+#[cfg(test)]
+mod tests;
 
 use supervisor::Supervised;
 

@@ -35,7 +35,7 @@ pub struct Bench {
     pub service: Service,
     pub blobs: Arc<FlakyBlobs>,
     pub clock: Arc<MovedClock>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Bench {
@@ -88,8 +88,13 @@ impl Bench {
             service,
             blobs,
             clock,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn endpoint(&self) -> EndpointName {
