@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
+    collect::frames::SocketImages,
     feed::{Feed, Subject},
     history,
     link::Ephemeral,
@@ -31,11 +32,13 @@ pub struct Account {
     seen: BTreeSet<(&'static str, Option<String>)>,
     /// Whether a node really ran; a fully cached prompt writes no files.
     pub ran_a_node: bool,
+    /// Outputs that come over the socket.
+    pub images: SocketImages,
 }
 
 impl Account {
-    /// A fresh account.
-    pub fn new(prompt_id: &str, forgive_out_of_memory: bool) -> Self {
+    /// A fresh account; `images` of the prompt's graph.
+    pub fn new(prompt_id: &str, forgive_out_of_memory: bool, images: SocketImages) -> Self {
         Account {
             prompt_id: prompt_id.to_owned(),
             forgive_out_of_memory,
@@ -44,12 +47,14 @@ impl Account {
             gap: false,
             seen: BTreeSet::new(),
             ran_a_node: false,
+            images,
         }
     }
 
     /// Passes events on.
     pub fn take(&mut self, events: Vec<SessionEvent>, feed: &Feed) {
         for event in events {
+            self.images.take(&event);
             match event {
                 SessionEvent::Durable(message) => self.durable(&message, feed),
                 SessionEvent::Ephemeral(message) => {
@@ -77,6 +82,7 @@ impl Account {
     /// The socket was away: what came meanwhile is told from history at the end.
     pub fn interrupted(&mut self) {
         self.gap = true;
+        self.images.interrupted();
     }
 
     /// The prompt is over for good: passes on what was held back, and what the socket missed.

@@ -16,7 +16,11 @@ use futures::FutureExt;
 use crate::{
     account::{Account, log_event},
     backoff::Backoff,
-    collect::{collection::StoreError, unmentioned::Since},
+    collect::{
+        collection::StoreError,
+        frames::{self, SocketImages},
+        unmentioned::Since,
+    },
     feed::Feed,
     follow::{End, Following, Start},
     gather::{self, Made},
@@ -53,9 +57,10 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
         feed: Feed::start(Arc::clone(&desk.link), assignment.lease),
     };
     let began = desk.time.wall();
+    let images = SocketImages::of(&assignment.work.graph);
     let (end, account, since) = match assignment.resume {
         Some(on) => {
-            let mut account = Account::new(&on.prompt_id, false);
+            let mut account = Account::new(&on.prompt_id, false, images);
             let end = attempt
                 .follow(desk, &on.prompt_id, Start::Resume, &mut account, &stop)
                 .await;
@@ -74,7 +79,7 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
                 Ok(prompt) => prompt,
                 Err(early) => return attempt.end_early(desk, early).await,
             };
-            match attempt.post_and_follow(desk, &prompt, &stop).await {
+            match attempt.post_and_follow(desk, &prompt, images, &stop).await {
                 Ok((end, account)) => (end, account, Some(Since::LastLook(began))),
                 Err(early) => return attempt.end_early(desk, early).await,
             }
@@ -157,6 +162,7 @@ impl Attempt {
         &self,
         desk: &mut Desk,
         prompt: &Prompt,
+        images: SocketImages,
         stop: &Stop<'_>,
     ) -> Result<(End, Account), Early> {
         let mut posts = 1;
@@ -165,12 +171,12 @@ impl Attempt {
         loop {
             let prompt_id = desk.ids.uuid_v4().to_string();
             self.started(desk, &prompt_id).await?;
-            let mut account = Account::new(&prompt_id, may_free);
+            let mut account = Account::new(&prompt_id, may_free, images.clone());
             let start = Start::Post(prompt.clone());
             let mut end = self.follow(desk, &prompt_id, start, &mut account, stop).await;
             if let End::Renamed(other) = end {
                 self.started(desk, &other).await?;
-                account = Account::new(&other, may_free);
+                account = Account::new(&other, may_free, images.clone());
                 end = self.follow(desk, &other, Start::Resume, &mut account, stop).await;
             }
             match end {
@@ -377,9 +383,26 @@ impl Attempt {
             Some(since) => Some(since).filter(|_| account.ran_a_node),
             None => resumed(),
         };
+        let events: Vec<NewEvent> = account.summary().into_iter().collect();
+        let sent = match account.images.pieces() {
+            Ok(sent) => sent,
+            Err(error) => {
+                let outcome = match error {
+                    frames::Error::Missed => AttemptOutcome::Released {
+                        reason: error.to_string(),
+                    },
+                    frames::Error::TooMany => {
+                        AttemptOutcome::Failed(Failure::new(FailureCode::OutputMissing, error.to_string()))
+                    }
+                };
+                self.finish(desk, outcome, Some(&history), events).await;
+                return After::Next;
+            }
+        };
         let made = Made {
             lease: self.lease,
             history: &history,
+            sent,
             files_since,
         };
         let (spool_dir, patience) = (&desk.config.spool_dir, desk.config.download_patience);
@@ -388,7 +411,6 @@ impl Attempt {
             gathered = gathering => gathered,
             () = desk.shutdown.cancelled() => return After::Shutdown,
         };
-        let events: Vec<NewEvent> = account.summary().into_iter().collect();
         let collection = match gathered {
             Ok(collection) => collection,
             Err(error) => {

@@ -58,6 +58,8 @@ pub struct Made<'a> {
     pub lease: Lease,
     /// What history says.
     pub history: &'a HistoryEntry,
+    /// What came over the socket; last among the outputs.
+    pub sent: Vec<Piece>,
     /// Since when files are its own; none when no node ran, so that it wrote none.
     pub files_since: Option<Since>,
 }
@@ -105,6 +107,7 @@ pub async fn gather(
         .await
         .map_err(|error| Error::Released(format!("looking for outputs failed: {error}")))?
         .map_err(Error::Failed)?;
+    let pieces = pieces.into_iter().chain(made.sent).collect();
     let mut collection = Collection::new(made.lease, pieces);
     fetch(&mut collection, instance, spool_dir, patience, ids).await?;
     Ok(collection)

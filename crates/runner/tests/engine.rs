@@ -288,6 +288,61 @@ async fn progress_is_shown_and_summed_up_and_previews_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_over_the_socket_are_outputs_and_previews_are_not() {
+    let bench = Bench::with_dirs().await;
+    let empty = |colour: u32, batch: u32| json!({"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": batch, "color": colour}});
+    let graph = json!({
+        "1": empty(0x10_20_30, 3),
+        "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+        "3": empty(0x40_50_60, 1),
+        "4": {"class_type": "TestPreview", "inputs": {"image": ["3", 0], "count": 5}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "kept"}},
+        "6": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["4", 0]}},
+    });
+    // Also when all but the two nodes themselves is cached.
+    for n in [1, 2] {
+        let completion = bench.run(n, graph.clone()).await;
+        assert_eq!(completion.outcome, AttemptOutcome::Done);
+        let mut sent: Vec<(String, u32, String, [u8; 3])> = Vec::new();
+        let mut saved = 0;
+        for output in &completion.outputs {
+            assert_eq!(output.kind, "images");
+            if output.node_id == "5" {
+                saved += 1;
+                continue;
+            }
+            let picture = image::load_from_memory(&bench.link.bytes_of(output).unwrap())
+                .unwrap()
+                .to_rgb8();
+            assert_eq!(picture.dimensions(), (8, 8));
+            sent.push((
+                output.node_id.clone(),
+                output.index,
+                output.raw["filename"].as_str().unwrap().to_owned(),
+                picture.get_pixel(7, 7).0,
+            ));
+        }
+        assert_eq!(saved, 1);
+        let names: Vec<&str> = sent.iter().map(|(_, _, name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "websocket_00001.png",
+                "websocket_00002.png",
+                "websocket_00003.png",
+                "websocket_00004.png"
+            ]
+        );
+        for (node, colour, count) in [("2", [0x10, 0x20, 0x30], 3), ("6", [0x40, 0x50, 0x60], 1)] {
+            let of_node: Vec<_> = sent.iter().filter(|(id, ..)| id == node).collect();
+            let indexes: Vec<u32> = of_node.iter().map(|(_, index, ..)| *index).collect();
+            assert_eq!(indexes, (0..count).collect::<Vec<u32>>());
+            assert!(of_node.iter().all(|(.., pixel)| *pixel == colour), "{sent:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failures_say_which_and_the_engine_goes_on() {
     let bench = Bench::with_dirs().await;
     let raised = bench

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use axum::extract::ws::Message;
 use darkroom_core::{AttemptOutcome, attempt::RunningOn, failure::FailureCode};
 use darkroom_runner::{
     SlotEnd,
@@ -103,6 +104,48 @@ async fn a_run_is_told_in_order_and_its_files_are_stored() {
         "nothing is polled when all goes well"
     );
     assert_eq!(bench.fake.requests("GET /history"), 1);
+}
+
+#[tokio::test]
+async fn images_over_the_socket_that_were_missed_are_no_success() {
+    let bench = Bench::with_dirs();
+    let graph = json!({"1": {"class_type": "SaveImageWebsocket", "inputs": {}}});
+    bench.link.give(assignment(1, graph));
+    let prompt = bench.fake.posted(1).await;
+    bench.fake.send(&prompt, "execution_start", json!({}));
+    bench.fake.send(&prompt, "executing", json!({"node": "1"}));
+    bench.fake.cut_sockets();
+    bench.fake.sockets_opened(2).await;
+    bench.fake.succeed(&prompt, json!({}));
+    let completion = bench.link.end_of(lease(1)).await;
+    let AttemptOutcome::Released { reason } = &completion.outcome else {
+        panic!("{completion:?}")
+    };
+    assert!(reason.contains("were missed"), "{reason}");
+    bench.is_still_of_use().await;
+}
+
+#[tokio::test]
+async fn images_over_the_socket_outlive_a_blob_store_that_is_away() {
+    let bench = Bench::with_dirs();
+    let graph = json!({"1": {"class_type": "SaveImageWebsocket", "inputs": {}}});
+    bench.link.set_blobs_away(true);
+    bench.link.give(assignment(1, graph));
+    let prompt = bench.fake.posted(1).await;
+    bench.fake.send(&prompt, "executing", json!({"node": "1"}));
+    let image = b"\x89PNG and so on";
+    let frame = [&[0, 0, 0, 1, 0, 0, 0, 2], &image[..]].concat();
+    bench.fake.send_raw(&prompt, Message::Binary(frame.into()));
+    bench.fake.succeed(&prompt, json!({}));
+    bench
+        .link
+        .until(|| bench.link.was_collecting(lease(1)).then_some(()))
+        .await;
+    bench.link.set_blobs_away(false);
+    let completion = bench.link.end_of(lease(1)).await;
+    assert_eq!(completion.outcome, AttemptOutcome::Done);
+    assert_eq!(bench.link.bytes_of(&completion.outputs[0]).unwrap(), image);
+    assert!(is_empty(&bench.path("spool")), "nothing is left of it");
 }
 
 #[tokio::test]

@@ -77,10 +77,19 @@ impl Collection {
             .zip(&mut self.pieces)
             .filter(|(stored, _)| stored.is_none());
         for (_, piece) in waiting {
-            if let Source::Local { path, stamp: Some(_) } = &mut piece.source {
-                let copy = next_path(&mut self.spool, spool_dir, self.lease, ids)?;
-                spool::copy(path, &copy).await?;
-                *path = copy;
+            match &mut piece.source {
+                Source::Local { path, stamp: Some(_) } => {
+                    let copy = next_path(&mut self.spool, spool_dir, self.lease, ids)?;
+                    spool::copy(path, &copy).await?;
+                    *path = copy;
+                }
+                // The wait may be long, and memory is dear.
+                Source::Held(bytes) => {
+                    let path = next_path(&mut self.spool, spool_dir, self.lease, ids)?;
+                    tokio::fs::write(&path, bytes).await?;
+                    piece.source = Source::Local { path, stamp: None };
+                }
+                Source::Text(_) | Source::Local { .. } | Source::Remote(_) | Source::Gone => {}
             }
         }
         Ok(())
@@ -113,7 +122,7 @@ impl Collection {
             };
             let stamp = match piece.source {
                 Source::Local { stamp, .. } => stamp,
-                Source::Text(_) | Source::Remote(_) | Source::Gone => continue,
+                Source::Text(_) | Source::Held(_) | Source::Remote(_) | Source::Gone => continue,
             };
             memory.remember(file.clone(), stamp, output.body.clone());
         }
@@ -144,12 +153,16 @@ async fn store_piece(link: &dyn AttemptLink, lease: Lease, piece: &Piece) -> Res
             return Ok(output);
         }
     }
-    let path = match &piece.source {
+    let body = match &piece.source {
         Source::Text(text) => {
             let text = text.clone();
             return Ok(piece.output(darkroom_core::output::OutputBody::Text { text }));
         }
-        Source::Local { path, .. } => path,
+        Source::Local { path, .. } => ProducedBody::Path(path.clone()),
+        Source::Held(bytes) => {
+            let whole = std::future::ready(Ok(bytes.clone()));
+            ProducedBody::Stream(stream::once(whole).boxed())
+        }
         Source::Remote(file) => {
             let why = format!("the file '{}' was not fetched", file.filename);
             return Err(StoreError::Failed(piece::missing(&piece.item, why)));
@@ -168,12 +181,12 @@ async fn store_piece(link: &dyn AttemptLink, lease: Lease, piece: &Piece) -> Res
         index: piece.item.index,
         raw: piece.item.raw.clone(),
         file_name,
-        body: ProducedBody::Path(path.clone()),
+        body,
     };
     match link.put_output(lease, produced).await {
         Ok(output) => Ok(output),
         // A file that vanished looks to the link like a store that fails: it would be tried for an hour.
-        Err(LinkError::Unavailable(_)) if matches!(tokio::fs::try_exists(path).await, Ok(false)) => {
+        Err(LinkError::Unavailable(_)) if piece.has_vanished().await => {
             let why = "the file vanished while it was stored".to_owned();
             Err(StoreError::Failed(piece::missing(&piece.item, why)))
         }

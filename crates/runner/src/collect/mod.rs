@@ -2,6 +2,7 @@
 //! else appeared ([`unmentioned`]), and the way to the blob store ([`collection`], [`spool`], [`memory`]).
 
 pub mod collection;
+pub mod frames;
 pub mod memory;
 pub mod mentioned;
 pub mod piece;

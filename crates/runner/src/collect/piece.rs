@@ -40,6 +40,8 @@ pub enum Source {
         /// The version of the instance's file.
         stamp: Option<Stamp>,
     },
+    /// In memory: it came over the instance's socket.
+    Held(bytes::Bytes),
     /// At the instance, to be had over HTTP.
     Remote(FileRef),
     /// Nowhere any more, but for what is known of it.
@@ -81,7 +83,7 @@ pub fn further(files: Vec<NewFile>, mentioned: &[Piece]) -> Vec<Piece> {
         .iter()
         .filter_map(|piece| match &piece.source {
             Source::Local { path, .. } => Some(path.clone()),
-            Source::Text(_) | Source::Remote(_) | Source::Gone => None,
+            Source::Text(_) | Source::Held(_) | Source::Remote(_) | Source::Gone => None,
         })
         .collect();
     let not_taken = files.into_iter().filter(|file| {
@@ -131,6 +133,14 @@ impl Piece {
             index: self.item.index,
             body,
             raw: self.item.raw.clone(),
+        }
+    }
+
+    /// Whether its file is not on this machine any more.
+    pub async fn has_vanished(&self) -> bool {
+        match &self.source {
+            Source::Local { path, .. } => matches!(tokio::fs::try_exists(path).await, Ok(false)),
+            Source::Text(_) | Source::Held(_) | Source::Remote(_) | Source::Gone => false,
         }
     }
 

@@ -233,3 +233,28 @@ async fn a_body_may_be_wrapped_as_the_page_sends_it() {
         text.text()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_sent_over_the_socket_are_results_like_files() {
+    let server = Server::start(Options::default()).await;
+    let graph = json!({
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 2, "color": 0x0a_0b_0c}},
+        "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+    });
+    let answer = fc::run(&server.api(), "output_base64=1", &graph)
+        .await
+        .expect(200);
+    let results = fc::results(&answer.json());
+    assert_eq!(results.len(), 2);
+    for (index, result) in results.iter().enumerate() {
+        assert_eq!(
+            (&result["node_id"], &result["batch_id"]),
+            (&json!("2"), &json!(index))
+        );
+        let raw = &result["output"]["raw"];
+        assert_eq!(raw["filename"], format!("websocket_0000{}.png", index + 1));
+        let content = result["output"]["base64"]["content"].as_str().expect("content");
+        let png = BASE64_STANDARD.decode(content).expect("base64");
+        pixels::assert_plain(&png, 0x0a_0b_0c, 8, 8);
+    }
+}
