@@ -248,6 +248,12 @@ pub struct JobFilter {
     pub created_from: Option<Timestamp>,
     /// Accepted before.
     pub created_before: Option<Timestamp>,
+    /// Whose last attempt was claimed at or after; those that never began are left out.
+    pub started_from: Option<Timestamp>,
+    /// Whose last attempt was claimed before; those that never began are left out.
+    pub started_before: Option<Timestamp>,
+    /// Only those that had an attempt already (`true`), or had none yet (`false`).
+    pub attempted: Option<bool>,
     /// Oldest first instead of newest first.
     pub oldest_first: bool,
 }

@@ -87,6 +87,13 @@ tests! {
         check(JobFilter { dialect: Some("native".to_owned()), ..any() }, &[native]).await;
         check(JobFilter { created_from: Some(later), ..any() }, &[named, running]).await;
         check(JobFilter { created_before: Some(later), ..any() }, &[other_tenant, other_endpoint, native]).await;
+        check(JobFilter { started_from: Some(later), ..any() }, &[running]).await;
+        check(JobFilter { started_before: Some(later), ..any() }, &[]).await;
+        let after_all = later.plus(Duration::from_secs(1));
+        check(JobFilter { started_before: Some(after_all), ..any() }, &[running]).await;
+        check(JobFilter { attempted: Some(true), ..any() }, &[running]).await;
+        let rest = [other_tenant, other_endpoint, native, named];
+        check(JobFilter { attempted: Some(false), ..any() }, &rest).await;
         check(JobFilter { external_id_prefix: Some("图-1".to_owned()), ..any() }, &[named]).await;
         check(JobFilter { external_id_prefix: Some("图-1%".to_owned()), ..any() }, &[]).await;
         check(JobFilter { states: vec![JobState::Running], ..any() }, &[running]).await;

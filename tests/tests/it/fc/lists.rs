@@ -1,6 +1,6 @@
 //! `/tasks`: filters, order, pages (reference §7.8).
 
-use darkroom_tests::{Options, Server, graphs};
+use darkroom_tests::{Options, Server, eventually, graphs};
 use serde_json::{Value, json};
 
 use super::{WITH_PARKED, keys, refused, tasks::submit};
@@ -72,7 +72,12 @@ async fn tasks_are_listed_filtered_and_paged() {
     assert_eq!(list("status=Enqueued&limit=100").await.0.len(), 25);
     assert!(list("status=Succeeded").await.0.is_empty());
     assert!(list("startedTimeBegin=99999999999999").await.0.is_empty());
-    assert_eq!(list("startedTimeEnd=99999999999999&limit=100").await.0.len(), 25);
+    assert!(
+        list("startedTimeEnd=99999999999999&limit=100").await.0.is_empty(),
+        "none of them has begun"
+    );
+    assert!(list("status=Retrying").await.0.is_empty());
+    assert!(list("status=Dequeued").await.0.is_empty());
     assert!(list("startedTimeEnd=1000").await.0.is_empty());
 
     for bad in [
@@ -98,4 +103,103 @@ async fn tasks_are_listed_filtered_and_paged() {
             .0
             .is_empty()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_of_time_is_of_when_tasks_began() {
+    let server = Server::start(Options::test_nodes()).await;
+    let api = server.api();
+    for name in ["first", "second"] {
+        let graph = super::sleep(1.0, name).to_string();
+        let headers = [("X-Fc-Invocation-Type", "Async"), ("X-Fc-Async-Task-Id", name)];
+        super::post(&api, super::RUN, &headers, graph).await.expect(202);
+    }
+    for name in ["first", "second"] {
+        super::ended(&api, name).await;
+    }
+    let task = async |name: &str| {
+        api.get(&format!("/api/serverless/task/{name}"))
+            .await
+            .expect(200)
+            .json()
+    };
+    let began = async |name: &str| task(name).await["startTime"].as_i64().expect("it began");
+    let (first, second) = (began("first").await, began("second").await);
+    assert!(second > first + 500, "one instance runs one after the other");
+    let list = async |query: String| {
+        let answer = api.get(&format!("/api/serverless/tasks?{query}")).await;
+        page(&answer.expect(200).json()).0
+    };
+    // Both were accepted before the first of them had run for half a second.
+    let between = first + 500;
+    assert_eq!(list(format!("startedTimeBegin={between}")).await, ["second"]);
+    assert_eq!(list(format!("startedTimeEnd={between}")).await, ["first"]);
+    assert_eq!(
+        list(format!("startedTimeBegin={first}")).await,
+        ["second", "first"]
+    );
+    assert!(list(format!("startedTimeEnd={first}")).await.is_empty());
+    assert!(
+        list(format!("startedTimeBegin={}", second + 1)).await.is_empty(),
+        "it had begun before"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_another_try_is_retrying_and_no_other_is() {
+    let program = darkroom_tests::binary::darkroom().display().to_string();
+    // The first instance serves, all later ones end at once.
+    let once = "if [ -e \"$0\" ]; then exit 3; fi; : > \"$0\"; exec \"$@\"";
+    let home = tempfile::TempDir::with_prefix("darkroom-test-").expect("a directory");
+    let mark = home.path().join("served").display().to_string();
+    let command = [
+        "sh",
+        "-c",
+        once,
+        &mark,
+        &program,
+        "engine",
+        "--listen",
+        "127.0.0.1:{port}",
+        "--input-directory",
+        "{input_dir}",
+        "--output-directory",
+        "{output_dir}",
+        "--temp-directory",
+        "{temp_dir}",
+        "--user-directory",
+        "{user_dir}",
+        "--test-nodes",
+    ];
+    let config = format!("[endpoints.default]\ncommand = {command:?}\n");
+    let server = Server::start_in(home, Options::default().with_config(&config)).await;
+    let api = server.api();
+    for (name, graph) in [
+        ("dies", super::through("TestExit", json!({"code": 1}), "a")),
+        ("waits", super::sleep(0.1, "b")),
+    ] {
+        let headers = [("X-Fc-Invocation-Type", "Async"), ("X-Fc-Async-Task-Id", name)];
+        super::post(&api, super::RUN, &headers, graph.to_string())
+            .await
+            .expect(202);
+    }
+    let list = async |status: &str| {
+        let answer = api.get(&format!("/api/serverless/tasks?status={status}")).await;
+        page(&answer.expect(200).json()).0
+    };
+    let retrying = eventually("one waits for another try", super::LIMIT, async || {
+        let found = list("Retrying").await;
+        (!found.is_empty()).then_some(found)
+    })
+    .await;
+    assert_eq!(retrying, ["dies"]);
+    assert_eq!(list("Enqueued").await, ["waits"]);
+    for (name, status) in [("dies", "Retrying"), ("waits", "Enqueued")] {
+        let task = api
+            .get(&format!("/api/serverless/task/{name}"))
+            .await
+            .expect(200)
+            .json();
+        assert_eq!(task["status"], status, "{task}");
+    }
 }

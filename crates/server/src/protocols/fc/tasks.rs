@@ -75,7 +75,9 @@ pub async fn show(
 /// 400 for a bad parameter.
 pub async fn list(State(state): State<AppState>, call: FcCall<ListParams>) -> Result<Json<Value>, Refused> {
     call.caller.may_list(&call.endpoint).map_err(|e| call.refuse(e))?;
-    let (mut filter, page) = parse(&call.query).map_err(|e| call.refuse(e))?;
+    let (Some(mut filter), page) = parse(&call.query).map_err(|e| call.refuse(e))? else {
+        return Ok(Json(json!({ "tasks": [], "nextToken": null })));
+    };
     filter.tenant = Some(call.caller.tenant.clone());
     filter.endpoint = Some(call.endpoint.clone());
     let limit = page.limit as usize;
@@ -96,7 +98,8 @@ pub async fn list(State(state): State<AppState>, call: FcCall<ListParams>) -> Re
     ))
 }
 
-fn parse(params: &ListParams) -> Result<(JobFilter, Page), FcError> {
+/// The filter, unless nothing can pass it, and the page.
+fn parse(params: &ListParams) -> Result<(Option<JobFilter>, Page), FcError> {
     let time = |name: &str, text: &str| match text {
         "" => Ok(None),
         text => match text.parse::<i64>() {
@@ -127,31 +130,39 @@ fn parse(params: &ListParams) -> Result<(JobFilter, Page), FcError> {
         _ => return Err(FcError::invalid("sortOrderByTime must be asc or desc")),
     };
     let filter = JobFilter {
-        states: states(&params.status)?,
         dialect: Some("fc".to_owned()),
         external_id_prefix: (!params.prefix.is_empty()).then(|| params.prefix.clone()),
-        created_from: time("startedTimeBegin", &params.started_time_begin)?,
-        created_before: time("startedTimeEnd", &params.started_time_end)?,
+        started_from: time("startedTimeBegin", &params.started_time_begin)?,
+        started_before: time("startedTimeEnd", &params.started_time_end)?,
         oldest_first,
         ..JobFilter::default()
     };
-    Ok((filter, Page { limit, after }))
+    Ok((with_status(&params.status, filter)?, Page { limit, after }))
 }
 
-/// The vendor's state names; those of stopping are not supported there either.
-fn states(name: &str) -> Result<Vec<JobState>, FcError> {
-    Ok(match name {
-        "" => vec![],
-        "Enqueued" | "Retrying" => vec![JobState::Queued],
-        "Dequeued" | "Running" => vec![JobState::Running],
-        "Succeeded" => vec![JobState::Succeeded],
-        "Failed" => vec![JobState::Failed, JobState::Cancelled],
-        "Expired" => vec![JobState::Expired],
+/// Narrows a filter to the tasks that [`record`] shows in this state; `None`: there are never any. The vendor's states
+/// of stopping are not supported there either.
+fn with_status(name: &str, filter: JobFilter) -> Result<Option<JobFilter>, FcError> {
+    let (states, attempted) = match name {
+        "" => (vec![], None),
+        "Enqueued" => (vec![JobState::Queued], Some(false)),
+        "Retrying" => (vec![JobState::Queued], Some(true)),
+        // Here a task that leaves the queue runs.
+        "Dequeued" => return Ok(None),
+        "Running" => (vec![JobState::Running], None),
+        "Succeeded" => (vec![JobState::Succeeded], None),
+        "Failed" => (vec![JobState::Failed, JobState::Cancelled], None),
+        "Expired" => (vec![JobState::Expired], None),
         other => {
             let other: String = other.chars().take(40).collect();
             return Err(FcError::invalid(format!("status '{other}' is not supported")));
         }
-    })
+    };
+    Ok(Some(JobFilter {
+        states,
+        attempted,
+        ..filter
+    }))
 }
 
 fn record(job: &JobRecord) -> Value {
@@ -203,7 +214,8 @@ mod tests {
             p.sort_order_by_time = "ASC".into();
         })
         .unwrap();
-        assert!(filter.oldest_first);
+        assert!(filter.unwrap().oldest_first);
+        assert!(with(&|p| p.status = "Dequeued".into()).unwrap().0.is_none());
         assert_eq!(page.limit, 100);
     }
 }

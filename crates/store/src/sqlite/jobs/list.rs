@@ -51,6 +51,16 @@ fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
     if let Some(before) = filter.created_before {
         add("j.created_at < ?", Value::Integer(before.as_micros()));
     }
+    // A job that never began has no time to compare.
+    if let Some(from) = filter.started_from {
+        add("j.started_at >= ?", Value::Integer(from.as_micros()));
+    }
+    if let Some(before) = filter.started_before {
+        add("j.started_at < ?", Value::Integer(before.as_micros()));
+    }
+    if let Some(attempted) = filter.attempted {
+        add("(j.attempts > 0) = ?", Value::Integer(attempted.into()));
+    }
     if let Some(after) = page.after {
         let condition = if filter.oldest_first {
             "j.id > ?"
