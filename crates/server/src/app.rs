@@ -117,12 +117,12 @@ pub async fn run(
     );
     service.set_planner(Arc::new(control.clone()));
 
-    let stopping = CancellationToken::new();
+    let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Readiness::default();
     let state = AppState {
         service: service.clone(),
         auth: auth.clone(),
-        stopping: stopping.clone(),
+        closing: closing.clone(),
         base_url: BaseUrl::new(&config.server, address),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
@@ -149,6 +149,7 @@ pub async fn run(
 
     let stop = Stop {
         stopping: stopping.clone(),
+        closing,
         grace: config.server.stop_grace,
         deadline: STOP_DEADLINE,
     };

@@ -26,5 +26,5 @@ pub use self::{
     outer::{Outer, with_outer},
     request_id::{RequestId, X_REQUEST_ID},
     route_class::RouteClass,
-    serve::{Peer, Stop, serve},
+    serve::{Ongoing, Peer, Stop, serve},
 };

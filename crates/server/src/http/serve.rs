@@ -1,9 +1,9 @@
 //! Serving a router on a socket that somebody else bound, and stopping without dropping anybody.
 //!
-//! A stop has two steps. *Stopping*: handlers that only wait (long polls, streams) see the token and answer; every
-//! answer says `Connection: close`; connections and the socket stay open for a grace, so that a client that sends its
-//! next request or result meets no refusal. *Closing*: idle connections are closed, running requests may finish until
-//! the deadline.
+//! A stop has two steps. *Stopping*: handlers that wait for new work (long polls) see the token and answer; every answer
+//! says `Connection: close`; connections and the socket stay open for a grace, so that a client that sends its next request
+//! or result meets no refusal, and who follows a job that ends in time sees its end. *Closing*: what follows a job (streams,
+//! WebSockets) ends as its protocol says, idle connections are closed, running requests may finish until the deadline.
 
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
@@ -12,18 +12,30 @@ use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tower::ServiceExt;
 
 /// Who is at the other end of the connection; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// Held by whatever goes on over a connection after its request was answered with an upgrade: a stop waits for it as for
+/// a request. An extension of every request.
+#[derive(Debug, Clone)]
+pub struct Ongoing {
+    _counted: TaskTrackerToken,
+}
+
 /// How a stop goes.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    /// Cancelled to begin it. Handlers that wait for long watch this too.
+    /// Cancelled to begin it. Handlers that wait for new work watch this too.
     pub stopping: CancellationToken,
+    /// Cancelled by [`serve`] when the grace is over: streams and WebSockets end.
+    pub closing: CancellationToken,
     /// Connections stay readable for this long after.
     pub grace: Duration,
     /// Running requests may finish for this long after the grace.
@@ -40,7 +52,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 pub async fn serve(listener: std::net::TcpListener, router: Router, stop: Stop) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let closing = CancellationToken::new();
+    let closing = stop.closing.clone();
     let connections = TaskTracker::new();
     let mut grace = pin!(wait_for_grace(&stop, &connections));
     loop {
@@ -57,6 +69,7 @@ pub async fn serve(listener: std::net::TcpListener, router: Router, stop: Stop) 
                     router: router.clone(),
                     stopping: stop.stopping.clone(),
                     closing: closing.clone(),
+                    connections: connections.clone(),
                 };
                 connections.spawn(connection.serve());
             }
@@ -107,6 +120,7 @@ struct Connection {
     router: Router,
     stopping: CancellationToken,
     closing: CancellationToken,
+    connections: TaskTracker,
 }
 
 impl Connection {
@@ -117,15 +131,20 @@ impl Connection {
             router,
             stopping,
             closing,
+            connections,
         } = self;
         // Small events must not wait for more to come.
         let _ = stream.set_nodelay(true);
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
             let stopping = stopping.clone();
+            let ongoing = Ongoing {
+                _counted: connections.token(),
+            };
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(Peer(peer));
+                request.extensions_mut().insert(ongoing);
                 let mut response = router.oneshot(request).await?;
                 let upgrades = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
                 if stopping.is_cancelled() && !upgrades {

@@ -118,6 +118,7 @@ async fn start(grace: Duration, keys: &[KeyConfig]) -> Server {
     let address = listener.local_addr().unwrap();
     let stop = Stop {
         stopping: state.stopping.clone(),
+        closing: CancellationToken::new(),
         grace,
         deadline: Duration::from_millis(300),
     };

@@ -59,7 +59,7 @@ async fn next(follower: &mut Follower, state: &AppState) -> Option<Event> {
     loop {
         let step = tokio::select! {
             step = follower.next() => step,
-            () = state.stopping.cancelled() => return None,
+            () = state.closing.cancelled() => return None,
         };
         match step {
             Ok(Step::Event(event)) => {

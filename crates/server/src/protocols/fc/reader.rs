@@ -73,7 +73,7 @@ impl Reader {
         if self.pending.is_none() {
             self.pending = tokio::select! {
                 step = self.follower.next() => Some(step?),
-                () = self.state.stopping.cancelled() => None,
+                () = self.state.closing.cancelled() => None,
             };
         }
         Ok(())

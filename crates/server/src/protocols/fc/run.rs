@@ -96,7 +96,7 @@ pub async fn handler(
     }
     let record = tokio::select! {
         record = state.service.wait_final(job) => record.map_err(|e| fail(e.into()))?,
-        () = state.stopping.cancelled() => return Err(fail(FcError::stopping())),
+        () = state.closing.cancelled() => return Err(fail(FcError::stopping())),
     };
     if let Some(error) = FcError::of_job(&record) {
         return Err(fail(error));

@@ -4,9 +4,10 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{
+    Extension,
     extract::{
         State, WebSocketUpgrade,
-        ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
+        ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
 };
@@ -21,12 +22,14 @@ use super::{
     request::{Flags, Invocation, Workflow},
     run::submit,
 };
-use crate::state::AppState;
+use crate::{http::Ongoing, state::AppState};
 
 /// Keeps a socket open through a cold start.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long a client may take to send its workflow.
 const FIRST_FRAME: Duration = Duration::from_secs(60);
+/// How long a client may take to answer the close.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The handler.
 ///
@@ -36,6 +39,7 @@ pub async fn handler(
     State(state): State<AppState>,
     call: FcCall<Flags>,
     headers: HeaderMap,
+    ongoing: Option<Extension<Ongoing>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refused> {
     let refuse = |error: FcError| call.refuse(error);
@@ -54,7 +58,10 @@ pub async fn handler(
     Ok(upgrade
         .max_message_size(MAX_BODY_BYTES)
         .max_frame_size(MAX_BODY_BYTES)
-        .on_upgrade(move |socket| session.serve(socket)))
+        .on_upgrade(async move |socket| {
+            session.serve(socket).await;
+            drop(ongoing);
+        }))
 }
 
 struct Session {
@@ -65,6 +72,7 @@ struct Session {
 
 impl Session {
     async fn serve(self, mut socket: WebSocket) {
+        let closing = self.state.closing.clone();
         match self.begin(&mut socket).await {
             Ok(Some(mut reader)) => pump(&mut socket, &mut reader).await,
             Ok(None) => return,
@@ -74,12 +82,25 @@ impl Session {
                     .await;
             }
         }
-        let _ = socket.send(Message::Close(None)).await;
+        let frame = closing.is_cancelled().then_some(CloseFrame {
+            code: close_code::AWAY,
+            reason: "the server stops".into(),
+        });
+        if socket.send(Message::Close(frame)).await.is_ok() {
+            // Until the client says so too: what is cut off before may take the last message with it.
+            let _ = tokio::time::timeout(LAST_WORDS, async {
+                while let Some(Ok(_)) = socket.recv().await {}
+            })
+            .await;
+        }
     }
 
     /// Reads the workflow and submits it; `None` when the client went away first.
     async fn begin(self, socket: &mut WebSocket) -> Result<Option<Reader>, FcError> {
-        let first = tokio::time::timeout(FIRST_FRAME, first_message(socket)).await;
+        let first = tokio::select! {
+            first = tokio::time::timeout(FIRST_FRAME, first_message(socket)) => first,
+            () = self.state.closing.cancelled() => return Err(FcError::stopping()),
+        };
         let body = match first {
             Ok(Some(body)) => body,
             Ok(None) => return Ok(None),
