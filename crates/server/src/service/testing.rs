@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The bench; its directory goes away with it.
-pub struct Bench {
+pub(crate) struct Bench {
     pub service: Service,
     pub blobs: Arc<FlakyBlobs>,
     pub clock: Arc<MovedClock>,
@@ -203,7 +203,7 @@ impl Clock for MovedClock {
 }
 
 /// Local files that are away as often as a test says.
-pub struct FlakyBlobs {
+pub(crate) struct FlakyBlobs {
     inner: LocalBlobs,
     failures: AtomicU32,
 }
