@@ -19,6 +19,8 @@ mod place;
 mod porter_duff;
 mod preview_any;
 mod primitive;
+#[cfg(test)]
+mod recorded;
 mod save;
 mod scale;
 mod string;

@@ -14,16 +14,15 @@ pub const TABLE: &[NodeKind] = &[NodeKind::new("Morphology", morphology)];
 /// `Morphology`: flat squares, channel by channel; the border never wins, and differences are not clamped.
 pub fn morphology(call: &Call<'_>) -> Result<Output, Raised> {
     let image = call.image("image")?;
-    let size = call.int("kernel_size")?;
-    let size = usize::try_from(size)
-        .ok()
-        .filter(|size| *size > 0)
-        .ok_or_else(|| {
+    let size = match call.int("kernel_size")? {
+        0 => return Err(Raised::new("IndexError", "a kernel without pixels")),
+        size => usize::try_from(size).map_err(|_| {
             Raised::new(
                 "RuntimeError",
-                format!("a kernel of {size} by {size} pixels has no pixels"),
+                format!("a kernel cannot have {size} pixels a side"),
             )
-        })?;
+        })?,
+    };
     let shape = Shape {
         progress: call.progress,
         size,

@@ -176,6 +176,20 @@ impl Mask {
         &self.data[row * self.width..(row + 1) * self.width]
     }
 
+    /// The mask, if it has samples: torch cannot count the frames of one that has none.
+    pub fn not_empty(&self) -> Result<&Mask, Raised> {
+        if self.data.is_empty() {
+            return Err(Raised::new(
+                "RuntimeError",
+                format!(
+                    "cannot reshape tensor of 0 elements into shape [-1, {}, {}]",
+                    self.height, self.width
+                ),
+            ));
+        }
+        Ok(self)
+    }
+
     /// An image of one channel with these samples.
     pub fn into_plane(self) -> Image {
         Image {

@@ -15,7 +15,8 @@ type Rule = fn(f32, f32) -> f32;
 
 /// `MaskComposite`: one mask laid over another by a rule; everything is clamped, also what is not covered.
 pub fn combine(call: &Call<'_>) -> Result<Output, Raised> {
-    let (below, above) = (call.mask("destination")?, call.mask("source")?);
+    let below = call.mask("destination")?.not_empty()?;
+    let above = call.mask("source")?.not_empty()?;
     let rule = rule(call.text("operation")?)?;
     let columns = place(below.width, above.width, call.int("x")?, 2)?;
     let rows = place(below.height, above.height, call.int("y")?, 1)?;

@@ -14,6 +14,7 @@ pub fn to_image(call: &Call<'_>) -> Result<Output, Raised> {
 
 /// The mask as an image of three equal channels.
 pub fn grey(mask: &Mask) -> Result<Image, Raised> {
+    mask.not_empty()?;
     let mut data = reserve(&[mask.batch, mask.height, mask.width, 3])?;
     data.extend(mask.data.iter().flat_map(|x| [*x; 3]));
     Ok(Image {

@@ -8,7 +8,7 @@ use crate::{
 
 /// `CropMask`: a rectangle, cut at the edges; nothing of it may be left.
 pub fn crop(call: &Call<'_>) -> Result<Output, Raised> {
-    let mask = call.mask("mask")?;
+    let mask = call.mask("mask")?.not_empty()?;
     let range = |side: usize, start: &str, length: &str| {
         let start = call.int(start)?;
         Ok::<_, Raised>(slice(side, start, start.saturating_add(call.int(length)?)))

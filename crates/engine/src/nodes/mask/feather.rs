@@ -12,7 +12,7 @@ use crate::{
 /// The right and the lower edge begin at position -0, which is the first column and row: those are darkened too, and the
 /// last ones stay a step too light. So does the original.
 pub fn feather(call: &Call<'_>) -> Result<Output, Raised> {
-    let mask = call.mask("mask")?;
+    let mask = call.mask("mask")?.not_empty()?;
     let columns = (
         factors(call, "left", mask.width)?,
         factors(call, "right", mask.width)?,

@@ -11,7 +11,7 @@ use crate::{
 /// `GrowMask`: every step gives a sample the greatest (or, for a negative number, the smallest) of itself and its
 /// neighbours: four of them with tapered corners, eight without. Outside the mask there is nothing.
 pub fn grow(call: &Call<'_>) -> Result<Output, Raised> {
-    let mask = call.mask("mask")?;
+    let mask = call.mask("mask")?.not_empty()?;
     let expand = call.int("expand")?;
     let steps = usize::try_from(expand.unsigned_abs()).unwrap_or(usize::MAX);
     let kind = if expand < 0 {

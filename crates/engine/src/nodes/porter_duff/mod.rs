@@ -38,6 +38,7 @@ pub fn composite(call: &Call<'_>) -> Result<Output, Raised> {
         ));
     }
     let (height, width, channels) = (below.height, below.width, below.channels);
+    let below_mask = fitted(below_mask, width, height)?;
     let source = if (source.height, source.width) == (height, width) {
         Cow::Borrowed(&**source)
     } else {
@@ -50,7 +51,6 @@ pub fn composite(call: &Call<'_>) -> Result<Output, Raised> {
         )?)
     };
     let source_mask = fitted(source_mask, width, height)?;
-    let below_mask = fitted(below_mask, width, height)?;
     let batch = [source.batch, below.batch, source_mask.batch, below_mask.batch];
     let batch = batch.into_iter().min().unwrap_or(0);
 
@@ -84,6 +84,12 @@ pub fn composite(call: &Call<'_>) -> Result<Output, Raised> {
 }
 
 fn fitted(mask: &Mask, width: usize, height: usize) -> Result<Cow<'_, Mask>, Raised> {
+    if mask.height == 0 {
+        return Err(Raised::new(
+            "ZeroDivisionError",
+            "a mask without rows has no aspect ratio",
+        ));
+    }
     Ok(if (mask.width, mask.height) == (width, height) {
         Cow::Borrowed(mask)
     } else {
