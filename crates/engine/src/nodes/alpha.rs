@@ -63,3 +63,49 @@ pub fn join(call: &Call<'_>) -> Result<Output, Raised> {
     )?;
     Ok(Output::one(out))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use crate::{
+        nodes::trial::{Trial, any_image},
+        value::{Image, Mask, Value},
+    };
+
+    fn split(image: &Image) -> (Arc<Image>, Arc<Mask>) {
+        match Trial::new("SplitImageWithAlpha")
+            .image("image", image)
+            .results()
+            .as_slice()
+        {
+            [Value::Image(colors), Value::Mask(mask)] => (Arc::clone(colors), Arc::clone(mask)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_joined_is_split_again(image in any_image()) {
+            let (colors, mask) = split(&image);
+            let joined = Trial::new("JoinImageWithAlpha")
+                .image("image", &colors)
+                .input("alpha", Value::Mask(Arc::clone(&mask)))
+                .image_result();
+            prop_assert_eq!(joined.channels, 4);
+            // 1 - (1 - alpha) rounds, by less than shows in a byte.
+            if image.channels == 4 {
+                for (found, wanted) in joined.data.iter().zip(&image.data) {
+                    prop_assert!((found - wanted).abs() <= f32::EPSILON / 2.0);
+                }
+            }
+            let (colors_again, mask_again) = split(&joined);
+            prop_assert_eq!(colors_again, colors);
+            for (found, wanted) in mask_again.data.iter().zip(&mask.data) {
+                prop_assert!((found - wanted).abs() <= f32::EPSILON / 2.0);
+            }
+        }
+    }
+}

@@ -106,3 +106,79 @@ fn sizes(a: usize, b: usize, dimension: usize) -> Raised {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{
+        nodes::trial::{Trial, any_image},
+        value::{Image, Mask},
+    };
+
+    fn composite(below: &Image, above: &Image, (x, y): (i64, i64)) -> Trial {
+        Trial::new("ImageCompositeMasked")
+            .image("destination", below)
+            .image("source", above)
+            .int("x", x)
+            .int("y", y)
+            .flag("resize_source", false)
+    }
+
+    fn crop(image: &Image, (x, y): (i64, i64), (width, height): (i64, i64)) -> Image {
+        Trial::new("ImageCrop")
+            .image("image", image)
+            .int("x", x)
+            .int("y", y)
+            .int("width", width)
+            .int("height", height)
+            .image_result()
+    }
+
+    /// A colour image with as many frames as asked for.
+    fn rgb(image: &Image, batch: usize) -> Image {
+        let frames = (0..batch).flat_map(|frame| {
+            let rows = frame % image.batch * image.height..(frame % image.batch + 1) * image.height;
+            rows.flat_map(|row| image.row(row).chunks_exact(image.channels))
+        });
+        Image {
+            batch,
+            channels: 3,
+            data: frames.flat_map(|pixel| pixel[..3].to_vec()).collect(),
+            ..*image
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_crop_of_a_composite_is_the_source(
+            below in any_image(), above in any_image(), x in 0usize..14, y in 0usize..14,
+        ) {
+            let (below, above) = (rgb(&below, below.batch), rgb(&above, below.batch));
+            let (x, y) = ((x % below.width) as i64, (y % below.height) as i64);
+            let visible = (
+                (above.width as i64).min(below.width as i64 - x),
+                (above.height as i64).min(below.height as i64 - y),
+            );
+            let covered = composite(&below, &above, (x, y)).image_result();
+            prop_assert_eq!(crop(&covered, (x, y), visible), crop(&above, (0, 0), visible));
+        }
+
+        #[test]
+        fn a_mask_of_zeros_hides_the_source_and_one_of_ones_shows_it(below in any_image(), above in any_image()) {
+            let (below, above) = (rgb(&below, below.batch), rgb(&above, above.batch));
+            let masked = |sample: f32| {
+                let mask = Mask { batch: 1, height: 2, width: 3, data: vec![sample; 6] };
+                composite(&below, &above, (0, 0)).input("mask", mask).image_result()
+            };
+            prop_assert_eq!(&masked(0.0), &below);
+            prop_assert_eq!(masked(1.0), composite(&below, &above, (0, 0)).image_result());
+        }
+
+        #[test]
+        fn what_lies_outside_changes_nothing(below in any_image(), above in any_image()) {
+            let (below, above) = (rgb(&below, below.batch), rgb(&above, above.batch));
+            prop_assert_eq!(&composite(&below, &above, (500, 0)).image_result(), &below);
+        }
+    }
+}

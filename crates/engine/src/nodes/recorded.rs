@@ -109,8 +109,8 @@ fn difference(found: &Value, wanted: &Json, tolerance: f32) -> Option<String> {
         return Some(format!("shape {found_shape:?} instead of {wanted_shape:?}"));
     }
     let mut pairs = found.iter().zip(&wanted).enumerate();
-    let far = |a: &f32, b: &f32| !((a - b).abs() <= tolerance * b.abs().max(1.0));
-    let (at, (found, wanted)) = pairs.find(|(_, (a, b))| far(a, b))?;
+    let near = |a: &f32, b: &f32| (a - b).abs() <= tolerance * b.abs().max(1.0);
+    let (at, (found, wanted)) = pairs.find(|(_, (a, b))| !near(a, b))?;
     Some(format!("sample {at} is {found} instead of {wanted}"))
 }
 

@@ -5,6 +5,8 @@ mod convert;
 mod crop;
 mod feather;
 mod grow;
+#[cfg(test)]
+mod laws;
 mod preview;
 mod values;
 

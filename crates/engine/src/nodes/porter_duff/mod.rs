@@ -96,3 +96,82 @@ fn fitted(mask: &Mask, width: usize, height: usize) -> Result<Cow<'_, Mask>, Rai
         Cow::Owned(resize::mask(mask, width, height, Method::Bicubic, true)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{
+        nodes::trial::{Trial, any_image, noise},
+        parallel,
+        value::{Image, Mask},
+    };
+
+    fn trial(
+        mode: &str,
+        (source, source_mask): (&Image, &Mask),
+        (below, below_mask): (&Image, &Mask),
+    ) -> Trial {
+        Trial::new("PorterDuffImageComposite")
+            .image("source", source)
+            .input("source_alpha", source_mask.clone())
+            .image("destination", below)
+            .input("destination_alpha", below_mask.clone())
+            .text("mode", mode)
+    }
+
+    /// The first channel of the image, turned a little into a mask of its own.
+    fn mask_of(image: &Image) -> Mask {
+        let samples = image.data.chunks_exact(image.channels);
+        Mask {
+            batch: image.batch,
+            height: image.height,
+            width: image.width,
+            data: samples.map(|pixel| pixel[1]).collect(),
+        }
+    }
+
+    fn same(a: &Image, b: &Image) -> bool {
+        a.data.iter().zip(&b.data).all(|(a, b)| (a - b).abs() < 1e-4)
+    }
+
+    proptest! {
+        #[test]
+        fn modes_are_mirrors_of_each_other(image in any_image()) {
+            let other = image.map(|x| (x * 7.3).fract());
+            let masks = (mask_of(&image), mask_of(&other));
+            let (a, b) = ((&image, &masks.0), (&other, &masks.1));
+            for (mode, mirrored) in [
+                ("SRC", "DST"), ("SRC_OVER", "DST_OVER"), ("SRC_IN", "DST_IN"), ("SRC_OUT", "DST_OUT"),
+                ("SRC_ATOP", "DST_ATOP"), ("XOR", "XOR"), ("SCREEN", "SCREEN"), ("ADD", "ADD"),
+                ("MULTIPLY", "MULTIPLY"), ("DARKEN", "DARKEN"), ("LIGHTEN", "LIGHTEN"), ("CLEAR", "CLEAR"),
+            ] {
+                let (one, two) = (trial(mode, a, b), trial(mirrored, b, a));
+                prop_assert!(same(&one.image_result(), &two.image_result()), "{} and {}", mode, mirrored);
+                let (one, two) = (trial(mode, a, b).mask_result(), trial(mirrored, b, a).mask_result());
+                prop_assert!(one.data.iter().zip(&two.data).all(|(a, b)| (a - b).abs() < 1e-6));
+            }
+        }
+
+        #[test]
+        fn an_opaque_source_hides_what_is_below(image in any_image()) {
+            let below = image.map(|x| 1.0 - x);
+            let opaque = Mask { data: vec![0.0; mask_of(&image).data.len()], ..mask_of(&image) };
+            let under = mask_of(&below);
+            for mode in ["SRC", "SRC_OVER"] {
+                let found = trial(mode, (&image, &opaque), (&below, &under));
+                prop_assert_eq!(found.image_result(), image.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_show_and_an_interrupt_is_noticed() {
+        let (image, other) = (noise(1, (300, 200), 4), noise(2, (300, 200), 4).map(|x| 1.0 - x));
+        let masks = (mask_of(&image), mask_of(&other));
+        let over = || trial("OVERLAY", (&image, &masks.0), (&other, &masks.1));
+        let alone = parallel::on_threads(1, || over().image_result());
+        assert_eq!(parallel::on_threads(5, || over().image_result()), alone);
+        assert_eq!(over().interrupted_after(1).exception(), "Interrupted");
+    }
+}
