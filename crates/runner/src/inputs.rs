@@ -45,8 +45,15 @@ pub async fn bring(
     instance: &Instance,
     memory: &mut UploadMemory,
 ) -> Result<(), Error> {
+    // What several nodes name is read and sent once.
+    let mut brought: HashMap<(&InputSource, &str), String> = HashMap::new();
     for file in &work.files {
-        let name = match memory.recall(file, instance.dirs()) {
+        let same = (&file.source, file.file_name.as_str());
+        let known = brought
+            .get(&same)
+            .cloned()
+            .or_else(|| memory.recall(file, instance.dirs()));
+        let name = match known {
             Some(name) => name,
             None => {
                 let bytes = read(lease, link, &file.source).await?;
@@ -58,6 +65,7 @@ pub async fn bring(
                 name
             }
         };
+        brought.insert(same, name.clone());
         put_name(&mut work.graph, file, name)?;
     }
     Ok(())

@@ -43,7 +43,7 @@ pub struct InputFile {
 }
 
 /// Where the bytes of an input come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputSource {
     /// The blob store.

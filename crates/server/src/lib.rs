@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod auth;
+mod beside;
 pub mod config;
 pub mod control;
 pub mod http;

@@ -35,6 +35,10 @@ pub trait Files: Send + Sync {
     /// finds it here. Does not wait for the disk.
     async fn intend(&self, blob: &BlobKey) -> Result<(), Error>;
 
+    /// Takes an intent back: what would have referred to the blob was refused. `true`: its bytes may be deleted now; `false`:
+    /// a reference was made all the same, or it was not intended.
+    async fn withdraw(&self, blob: &BlobKey) -> Result<bool, Error>;
+
     /// Adds or replaces a reference (`owner`, `name`); takes the blob out of the trash in the same transaction.
     async fn put_ref(&self, reference: FileRef) -> Result<(), Error>;
 

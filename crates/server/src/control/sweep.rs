@@ -124,6 +124,7 @@ mod tests {
                 randomise_seeds: false,
                 fetch: Fetch::Now,
                 meta: JobMeta::default(),
+                size_bytes: 0,
             };
             service.submit_comfy(submit).await.unwrap().job
         };

@@ -6,6 +6,7 @@ use darkroom_store::{files::FileRef, jobs::InputBlob};
 use uuid::Uuid;
 
 use super::{Error, Service, intake::MAX_NAME_BYTES};
+use crate::beside::beside;
 
 /// A file that graphs can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,22 +46,29 @@ impl Service {
                 "the file name is empty, too long, or leaves the input directory".into(),
             ));
         }
-        let hash = blake3::hash(&bytes).to_hex();
         let size = bytes.len() as u64;
         let content_type = darkroom_blobs::content_type::of(name, &bytes).to_owned();
-        let key = self.put_asset(tenant, &hash, name, bytes).await?;
-        self.store
-            .put_ref(FileRef {
-                owner: owner(tenant, endpoint),
-                name: name.to_owned(),
-                tenant: tenant.clone(),
-                blob: key,
-                size,
-                content_type,
-                created_at: self.clock.now(),
-            })
-            .await?;
-        Ok(())
+        let hashed = bytes.clone();
+        let hash = beside(bytes.len(), move || blake3::hash(&hashed).to_hex()).await;
+        let key = self.asset_key(tenant, &hash, name)?;
+        let reference = FileRef {
+            owner: owner(tenant, endpoint),
+            name: name.to_owned(),
+            tenant: tenant.clone(),
+            blob: key.clone(),
+            size,
+            content_type,
+            created_at: self.clock.now(),
+        };
+        let kept = async {
+            self.put_intended(&key, bytes).await?;
+            Ok(self.store.put_ref(reference).await?)
+        };
+        let kept = kept.await;
+        if kept.is_err() {
+            self.discard(vec![key]).await;
+        }
+        kept
     }
 
     /// A tenant's uploads for an endpoint whose names come after `after`, by name.
@@ -120,22 +128,37 @@ impl Service {
         }))
     }
 
-    /// Stores bytes that a job will refer to; the intent is noted first, so that a crash leaves nothing for ever.
-    pub(super) async fn put_asset(
-        &self,
-        tenant: &TenantId,
-        hash: &str,
-        name: &str,
-        bytes: Bytes,
-    ) -> Result<BlobKey, Error> {
-        // One key per upload, not per content: a blob shared by jobs would need a lock between a drop and a new use.
+    /// A key for a file of a caller. One per upload, not per content: a blob shared by jobs would need a lock between a
+    /// drop and a new use.
+    pub(super) fn asset_key(&self, tenant: &TenantId, hash: &str, name: &str) -> Result<BlobKey, Error> {
         let unguessable: Uuid = self.ids.uuid_v7();
         let file = darkroom_core::blob_key::safe_segment(name.rsplit('/').next().unwrap_or(name));
         let key = format!("inputs/{tenant}/{}/{unguessable}/{file}", &hash[..2]);
-        let key: BlobKey = key.parse().map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        self.store.intend(&key).await?;
-        self.blobs.put_bytes(&key, bytes).await?;
-        Ok(key)
+        key.parse().map_err(|e| Error::Internal(anyhow::Error::new(e)))
+    }
+
+    /// Stores bytes that a row will refer to; the intent is noted first, so that a crash leaves nothing for ever.
+    pub(super) async fn put_intended(&self, key: &BlobKey, bytes: Bytes) -> Result<(), Error> {
+        self.store.intend(key).await?;
+        self.blobs.put_bytes(key, bytes).await?;
+        Ok(())
+    }
+
+    /// Removes blobs that were written for something that was refused then. One that a row refers to all the same stays;
+    /// one that cannot be removed now is found by its intent, a day later.
+    pub(super) async fn discard(&self, written: Vec<BlobKey>) {
+        for key in written {
+            if let Err(error) = self.withdraw(&key).await {
+                tracing::warn!(error = ?error, "a blob of a refused request is left to the sweeper");
+            }
+        }
+    }
+
+    async fn withdraw(&self, key: &BlobKey) -> Result<(), Error> {
+        if self.store.withdraw(key).await? {
+            self.blobs.delete(key).await?;
+        }
+        Ok(())
     }
 }
 

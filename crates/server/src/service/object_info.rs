@@ -9,6 +9,7 @@ use darkroom_comfy::object_info::ObjectInfo;
 use darkroom_core::EndpointName;
 
 use super::{Error, Service};
+use crate::beside::beside;
 
 /// Parsed `object_info` per endpoint; the store holds the text.
 #[derive(Debug, Default)]
@@ -32,7 +33,8 @@ impl Service {
         let Some((json, _)) = self.store.object_info(endpoint).await? else {
             return Ok(None);
         };
-        match parse(&json) {
+        // A ComfyUI with many custom nodes tells megabytes.
+        match beside(json.len(), move || parse(&json)).await {
             Ok(info) => Ok(Some(self.remember(endpoint, info))),
             Err(error) => {
                 tracing::warn!(endpoint.name = %endpoint, %error, "the stored object_info cannot be read");
@@ -46,7 +48,10 @@ impl Service {
     /// # Errors
     /// When it is not `object_info`, or the store fails.
     pub async fn learn_object_info(&self, endpoint: &EndpointName, json: Vec<u8>) -> Result<(), Error> {
-        let info = parse(&json).map_err(Error::Invalid)?;
+        let text = json.clone();
+        let info = beside(json.len(), move || parse(&text))
+            .await
+            .map_err(Error::Invalid)?;
         let known = self.store.object_info(endpoint).await?;
         if known.is_none_or(|(stored, _)| stored != json) {
             self.store.put_object_info(endpoint, json).await?;

@@ -1,17 +1,28 @@
 //! A job's way in: limits, intake of files, pre-flight of the graph, payload placement, one durable transaction.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use darkroom_comfy::graph::{Graph, NodeId};
-use darkroom_core::{BlobKey, EndpointName, JobId, Payload, TenantId, endpoint, payload::INLINE_MAX_BYTES};
-use darkroom_runner::link::ComfyWork;
+use darkroom_comfy::{
+    graph::{Graph, NodeId},
+    object_info::ObjectInfo,
+};
+use darkroom_core::{
+    BlobKey, EndpointName, Ids, JobId, Payload, TenantId, endpoint, payload::INLINE_MAX_BYTES,
+};
+use darkroom_runner::link::{ComfyWork, InputFile};
 use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, Submitted};
 use serde_json::{Map, Value};
 
 use super::{
     Error, Service,
-    intake::{self, Fetch},
+    intake::{
+        self, Fetch,
+        given::{self, Loader},
+    },
     preflight::{self, Refusal},
 };
+use crate::beside::beside;
 
 /// A graph that somebody wants run.
 #[derive(Debug, Clone)]
@@ -36,6 +47,8 @@ pub struct ComfySubmit {
     pub fetch: Fetch,
     /// Facts that travel with the job.
     pub meta: JobMeta,
+    /// How large the request was, in bytes: a large one is worked on beside the runtime.
+    pub size_bytes: usize,
 }
 
 /// What a submit led to.
@@ -53,6 +66,16 @@ impl Service {
     /// # Errors
     /// Every refusal of [`Error`]; nothing is half-accepted then.
     pub async fn submit_comfy(&self, submit: ComfySubmit) -> Result<Accepted, Error> {
+        let mut written = Vec::new();
+        let outcome = self.accept(submit, &mut written).await;
+        // Nothing stays of a request that was refused, or that was known already.
+        if !outcome.as_ref().is_ok_and(|accepted| !accepted.existed) {
+            self.discard(written).await;
+        }
+        outcome
+    }
+
+    async fn accept(&self, submit: ComfySubmit, written: &mut Vec<BlobKey>) -> Result<Accepted, Error> {
         let endpoint = self.endpoint(&submit.endpoint)?;
         if endpoint.kind != endpoint::Kind::Comfyui {
             return Err(Error::Invalid(format!(
@@ -60,44 +83,45 @@ impl Service {
                 endpoint.name
             )));
         }
-        let refused = |refusal: Box<Refusal>| Error::InvalidGraph(refusal);
-        let mut graph = Graph::parse(&submit.graph).map_err(|e| refused(Box::new(e.into())))?;
-        if submit.randomise_seeds {
-            self.randomise_seeds(&mut graph);
-        }
-        intake::refuse_instance_files(&graph).map_err(refused)?;
         let info = self.object_info(&submit.endpoint).await?;
-        let targets: Option<Vec<NodeId>> = submit
-            .targets
-            .as_ref()
-            .map(|t| t.iter().map(|id| NodeId::new(id.as_str())).collect());
-        let valid = preflight::check(
-            &graph,
-            info.as_deref(),
-            targets.as_deref(),
-            endpoint.runs_embedded_engine(),
-        )
-        .map_err(refused)?;
-
-        // Only a graph that will be accepted leaves files behind.
-        let mut graph = valid.graph;
-        let taken = self
-            .take_in(&submit.tenant, &submit.endpoint, &mut graph, submit.fetch)
-            .await?;
-
-        let work = ComfyWork {
-            graph: graph.to_value(),
-            extra_data: submit.extra_data,
-            partial_execution_targets: submit.targets,
-            files: taken.iter().map(|t| t.file.clone()).collect(),
+        let size = submit.size_bytes;
+        let reading = Reading {
+            ids: self.ids.clone(),
+            graph: submit.graph,
+            targets: submit.targets.clone(),
+            randomise_seeds: submit.randomise_seeds,
+            info,
+            embedded: endpoint.runs_embedded_engine(),
         };
-        let input_files = taken.into_iter().filter_map(|t| t.blob).collect();
+        let read = beside(size, move || reading.read())
+            .await
+            .map_err(Error::InvalidGraph)?;
+        // Only files of a graph that will be accepted are brought.
+        let taken = self
+            .take_in(
+                &submit.tenant,
+                &submit.endpoint,
+                read.loaders,
+                submit.fetch,
+                written,
+            )
+            .await?;
+        let input_files = taken.iter().filter_map(|t| t.blob.clone()).collect();
         let mut meta = submit.meta;
-        meta.summary = summary(&graph, &valid.outputs);
-        meta.models = models(&graph);
         let id = JobId::new(&*self.ids);
-        let body = serde_json::to_vec(&work).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        let input = self.place(BlobKey::job_input(id), body.into()).await?;
+        let writing = Writing {
+            graph: read.graph,
+            outputs: read.outputs,
+            files: taken.into_iter().map(|t| t.file).collect(),
+            extra_data: submit.extra_data,
+            targets: submit.targets,
+        };
+        let written_down = beside(size, move || writing.write()).await;
+        let (body, summary, models) = written_down.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        (meta.summary, meta.models) = (summary, models);
+        let key = BlobKey::job_input(id);
+        written.push(key.clone());
+        let input = self.place(key, body.into()).await?;
         let external_name = submit
             .external_id
             .as_ref()
@@ -160,16 +184,85 @@ impl Service {
             Payload::Blob { key, size } => Ok(self.blobs.read(key, *size).await?),
         }
     }
+}
 
-    /// The Serverless API's rule: exactly class `KSampler`, exactly −1, 0 to 2^32 inclusive.
-    fn randomise_seeds(&self, graph: &mut Graph) {
-        for node in graph.nodes.values_mut().filter(|n| n.class_type == "KSampler") {
-            if node.inputs.get("seed").and_then(Value::as_f64) == Some(-1.0) {
-                let mut random = [0; 8];
-                self.ids.fill(&mut random);
-                let seed = u64::from_le_bytes(random) % ((1 << 32) + 1);
-                node.inputs.insert("seed".to_owned(), Value::from(seed));
+/// A graph on its way from JSON to one that may run. All of it is work of the processor alone.
+struct Reading {
+    ids: Arc<dyn Ids>,
+    graph: Value,
+    targets: Option<Vec<String>>,
+    randomise_seeds: bool,
+    info: Option<Arc<ObjectInfo>>,
+    embedded: bool,
+}
+
+/// A graph that may run, and what its loaders name.
+struct Read {
+    graph: Graph,
+    outputs: Vec<NodeId>,
+    loaders: Vec<Loader>,
+}
+
+impl Reading {
+    fn read(self) -> Result<Read, Box<Refusal>> {
+        let mut graph = Graph::parse(&self.graph).map_err(|e| Box::new(Refusal::from(e)))?;
+        drop(self.graph);
+        if self.randomise_seeds {
+            randomise_seeds(&mut graph, &*self.ids);
+        }
+        intake::refuse_instance_files(&graph)?;
+        let targets: Option<Vec<NodeId>> = self
+            .targets
+            .as_ref()
+            .map(|t| t.iter().map(|id| NodeId::new(id.as_str())).collect());
+        let valid = preflight::check(&graph, self.info.as_deref(), targets.as_deref(), self.embedded)?;
+        drop(graph);
+        let mut graph = valid.graph;
+        Ok(Read {
+            loaders: given::find(&mut graph),
+            graph,
+            outputs: valid.outputs,
+        })
+    }
+}
+
+/// A job's body on its way to JSON, and what lists say of it.
+struct Writing {
+    graph: Graph,
+    outputs: Vec<NodeId>,
+    files: Vec<InputFile>,
+    extra_data: Map<String, Value>,
+    targets: Option<Vec<String>>,
+}
+
+impl Writing {
+    /// The body, one line for lists, and the models that the graph loads.
+    fn write(mut self) -> Result<(Vec<u8>, String, Vec<String>), serde_json::Error> {
+        let said = (summary(&self.graph, &self.outputs), models(&self.graph));
+        for file in &self.files {
+            if let Some(node) = self.graph.nodes.get_mut(file.node_id.as_str()) {
+                let name = Value::String(file.file_name.clone());
+                node.inputs.insert(file.input.clone(), name);
             }
+        }
+        let work = ComfyWork {
+            graph: self.graph.to_value(),
+            extra_data: self.extra_data,
+            partial_execution_targets: self.targets,
+            files: self.files,
+        };
+        Ok((serde_json::to_vec(&work)?, said.0, said.1))
+    }
+}
+
+/// The Serverless API's rule: exactly class `KSampler`, exactly −1, 0 to 2^32 inclusive.
+fn randomise_seeds(graph: &mut Graph, ids: &dyn Ids) {
+    for node in graph.nodes.values_mut().filter(|n| n.class_type == "KSampler") {
+        if node.inputs.get("seed").and_then(Value::as_f64) == Some(-1.0) {
+            let mut random = [0; 8];
+            ids.fill(&mut random);
+            let seed = u64::from_le_bytes(random) % ((1 << 32) + 1);
+            node.inputs.insert("seed".to_owned(), Value::from(seed));
         }
     }
 }
@@ -209,4 +302,151 @@ fn models(graph: &Graph) -> Vec<String> {
     names.dedup();
     names.truncate(32);
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::{Pin, pin},
+        task::Poll,
+        time::Duration,
+    };
+
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde_json::json;
+
+    use super::*;
+    use crate::service::{jobs::OnDuplicate, testing::Bench};
+
+    /// Nobody serves it, and nothing is known of its nodes.
+    const PARKED: &str =
+        "[endpoints.parked]\nbackend = \"external\"\n[endpoints.parked.limits]\nmax_queued = 2\n";
+
+    fn submit(graph: Value, name: Option<(&str, OnDuplicate)>) -> ComfySubmit {
+        ComfySubmit {
+            tenant: "t".parse().unwrap(),
+            endpoint: "parked".parse().unwrap(),
+            size_bytes: graph.to_string().len(),
+            graph,
+            extra_data: Map::new(),
+            targets: None,
+            priority: 0,
+            external_id: name.map(|(id, on_duplicate)| ExternalId {
+                dialect: "test".into(),
+                id: id.into(),
+                on_duplicate,
+            }),
+            randomise_seeds: false,
+            fetch: Fetch::Now,
+            meta: JobMeta::default(),
+        }
+    }
+
+    /// A file inline, and a body that is itself a blob.
+    fn with_file(second: &str) -> Value {
+        let data = STANDARD.encode([7; 300]);
+        json!({
+            "1": {"class_type": "LoadAudio", "inputs": {"audio": data}},
+            "2": {"class_type": "LoadAudio", "inputs": {"audio": second}},
+            "3": {"class_type": "Text", "inputs": {"text": "x".repeat(2 * INLINE_MAX_BYTES)}},
+        })
+    }
+
+    async fn in_trash(bench: &Bench) -> Vec<BlobKey> {
+        bench.clock.advance(Duration::from_secs(2 * 24 * 3600));
+        let store = &bench.service.store;
+        store.trash_due(Duration::ZERO, 100).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_refused_submit_leaves_no_blobs() {
+        let bench = Bench::configured(PARKED);
+        let refused = async |submit: ComfySubmit, why: &str| {
+            let before = bench.blob_keys().await;
+            let outcome = bench.service.submit_comfy(submit).await;
+            let code = match &outcome {
+                Ok(accepted) => {
+                    if accepted.existed {
+                        "existed"
+                    } else {
+                        "accepted"
+                    }
+                }
+                Err(error) => error.code(),
+            };
+            assert_eq!(code, why);
+            assert_eq!(bench.blob_keys().await, before, "{why}");
+            assert!(in_trash(&bench).await.is_empty(), "{why}");
+        };
+        let fine = STANDARD.encode([8; 300]);
+        refused(submit(with_file("no-such.wav"), None), "invalid_graph").await;
+        let by_url = with_file("http://127.0.0.1:1/x.wav");
+        refused(submit(by_url, None), "input_unavailable").await;
+
+        let first = submit(with_file(&fine), Some(("a", OnDuplicate::Reject)));
+        bench.service.submit_comfy(first).await.unwrap();
+        assert_eq!(bench.blob_keys().await.len(), 3);
+        let again = submit(with_file(&fine), Some(("a", OnDuplicate::Reject)));
+        refused(again, "duplicate").await;
+        let again = submit(with_file(&fine), Some(("a", OnDuplicate::Existing)));
+        refused(again, "existed").await;
+        bench
+            .service
+            .submit_comfy(submit(with_file(&fine), None))
+            .await
+            .unwrap();
+        refused(submit(with_file(&fine), None), "queue_full").await;
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_twice_is_stored_once() {
+        let bench = Bench::configured(PARKED);
+        let same = STANDARD.encode([7; 300]);
+        bench
+            .service
+            .submit_comfy(submit(with_file(&same), None))
+            .await
+            .unwrap();
+        assert_eq!(bench.blob_keys().await.len(), 2, "the file and the body");
+    }
+
+    /// Time that this thread's processor spent on it so far, however busy the machine is.
+    fn thread_time() -> Duration {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(
+            spent.tv_sec.try_into().unwrap(),
+            spent.tv_nsec.try_into().unwrap(),
+        )
+    }
+
+    /// The longest time that one poll of a future held its thread.
+    async fn longest_poll<T>(future: impl Future<Output = T>) -> (T, Duration) {
+        let mut future = pin!(future);
+        let mut longest = Duration::ZERO;
+        let output = std::future::poll_fn(|cx| {
+            let before = thread_time();
+            let polled = Pin::as_mut(&mut future).poll(cx);
+            longest = longest.max(thread_time() - before);
+            match polled {
+                Poll::Ready(output) => Poll::Ready(output),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        (output, longest)
+    }
+
+    #[tokio::test]
+    async fn a_body_of_many_megabytes_does_not_hold_the_runtime() {
+        let bench = Bench::configured(PARKED);
+        let mut graph = with_file(&STANDARD.encode(vec![9; 12 << 20]));
+        for n in 10..5000 {
+            graph[n.to_string()] = json!({"class_type": "Text", "inputs": {"text": "some words", "n": n}});
+        }
+        let submit = submit(graph, None);
+        let (accepted, longest) = longest_poll(bench.service.submit_comfy(submit)).await;
+        accepted.unwrap();
+        assert!(longest < Duration::from_millis(5), "{longest:?}");
+    }
 }

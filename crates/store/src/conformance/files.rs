@@ -136,4 +136,18 @@ tests! {
         let due = world.store().trash_due(HOUR, 9).await.unwrap();
         assert!(due.contains(&blob("stray")) && !due.contains(&blob("under-way")), "{due:?}");
     }
+
+    async fn an_intent_that_came_to_nothing_is_taken_back_unless_something_refers_to_it(world: World) {
+        world.store().intend(&blob("refused")).await.unwrap();
+        world.store().intend(&blob("named")).await.unwrap();
+        world.store().put_ref(reference(&world, "x", "1", "named")).await.unwrap();
+        world.store().put_ref(reference(&world, "x", "2", "dropped")).await.unwrap();
+        world.store().drop_ref("x", "2").await.unwrap();
+        assert!(world.store().withdraw(&blob("refused")).await.unwrap());
+        for not in ["refused", "named", "dropped", "unknown"] {
+            assert!(!world.store().withdraw(&blob(not)).await.unwrap(), "{not}");
+        }
+        world.clock.advance(HOUR * 48);
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("dropped")]);
+    }
 }

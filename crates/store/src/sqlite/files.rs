@@ -243,6 +243,16 @@ impl Files for SqliteStore {
         self.riding(SMALL, move |tx| intend(tx, &blob)).await
     }
 
+    async fn withdraw(&self, blob: &BlobKey) -> Result<bool, Error> {
+        let blob = blob.clone();
+        // A reference deletes the intent, so an intent that is there has none.
+        let sql = "DELETE FROM trash WHERE blob = ?1 AND intended = 1";
+        self.durably(SMALL, move |tx| {
+            Ok(sql::execute(tx.conn, sql, [blob.as_str()])? > 0)
+        })
+        .await
+    }
+
     async fn put_ref(&self, reference: FileRef) -> Result<(), Error> {
         self.durably(SMALL, move |tx| put(tx, &reference)).await
     }

@@ -348,3 +348,101 @@ async fn a_link_where_a_name_is_wanted_harms_nobody() {
     }
     fc::run(&api, "", &graphs::plain(1, 8, 8)).await.expect(200);
 }
+
+/// A picture that does not compress, of about three bytes a pixel.
+fn noise(side: u32, seed: u32) -> Vec<u8> {
+    let mut state = seed;
+    pixels::encode(&image::RgbImage::from_fn(side, side, |_, _| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let [a, b, c, _] = state.to_be_bytes();
+        image::Rgb([a, b, c])
+    }))
+}
+
+/// A graph that loads all of these and saves the last.
+fn load_all(images: &[String]) -> Value {
+    let mut graph = json!({});
+    for (n, image) in images.iter().enumerate() {
+        graph[n.to_string()] = json!({"class_type": "LoadImage", "inputs": {"image": image}});
+        graph[format!("s{n}")] = json!({"class_type": "SaveImage", "inputs":
+            {"images": [n.to_string(), 0], "filename_prefix": "all"}});
+    }
+    graph
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_fetched_once_for_a_graph_however_often_it_is_named() {
+    let site = Website::start(&[("/a.png", Page::Body(200, picture().into()))]).await;
+    let server = Server::start(Options::default().with_config(FETCH)).await;
+    let api = server.api();
+    let graph = load_all(&vec![format!("{}/a.png", site.url); 5]);
+    let body = fc::run(&api, "", &graph).await.expect(200).json();
+    assert_eq!(fc::results(&body).len(), 5);
+    assert_eq!(site.asked().await, ["/a.png"]);
+    // The same for one that is fetched when its attempt starts.
+    fc::run_async(&api, "later", "", &graph).await.expect(202);
+    assert_eq!(
+        fc::results(&ended(&api, "later").await.pop().expect("an end")).len(),
+        5
+    );
+    assert_eq!(site.asked().await, ["/a.png"; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_one_graph_have_a_number_and_a_size_together() {
+    let (one, two) = (noise(440, 1), noise(440, 2));
+    assert!(
+        one.len() < 1_000_000 && one.len() + two.len() > 1_000_000,
+        "{}",
+        one.len()
+    );
+    let site = Website::start(&[
+        ("/1.png", Page::Body(200, one.into())),
+        ("/2.png", Page::Body(200, two.into())),
+    ])
+    .await;
+    let server = Server::start(Options::default().with_config(FETCH)).await;
+    let api = server.api();
+    let url = &site.url;
+    let many: Vec<String> = (0..65).map(|n| format!("{url}/{n}.gif")).collect();
+    for asynchronous in [false, true] {
+        let answer = match asynchronous {
+            true => fc::run_async(&api, "many", "", &load_all(&many)).await,
+            false => fc::run(&api, "", &load_all(&many)).await,
+        };
+        let body = refused(&answer, 500, "PROMPT_ERROR");
+        assert!(body.to_string().contains("at most 64"), "{body}");
+    }
+    assert!(site.asked().await.is_empty());
+
+    let both = load_all(&[format!("{url}/1.png"), format!("{url}/2.png")]);
+    let body = refused(&fc::run(&api, "", &both).await, 500, "UNCLASSIFY");
+    let message = body["error_message"].as_str().unwrap_or_default();
+    assert!(message.contains("together are larger"), "{message}");
+    assert_eq!(jobs(&api).await, 0);
+    for alone in ["/1.png", "/2.png"] {
+        fc::run(&api, "", &pass_on(&format!("{url}{alone}")))
+            .await
+            .expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_for_a_refused_request_goes_with_it() {
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    let good = pixels::data_uri(&picture());
+    let bad = BASE64_STANDARD.encode([7; 100]);
+    for second in [bad.as_str(), "no-such.png", "http://127.0.0.1:1/x.png"] {
+        let answer = fc::run(&api, "", &load_all(&[good.clone(), second.to_owned()])).await;
+        assert_eq!(answer.status, 500, "{}", answer.text());
+    }
+    let inputs = server.data_dir().join("blobs/data/inputs");
+    assert!(
+        !inputs.exists(),
+        "{:?}",
+        std::fs::read_dir(&inputs).map(Iterator::count)
+    );
+    fc::run(&api, "", &load_all(&[good])).await.expect(200);
+    assert!(inputs.exists());
+}

@@ -2,15 +2,16 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::JsonRejection},
+    body::Body,
+    extract::{Path, Query, State},
     response::{IntoResponse, Response},
 };
 use darkroom_core::JobState;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{call::Call, error::ApiError, views};
+use super::{body::read_json, call::Call, error::ApiError, views};
 use crate::{
     auth::Scope,
     service::{
@@ -50,19 +51,12 @@ pub async fn submit(
     State(state): State<AppState>,
     call: Call,
     Path(endpoint): Path<String>,
-    body: Result<Json<Submit>, JsonRejection>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let endpoint = call.endpoint(&endpoint)?;
     call.needs(Scope::Client, &endpoint)?;
-    let Json(body) = body.map_err(|e| {
-        call.fail(match e.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge {
-                what: "the body",
-                limit_bytes: super::MAX_BODY_BYTES as u64,
-            },
-            _ => Error::Invalid(e.body_text()),
-        })
-    })?;
+    let (body, size_bytes) = read_json::<Submit>(&call, &headers, body).await?;
     if body
         .reference
         .as_ref()
@@ -91,6 +85,7 @@ pub async fn submit(
                 request_id: call.caller.request_id.to_string(),
                 ..JobMeta::default()
             },
+            size_bytes,
         })
         .await
         .map_err(|e| call.fail(e))?;

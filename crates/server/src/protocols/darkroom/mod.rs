@@ -7,6 +7,7 @@ use axum::{
 
 use crate::state::AppState;
 
+mod body;
 pub mod call;
 mod endpoints;
 mod error;

@@ -66,9 +66,7 @@ impl Transcript {
         messages.push(match FcError::of_job(job) {
             Some(error) => error.message().to_string(),
             None if job.state == JobState::Succeeded => {
-                result::of_job(&self.service, job, self.flags, &self.base_url)
-                    .await?
-                    .to_string()
+                result::of_job(&self.service, job, self.flags, &self.base_url).await?
             }
             None => return Ok(vec![]),
         });

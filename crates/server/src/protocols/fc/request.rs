@@ -116,6 +116,8 @@ pub struct Workflow {
     pub graph: Value,
     /// ComfyUI's `extra_data`; only from the wrapper.
     pub extra_data: Map<String, Value>,
+    /// How large it came, in bytes.
+    pub size_bytes: usize,
 }
 
 impl Workflow {
@@ -126,14 +128,14 @@ impl Workflow {
     pub fn read(body: &[u8]) -> Result<Self, FcError> {
         let value = serde_json::from_slice(body)
             .map_err(|e| FcError::invalid(format!("the body is not JSON: {e}")))?;
-        Workflow::of(value)
+        Workflow::of(value, body.len())
     }
 
-    /// The workflow of a parsed body.
+    /// The workflow of a parsed body that was so many bytes long.
     ///
     /// # Errors
     /// When it is not an object.
-    pub fn of(value: Value) -> Result<Self, FcError> {
+    pub fn of(value: Value, size_bytes: usize) -> Result<Self, FcError> {
         let Value::Object(mut object) = value else {
             return Err(FcError::invalid(
                 "the body must be a JSON object: the workflow in API format",
@@ -147,6 +149,7 @@ impl Workflow {
             return Ok(Workflow {
                 graph: Value::Object(object),
                 extra_data: Map::new(),
+                size_bytes,
             });
         }
         let extra_data = match object.remove("extra_data") {
@@ -155,7 +158,11 @@ impl Workflow {
             Some(_) => return Err(FcError::invalid("extra_data must be an object")),
         };
         let graph = object.remove("prompt").unwrap_or(Value::Null);
-        Ok(Workflow { graph, extra_data })
+        Ok(Workflow {
+            graph,
+            extra_data,
+            size_bytes,
+        })
     }
 }
 

@@ -5,7 +5,6 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Json,
     body::Body,
     extract::State,
     response::{
@@ -28,6 +27,7 @@ use super::{
     result,
 };
 use crate::{
+    beside::beside,
     http::read_body,
     service::{
         intake::Fetch,
@@ -63,7 +63,9 @@ pub async fn handler(
     let body = read_body(&headers, body, limit)
         .await
         .map_err(|e| refuse(e.into()))?;
-    let workflow = Workflow::read(&body).map_err(refuse)?;
+    let workflow = beside(body.len(), move || Workflow::read(&body))
+        .await
+        .map_err(refuse)?;
     let job = submit(&state, &call, workflow, &invocation)
         .await
         .map_err(refuse)?;
@@ -104,7 +106,7 @@ pub async fn handler(
     let result = result::of_job(&state.service, &record, flags, &call.base_url)
         .await
         .map_err(|e| fail(e.into()))?;
-    let mut response = Json(result).into_response();
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], result).into_response();
     common_headers(response.headers_mut(), &task_id);
     Ok(response)
 }
@@ -167,6 +169,7 @@ pub async fn submit(
                 options: json!(call.query),
                 ..JobMeta::default()
             },
+            size_bytes: workflow.size_bytes,
         })
         .await?;
     Ok(accepted.job)

@@ -22,7 +22,7 @@ use super::{
     request::{Flags, Invocation, Workflow},
     run::submit,
 };
-use crate::{http::Ongoing, state::AppState};
+use crate::{beside::beside, http::Ongoing, state::AppState};
 
 /// Keeps a socket open through a cold start.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -106,8 +106,12 @@ impl Session {
             Ok(None) => return Ok(None),
             Err(_) => return Err(FcError::invalid("no workflow came")),
         };
-        let json = serde_json::from_slice(&body).map_err(|e| FcError::invalid_json(&e))?;
-        let workflow = Workflow::of(json)?;
+        let size = body.len();
+        let read = move || {
+            let json = serde_json::from_slice(&body).map_err(|e| FcError::invalid_json(&e))?;
+            Workflow::of(json, body.len())
+        };
+        let workflow = beside(size, read).await?;
         let job = submit(&self.state, &self.call, workflow, &self.invocation).await?;
         let transcript = Transcript::new(self.state.service.clone(), self.call.query, self.call.base_url);
         Ok(Some(Reader::new(self.state, job, transcript)))

@@ -115,6 +115,11 @@ impl Fetcher {
         self.rules.max_bytes
     }
 
+    /// Bound on one fetch.
+    pub fn timeout(&self) -> Duration {
+        self.rules.timeout
+    }
+
     /// Checks what can be checked without the network: scheme, credentials, literal addresses.
     ///
     /// # Errors
@@ -145,13 +150,21 @@ impl Fetcher {
     /// # Errors
     /// See [`Error`]; texts name hosts and statuses, never headers or bodies.
     pub async fn get(&self, url: &str) -> Result<Bytes, Error> {
+        self.get_within(url, self.rules.max_bytes).await
+    }
+
+    /// The same of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Fetcher::get`].
+    pub async fn get_within(&self, url: &str, limit: u64) -> Result<Bytes, Error> {
         // The client's timeout bounds one hop; this bounds the chain of redirects.
-        tokio::time::timeout(self.rules.timeout, self.follow(url))
+        tokio::time::timeout(self.rules.timeout, self.follow(url, limit))
             .await
             .map_err(|_| Error::Timeout(self.rules.timeout))?
     }
 
-    async fn follow(&self, url: &str) -> Result<Bytes, Error> {
+    async fn follow(&self, url: &str, limit: u64) -> Result<Bytes, Error> {
         let mut url = self.check(url)?;
         for _ in 0..=MAX_REDIRECTS {
             let response = self
@@ -175,13 +188,12 @@ impl Fetcher {
                     status: status.as_u16(),
                 });
             }
-            return self.body(response).await;
+            return self.body(response, limit).await;
         }
         Err(Error::RedirectLoop)
     }
 
-    async fn body(&self, mut response: reqwest::Response) -> Result<Bytes, Error> {
-        let limit = self.rules.max_bytes;
+    async fn body(&self, mut response: reqwest::Response, limit: u64) -> Result<Bytes, Error> {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(Error::TooLarge(limit));
         }

@@ -1,0 +1,337 @@
+//! Loader inputs: what a caller writes where ComfyUI wants a file name, told apart and taken in.
+//!
+//! A value may be an uploaded file's name, an http(s) address, a data URI, or base64. Everything but a name becomes a
+//! blob (or is fetched when the attempt starts), gets a content-addressed name on the instance, and that name is what
+//! the graph then says, so that equal files hit ComfyUI's cache. Start with [`given`] (what was written) and
+//! [`Service::take_in`] (what becomes of it).
+
+use std::collections::{BTreeSet, HashMap};
+
+use darkroom_comfy::graph::Graph;
+use darkroom_core::{BlobKey, EndpointName, TenantId};
+use darkroom_runner::link::{InputFile, InputSource};
+use darkroom_store::jobs::InputBlob;
+
+use super::{Error, Service, preflight::Refusal};
+use crate::beside::beside;
+
+mod fetching;
+pub mod given;
+mod media;
+
+use self::{
+    fetching::Fetching,
+    given::{Given, Loader},
+    media::{Checked, Media},
+};
+pub use self::{
+    given::{MAX_NAME_BYTES, is_loader_input},
+    media::check_fetched,
+};
+
+/// Different addresses that one graph may name: a request is not a crawler.
+const MAX_URLS: usize = 64;
+
+/// When addresses are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// Before the job is accepted: the caller waits anyway, and no GPU is held meanwhile.
+    Now,
+    /// When its attempt starts: the caller wants its answer at once.
+    Later,
+}
+
+impl Service {
+    /// Takes in what [`given::find`] found in a graph: says which file each loader names on the instance. The key of every
+    /// blob is noted in `written` before it is written, also when this fails.
+    ///
+    /// # Errors
+    /// [`Error::InputUnavailable`] when bytes cannot be had or are no image, [`Error::InvalidGraph`] for names that do
+    /// not exist or escape, and for too many addresses.
+    pub async fn take_in(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        loaders: Vec<Loader>,
+        fetch: Fetch,
+        written: &mut Vec<BlobKey>,
+    ) -> Result<Vec<TakenFile>, Error> {
+        count_urls(&loaders)?;
+        let mut intake = Intake {
+            service: self,
+            tenant,
+            endpoint,
+            fetch,
+            fetching: Fetching::begin(&self.fetcher),
+            written,
+            stored: HashMap::new(),
+            fetched: HashMap::new(),
+        };
+        let mut files = Vec::new();
+        for loader in loaders {
+            let place = (loader.node_id.clone(), loader.input);
+            if let Some(taken) = intake.take(loader).await? {
+                files.push(TakenFile {
+                    file: InputFile {
+                        node_id: place.0,
+                        input: place.1.to_owned(),
+                        file_name: taken.name,
+                        source: taken.source,
+                    },
+                    blob: taken.blob,
+                });
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn count_urls(loaders: &[Loader]) -> Result<(), Error> {
+    let urls: BTreeSet<&str> = loaders
+        .iter()
+        .filter_map(|loader| match &loader.given {
+            Given::Url(url) => Some(url.as_str()),
+            Given::Bytes { .. } | Given::Name(_) => None,
+        })
+        .collect();
+    if urls.len() <= MAX_URLS {
+        return Ok(());
+    }
+    let details = format!(
+        "{} different addresses; at most {MAX_URLS} are fetched",
+        urls.len()
+    );
+    let refusal = Refusal::of_graph("the workflow names too many addresses", details);
+    Err(Error::InvalidGraph(Box::new(refusal)))
+}
+
+/// One graph's files on their way in; what is named or sent several times is brought once.
+struct Intake<'a> {
+    service: &'a Service,
+    tenant: &'a TenantId,
+    endpoint: &'a EndpointName,
+    fetch: Fetch,
+    fetching: Fetching<'a>,
+    written: &'a mut Vec<BlobKey>,
+    stored: HashMap<String, Taken>,
+    fetched: HashMap<(String, Media), Taken>,
+}
+
+impl Intake<'_> {
+    /// The file of one loader; `None`: the instance has it already.
+    async fn take(&mut self, loader: Loader) -> Result<Option<Taken>, Error> {
+        let Loader {
+            node_id,
+            class,
+            input,
+            media,
+            given,
+        } = loader;
+        let blamed = |error: Error| match error {
+            Error::InputUnavailable(text) => Error::InputUnavailable(format!("{class} failed: {text}")),
+            other => other,
+        };
+        match given {
+            Given::Url(url) => self.take_url(url, media).await.map(Some).map_err(blamed),
+            Given::Bytes { file, name } => {
+                let named = match name {
+                    Some(name) => self.take_name(class, input, &name).await?,
+                    None => Named::Missing(String::new()),
+                };
+                match named {
+                    Named::Upload(taken) => Ok(Some(taken)),
+                    Named::OnInstance => Ok(None),
+                    Named::Missing(_) => {
+                        let file = file.map_err(Error::InputUnavailable).map_err(blamed)?;
+                        self.store(file).await.map(Some)
+                    }
+                }
+            }
+            Given::Name(name) => match self.take_name(class, input, &name).await? {
+                Named::Upload(taken) => Ok(Some(taken)),
+                Named::OnInstance => Ok(None),
+                Named::Missing(details) => {
+                    let refusal = Refusal::of_input(&node_id, class, input, &details);
+                    Err(Error::InvalidGraph(Box::new(refusal)))
+                }
+            },
+        }
+    }
+
+    async fn take_url(&mut self, url: String, media: Media) -> Result<Taken, Error> {
+        if let Some(known) = self.fetched.get(&(url.clone(), media)) {
+            return Ok(known.clone());
+        }
+        let unavailable = |why: String| {
+            let shown = super::fetch::shown(&url);
+            Error::InputUnavailable(format!("can not get image {shown} from http url, {why}"))
+        };
+        let taken = match self.fetch {
+            Fetch::Now => {
+                let bytes = self.fetching.get(&url).await.map_err(unavailable)?;
+                let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
+                self.store(checked.map_err(Error::InputUnavailable)?).await?
+            }
+            Fetch::Later => {
+                // What is plainly forbidden is refused at once; the rest is found out when the attempt starts.
+                let checked = self.service.fetcher.check(&url);
+                let url = checked.map_err(|e| unavailable(e.to_string()))?;
+                let name = format!("{}.bin", &blake3::hash(url.as_str().as_bytes()).to_hex()[..32]);
+                Taken {
+                    name,
+                    source: InputSource::Url(url.into()),
+                    blob: None,
+                }
+            }
+        };
+        self.fetched.insert((url, media), taken.clone());
+        Ok(taken)
+    }
+
+    async fn store(&mut self, file: Checked) -> Result<Taken, Error> {
+        let Checked {
+            bytes,
+            hash,
+            name,
+            content_type,
+        } = file;
+        if let Some(known) = self.stored.get(&name) {
+            return Ok(known.clone());
+        }
+        let size = bytes.len() as u64;
+        let key = self.service.asset_key(self.tenant, &hash, &name)?;
+        self.written.push(key.clone());
+        self.service.put_intended(&key, bytes).await?;
+        let taken = Taken {
+            name: name.clone(),
+            source: InputSource::Blob(key.clone()),
+            blob: Some(InputBlob {
+                key,
+                size,
+                content_type,
+            }),
+        };
+        self.stored.insert(name, taken.clone());
+        Ok(taken)
+    }
+
+    async fn take_name(&self, class: &str, input: &str, name: &str) -> Result<Named, Error> {
+        if let Some(folder) = instance_folder(name) {
+            return Ok(Named::Missing(of_one_instance(&brief(name), folder)));
+        }
+        let missing = || Named::Missing(format!("Invalid image file: {}", brief(name)));
+        let plain = name.strip_suffix(" [input]").unwrap_or(name);
+        let escapes =
+            plain.starts_with('/') || plain.contains('\\') || plain.split('/').any(|part| part == "..");
+        if plain.is_empty() || escapes {
+            return Ok(missing());
+        }
+        if let Some(upload) = self.service.uploaded(self.tenant, self.endpoint, plain).await? {
+            // The file keeps its own name's ending; the content decides whether it is new to the instance.
+            return Ok(Named::Upload(Taken {
+                name: upload_name(&upload.key, plain),
+                source: InputSource::Blob(upload.key.clone()),
+                blob: Some(upload),
+            }));
+        }
+        let info = self.service.object_info(self.endpoint).await?;
+        let spec = info
+            .as_ref()
+            .and_then(|i| i.get(class))
+            .and_then(|c| c.input(input));
+        let offered = spec
+            .and_then(|s| s.choices())
+            .is_some_and(|c| c.iter().any(|v| v.as_str() == Some(plain)));
+        Ok(if offered { Named::OnInstance } else { missing() })
+    }
+}
+
+/// Refuses nodes that read what an instance itself made: another instance, or the same after a restart, does not have it.
+///
+/// # Errors
+/// The refusal, which says what to do instead.
+pub fn refuse_instance_files(graph: &Graph) -> Result<(), Box<Refusal>> {
+    const CLASS: &str = "LoadImageOutput";
+    match graph.nodes.iter().find(|(_, node)| node.class_type == CLASS) {
+        Some((id, _)) => {
+            let details = of_one_instance(CLASS, "output");
+            Err(Box::new(Refusal::of_input(id.as_str(), CLASS, "image", &details)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The folder of an annotated name other than `[input]` (`comfyui/behaviour.md` §10).
+fn instance_folder(name: &str) -> Option<&'static str> {
+    ["output", "temp"].into_iter().find(|folder| {
+        name.strip_suffix(']')
+            .is_some_and(|n| n.ends_with(&format!("[{folder}")))
+    })
+}
+
+fn of_one_instance(what: &str, folder: &str) -> String {
+    format!(
+        "{what} reads the {folder} folder of a single instance, which no other instance and no later run has; give \
+         LoadImage the file itself: upload it and use its name, or use its URL, a data URI, or base64"
+    )
+}
+
+/// The file name on the instance, where the bytes are, and what keeps them there.
+#[derive(Debug, Clone)]
+struct Taken {
+    name: String,
+    source: InputSource,
+    blob: Option<InputBlob>,
+}
+
+/// A loader input that was taken in.
+#[derive(Debug)]
+pub struct TakenFile {
+    /// What the runner brings.
+    pub file: InputFile,
+    /// Its blob, which the job refers to; `None` for an address that is fetched later.
+    pub blob: Option<InputBlob>,
+}
+
+enum Named {
+    Upload(Taken),
+    OnInstance,
+    Missing(String),
+}
+
+fn upload_name(key: &BlobKey, plain: &str) -> String {
+    let hash = &blake3::hash(key.as_str().as_bytes()).to_hex()[..12];
+    let file = darkroom_core::blob_key::safe_segment(plain.rsplit('/').next().unwrap_or(plain));
+    format!("{hash}-{file}")
+}
+
+fn brief(text: &str) -> String {
+    text.split(['?', '#'])
+        .next()
+        .unwrap_or("")
+        .chars()
+        .take(120)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_in_an_instances_own_folders_are_annotated() {
+        assert_eq!(instance_folder("a.png [output]"), Some("output"));
+        assert_eq!(instance_folder("a.png[temp]"), Some("temp"));
+        for other in [
+            "a.png",
+            "a.png [input]",
+            "output",
+            "[output] a.png",
+            "a[output",
+            "output]",
+            "",
+        ] {
+            assert_eq!(instance_folder(other), None, "{other}");
+        }
+    }
+}
