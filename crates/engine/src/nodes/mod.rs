@@ -7,6 +7,7 @@ mod alpha;
 mod animation;
 mod batch;
 pub mod call;
+mod colour;
 mod composite;
 mod filter;
 mod image;
@@ -50,6 +51,7 @@ pub const FAMILIES: &[&[NodeKind]] = &[
     transform::TABLE,
     batch::TABLE,
     filter::TABLE,
+    colour::TABLE,
 ];
 
 /// The classes of families that have no table of their own.
@@ -94,6 +96,7 @@ pub const SCHEMAS: &[&str] = &[
     include_str!("schemas/transform.json"),
     include_str!("schemas/batch.json"),
     include_str!("schemas/filter.json"),
+    include_str!("schemas/colour.json"),
 ];
 
 /// Classes for testing clients and servers, with their schemas; only with `--test-nodes`.

@@ -6,6 +6,8 @@ pub mod encode;
 pub mod extremum;
 pub mod gaussian;
 pub mod lanczos;
+pub mod normal;
+pub mod quantize;
 pub mod resize;
 
 /// `clip(255 * x, 0, 255)` in 32-bit floats, then cut (never rounded) to a byte; not-a-number gives 0.

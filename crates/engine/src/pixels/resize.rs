@@ -51,6 +51,9 @@ pub fn common_upscale(
         None
     };
     let source = cropped.as_ref().unwrap_or(image);
+    if method == Method::Lanczos && (width == 0 || height == 0) {
+        return Err(Raised::new("ValueError", "height and width must be > 0"));
+    }
     if width == 0 || height == 0 || source.width == 0 || source.height == 0 {
         return Err(Raised::new(
             "RuntimeError",
@@ -305,6 +308,12 @@ mod tests {
 
     #[test]
     fn an_empty_target_is_an_error() {
-        assert!(common_upscale(&flat(2, 2, 0.0), 0, 4, Method::Area, false).is_err());
+        for (method, exception) in [(Method::Area, "RuntimeError"), (Method::Lanczos, "ValueError")] {
+            let raised = common_upscale(&flat(2, 2, 0.0), 0, 4, method, false).unwrap_err();
+            assert!(
+                matches!(raised, Raised::Error { kind, .. } if kind == exception),
+                "{method:?}"
+            );
+        }
     }
 }
