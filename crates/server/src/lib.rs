@@ -10,6 +10,7 @@ mod beside;
 pub mod config;
 pub mod control;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod pages;
 pub mod protocols;

@@ -9,6 +9,7 @@ mod durability;
 mod fc;
 mod first_run;
 mod inputs;
+mod memory;
 mod real_comfyui;
 mod removed;
 mod rooms;

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::{net::Cidr, reader::Section};
+use crate::memory::{DEFAULT_BODY_MEMORY, LEAST_BODY_MEMORY};
 
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// After a graceful stop, idle keep-alive connections stay readable for this long.
     pub stop_grace: Duration,
+    /// Memory that bodies of requests may take while they are read and worked on, in bytes.
+    pub body_memory: u64,
 }
 
 /// How log lines look.
@@ -89,7 +92,11 @@ pub(super) fn read(mut section: Section<'_>) -> ServerConfig {
             )
             .unwrap_or(LogFormat::Text),
         stop_grace: section.duration("stop_grace").unwrap_or(Duration::from_secs(20)),
+        body_memory: section.size("body_memory").unwrap_or(DEFAULT_BODY_MEMORY),
     };
+    if config.body_memory < LEAST_BODY_MEMORY {
+        section.problem("body_memory", "must be at least 8MiB");
+    }
     section.finish();
     config
 }

@@ -97,9 +97,9 @@ mod tests {
         }
         let tenant = "t".parse().unwrap();
         let endpoint = "default".parse().unwrap();
-        let bytes = bytes::Bytes::from_static(b"kept");
+        let body = futures::stream::iter([Ok(bytes::Bytes::from_static(b"kept"))]);
         service
-            .upload(&tenant, &endpoint, "kept.bin", bytes)
+            .upload(&tenant, &endpoint, "kept.bin", Box::pin(body), 10)
             .await
             .unwrap();
         assert_eq!(walk().await, 2, "a bounded step at a time");

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, header};
+
+use crate::memory::{BodyMemory, Exhausted, Held};
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,12 @@ pub enum BodyError {
     /// The connection broke, or the framing is wrong.
     #[error("the body broke off")]
     Broken,
+    /// It did not come in a reasonable time, and others want the memory that it holds.
+    #[error("the body came too slowly")]
+    Slow,
+    /// There is no memory for it now.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
 }
 
 /// After a refusal this much of the rest is still taken and thrown away: a client that is still sending would
@@ -27,47 +35,99 @@ const DRAIN_BYTES: usize = 256 << 20;
 /// And for this long.
 const DRAIN_TIME: Duration = Duration::from_secs(15);
 
-/// Reads at most `max_bytes`.
+/// A body must come within this, and a second more for each [`SLOWEST_BYTES_PER_S`] of it.
+const READ_TIME: Duration = Duration::from_secs(60);
+/// A quarter of a megabit a second: 32 MiB may take 18 minutes.
+const SLOWEST_BYTES_PER_S: u64 = 32 * 1024;
+
+/// Reads at most `max_bytes`, and holds memory for the work on it until the second value is dropped.
 ///
 /// # Errors
-/// [`BodyError::TooLarge`] (after taking the rest off the wire, within bounds) or [`BodyError::Broken`].
-pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Bytes, BodyError> {
+/// [`BodyError::TooLarge`] and [`BodyError::Exhausted`] (after taking the rest off the wire, within bounds),
+/// [`BodyError::Slow`], or [`BodyError::Broken`].
+pub async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+    memory: &BodyMemory,
+) -> Result<(Bytes, Held), BodyError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let announced_too_large = announced.is_some_and(|length| length > max_bytes as u64);
-    if announced_too_large && headers.contains_key(header::EXPECT) {
+    let mut stream = body.into_data_stream();
+    let read = read(&mut stream, announced, max_bytes, memory).await;
+    match &read {
         // `Expect: 100-continue`: the client waits for our word before it sends anything.
+        Err(BodyError::TooLarge { .. } | BodyError::Exhausted(_))
+            if !headers.contains_key(header::EXPECT) =>
+        {
+            drain(&mut stream).await;
+        }
+        _ => {}
+    }
+    read
+}
+
+async fn read(
+    stream: &mut BodyDataStream,
+    announced: Option<u64>,
+    max_bytes: usize,
+    memory: &BodyMemory,
+) -> Result<(Bytes, Held), BodyError> {
+    if announced.is_some_and(|length| length > max_bytes as u64) {
         return Err(BodyError::TooLarge { max_bytes });
     }
-    let mut stream = body.into_data_stream();
+    // One that does not say how long it is may be small; beyond that it may be as long as any.
+    let expected = announced.unwrap_or_else(|| BodyMemory::small_bytes().min(max_bytes as u64));
+    let held = memory.read(expected).await?;
+    let most = announced.unwrap_or(max_bytes as u64);
+    let limit = READ_TIME + Duration::from_secs(most / SLOWEST_BYTES_PER_S);
+    let gather = gather(stream, expected, max_bytes, memory, held);
+    let (body, held) = tokio::time::timeout(limit, gather)
+        .await
+        .map_err(|_| BodyError::Slow)??;
+    let held = memory.work(held, body.len() as u64).await?;
+    Ok((body, held))
+}
+
+async fn gather(
+    stream: &mut BodyDataStream,
+    expected: u64,
+    max_bytes: usize,
+    memory: &BodyMemory,
+    mut held: Held,
+) -> Result<(Bytes, Held), BodyError> {
     let mut taken = BytesMut::new();
     // A second chunk decides whether copying is needed at all: most bodies are one chunk.
     let mut first: Option<Bytes> = None;
-    let mut length = 0;
-    if !announced_too_large {
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|_| BodyError::Broken)?;
-            length += chunk.len();
-            if length > max_bytes {
-                break;
-            }
-            match first.take() {
-                None if taken.is_empty() => first = Some(chunk),
-                None => taken.extend_from_slice(&chunk),
-                Some(head) => {
-                    let known = announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-                    taken.reserve(known.max(head.len() + chunk.len()));
-                    taken.extend_from_slice(&head);
-                    taken.extend_from_slice(&chunk);
-                }
-            }
+    let (mut length, mut covered) = (0, expected);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| BodyError::Broken)?;
+        length += chunk.len();
+        if length > max_bytes {
+            return Err(BodyError::TooLarge { max_bytes });
         }
-        if length <= max_bytes {
-            return Ok(first.unwrap_or_else(|| taken.freeze()));
+        if length as u64 > covered {
+            // What is held is given back first: nobody waits for more of what they hold.
+            drop(held);
+            held = memory.read(max_bytes as u64).await?;
+            covered = max_bytes as u64;
+        }
+        match first.take() {
+            None if taken.is_empty() => first = Some(chunk),
+            None => taken.extend_from_slice(&chunk),
+            Some(head) => {
+                let expected = usize::try_from(expected).unwrap_or(0);
+                taken.reserve(expected.max(head.len() + chunk.len()));
+                taken.extend_from_slice(&head);
+                taken.extend_from_slice(&chunk);
+            }
         }
     }
-    drop((first, taken));
+    Ok((first.unwrap_or_else(|| taken.freeze()), held))
+}
+
+async fn drain(stream: &mut BodyDataStream) {
     let drain = async {
         let mut drained = 0;
         while let Some(Ok(chunk)) = stream.next().await {
@@ -79,12 +139,16 @@ pub async fn read_body(headers: &HeaderMap, body: Body, max_bytes: usize) -> Res
     };
     // Whether it was all taken makes no difference to the answer.
     let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
-    Err(BodyError::TooLarge { max_bytes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    async fn read_ten(headers: &HeaderMap, body: Body) -> Result<Bytes, BodyError> {
+        let memory = BodyMemory::new(1 << 24);
+        read_body(headers, body, 10, &memory).await.map(|(body, _)| body)
+    }
 
     fn chunks(sizes: &[usize]) -> Body {
         let chunks: Vec<Result<Bytes, std::io::Error>> =
@@ -96,12 +160,12 @@ mod tests {
     async fn bodies_are_put_together_up_to_the_bound() {
         let none = HeaderMap::new();
         for sizes in [&[][..], &[0], &[10], &[4, 6], &[0, 4, 0, 6], &[1, 2, 3, 4]] {
-            let body = read_body(&none, chunks(sizes), 10).await.unwrap();
+            let body = read_ten(&none, chunks(sizes)).await.unwrap();
             assert_eq!(body.len(), sizes.iter().sum::<usize>(), "{sizes:?}");
         }
         for sizes in [&[11][..], &[4, 7], &[4, 6, 1]] {
             assert!(matches!(
-                read_body(&none, chunks(sizes), 10).await,
+                read_ten(&none, chunks(sizes)).await,
                 Err(BodyError::TooLarge { max_bytes: 10 })
             ));
         }
@@ -112,7 +176,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, "11".parse().unwrap());
         assert!(matches!(
-            read_body(&headers, chunks(&[5]), 10).await,
+            read_ten(&headers, chunks(&[5])).await,
             Err(BodyError::TooLarge { .. })
         ));
     }
@@ -121,8 +185,21 @@ mod tests {
     async fn a_broken_body_is_said_so() {
         let stream = futures::stream::iter([Ok(Bytes::from("x")), Err(std::io::Error::other("reset"))]);
         assert!(matches!(
-            read_body(&HeaderMap::new(), Body::from_stream(stream), 10).await,
+            read_ten(&HeaderMap::new(), Body::from_stream(stream)).await,
             Err(BodyError::Broken)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_length_counts_as_small_until_it_is_not() {
+        let memory = BodyMemory::new(16 << 20);
+        let all = memory.read(8 << 20).await.unwrap();
+        let none = HeaderMap::new();
+        let read = |size: usize| read_body(&none, chunks(&[size]), 1 << 20, &memory);
+        assert_eq!(read(1000).await.unwrap().0.len(), 1000);
+        let mut large = std::pin::pin!(read(1 << 20));
+        assert!(futures::poll!(large.as_mut()).is_pending(), "it waits for memory");
+        drop(all);
+        assert_eq!(large.await.unwrap().0.len(), 1 << 20);
     }
 }

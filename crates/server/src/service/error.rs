@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use darkroom_core::JobId;
 
+use crate::memory::{Exhausted, RETRY_AFTER};
+
 /// Why an operation was refused or did not work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,6 +87,15 @@ impl Error {
             name = name.chars().take(80).chain("…".chars()).collect();
         }
         Error::NotFound { what, name }
+    }
+}
+
+impl From<Exhausted> for Error {
+    fn from(exhausted: Exhausted) -> Self {
+        Error::Unavailable {
+            reason: exhausted.to_string(),
+            retry_after: RETRY_AFTER,
+        }
     }
 }
 

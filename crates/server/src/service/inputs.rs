@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use darkroom_core::{BlobKey, EndpointName, TenantId, Timestamp};
 use darkroom_store::{files::FileRef, jobs::InputBlob};
+use futures::stream::BoxStream;
 use uuid::Uuid;
 
 use super::{Error, Service, intake::MAX_NAME_BYTES};
-use crate::beside::beside;
 
 /// A file that graphs can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,8 @@ impl Service {
         tenant: &TenantId,
         endpoint: &EndpointName,
         name: &str,
-        bytes: Bytes,
+        bytes: BoxStream<'_, Result<Bytes, std::io::Error>>,
+        max_bytes: u64,
     ) -> Result<(), Error> {
         let bad = name.is_empty()
             || name.len() > MAX_NAME_BYTES
@@ -46,22 +47,19 @@ impl Service {
                 "the file name is empty, too long, or leaves the input directory".into(),
             ));
         }
-        let size = bytes.len() as u64;
-        let content_type = darkroom_blobs::content_type::of(name, &bytes).to_owned();
-        let hashed = bytes.clone();
-        let hash = beside(bytes.len(), move || blake3::hash(&hashed).to_hex()).await;
-        let key = self.asset_key(tenant, &hash, name)?;
-        let reference = FileRef {
-            owner: owner(tenant, endpoint),
-            name: name.to_owned(),
-            tenant: tenant.clone(),
-            blob: key.clone(),
-            size,
-            content_type,
-            created_at: self.clock.now(),
-        };
+        let key = self.asset_key(tenant, name)?;
         let kept = async {
-            self.put_intended(&key, bytes).await?;
+            self.store.intend(&key).await?;
+            let stored = self.blobs.put_stream(&key, bytes, max_bytes).await?;
+            let reference = FileRef {
+                owner: owner(tenant, endpoint),
+                name: name.to_owned(),
+                tenant: tenant.clone(),
+                blob: key.clone(),
+                size: stored.size,
+                content_type: self.content_type_of(&key, name).await,
+                created_at: self.clock.now(),
+            };
             Ok(self.store.put_ref(reference).await?)
         };
         let kept = kept.await;
@@ -130,10 +128,12 @@ impl Service {
 
     /// A key for a file of a caller. One per upload, not per content: a blob shared by jobs would need a lock between a
     /// drop and a new use.
-    pub(super) fn asset_key(&self, tenant: &TenantId, hash: &str, name: &str) -> Result<BlobKey, Error> {
+    pub(super) fn asset_key(&self, tenant: &TenantId, name: &str) -> Result<BlobKey, Error> {
         let unguessable: Uuid = self.ids.uuid_v7();
         let file = darkroom_core::blob_key::safe_segment(name.rsplit('/').next().unwrap_or(name));
-        let key = format!("inputs/{tenant}/{}/{unguessable}/{file}", &hash[..2]);
+        // The last two digits are random: no folder gets all of them.
+        let spread = &unguessable.simple().to_string()[30..];
+        let key = format!("inputs/{tenant}/{spread}/{unguessable}/{file}");
         key.parse().map_err(|e| Error::Internal(anyhow::Error::new(e)))
     }
 

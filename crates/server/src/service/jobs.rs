@@ -10,6 +10,7 @@ pub use darkroom_store::jobs::{
 use serde_json::Value;
 
 use super::{Error, Service};
+use crate::beside::beside;
 
 impl Service {
     /// One job of a tenant; `tenant: None` is an operator.
@@ -74,9 +75,12 @@ impl Service {
             .read_payload(&job.input)
             .await?
             .ok_or_else(|| Error::not_found("input of job", job.id))?;
-        let work: ComfyWork =
-            serde_json::from_slice(&body).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        Ok(work.graph)
+        let body_bytes = body.len();
+        let parse = move || serde_json::from_slice::<ComfyWork>(&body);
+        match beside(body_bytes, parse).await {
+            Ok(work) => Ok(work.graph),
+            Err(error) => Err(Error::Internal(anyhow::Error::new(error))),
+        }
     }
 
     /// An opaque id for one reader's session.

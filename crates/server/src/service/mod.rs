@@ -12,6 +12,8 @@ use darkroom_blobs::{Blobs, signed_url::Signer};
 use darkroom_core::{Clock, Endpoint, EndpointName, Ids, NodeName};
 use darkroom_store::Store;
 
+use crate::memory::BodyMemory;
+
 pub mod attempts;
 pub mod endpoints;
 mod error;
@@ -53,6 +55,8 @@ pub struct Parts {
     pub(crate) signer: Signer,
     /// Fetches what callers name, under the operator's rules.
     pub(crate) fetcher: fetch::Fetcher,
+    /// Bounds the memory of requests.
+    pub(crate) memory: BodyMemory,
     /// What endpoints' instances can do.
     pub(crate) object_infos: object_info::Cache,
     /// This server.

@@ -27,6 +27,7 @@ use futures::stream::BoxStream;
 use super::{Parts, Service, Settings, fetch, hub, object_info};
 use crate::{
     config::{Config, Overrides},
+    memory::BodyMemory,
     metrics::Metrics,
 };
 
@@ -73,6 +74,7 @@ impl Bench {
                 timeout: config.fetch.timeout,
             })
             .unwrap(),
+            memory: BodyMemory::new(config.server.body_memory),
             object_infos: object_info::Cache::default(),
             node: "local".parse().unwrap(),
             endpoints: std::sync::RwLock::new(Arc::new(config.endpoints)),

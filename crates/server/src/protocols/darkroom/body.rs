@@ -8,14 +8,30 @@ use super::{MAX_BODY_BYTES, call::Call, error::ApiError};
 use crate::{
     beside::beside,
     http::{BodyError, read_body},
+    memory::{BodyMemory, Held},
     service::Error,
 };
 
-/// A JSON body, and how long it was in bytes.
+/// A body that was read.
+pub struct Read<T> {
+    /// What it says.
+    pub parsed: T,
+    /// How long it was, in bytes.
+    pub size: usize,
+    /// The memory for the work on it.
+    pub held: Held,
+}
+
+/// A JSON body.
 ///
 /// # Errors
 /// When it is too large, breaks off, or is no JSON of this shape.
-pub async fn read_json<T>(call: &Call, headers: &HeaderMap, body: Body) -> Result<(T, usize), ApiError>
+pub async fn read_json<T>(
+    call: &Call,
+    memory: &BodyMemory,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Read<T>, ApiError>
 where
     T: DeserializeOwned + Send + 'static,
 {
@@ -24,13 +40,13 @@ where
             "the body must be `Content-Type: application/json`".into(),
         )));
     }
-    let body = read_body(headers, body, MAX_BODY_BYTES)
+    let (body, held) = read_body(headers, body, MAX_BODY_BYTES, memory)
         .await
         .map_err(|e| call.fail(refusal(e)))?;
     let size = body.len();
     let parsed = beside(size, move || serde_json::from_slice(&body)).await;
     match parsed {
-        Ok(parsed) => Ok((parsed, size)),
+        Ok(parsed) => Ok(Read { parsed, size, held }),
         Err(error) => Err(call.fail(Error::Invalid(format!("the body cannot be read: {error}")))),
     }
 }
@@ -50,6 +66,7 @@ pub fn refusal(error: BodyError) -> Error {
             what: "the body",
             limit_bytes: max_bytes as u64,
         },
-        BodyError::Broken => Error::Invalid(error.to_string()),
+        BodyError::Broken | BodyError::Slow => Error::Invalid(error.to_string()),
+        BodyError::Exhausted(exhausted) => exhausted.into(),
     }
 }

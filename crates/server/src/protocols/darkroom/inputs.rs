@@ -2,15 +2,16 @@
 
 use axum::{
     Json,
-    body::Bytes,
+    body::Body,
     extract::{Path, Query, State},
 };
+use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{call::Call, error::ApiError, views};
-use crate::{auth::Scope, service::Error, state::AppState};
+use crate::{auth::Scope, state::AppState};
 
 /// `PUT /endpoints/{endpoint}/inputs/{name}`: the body is a file that graphs of this endpoint can name.
 ///
@@ -20,20 +21,22 @@ pub async fn upload(
     State(state): State<AppState>,
     call: Call,
     Path((endpoint, name)): Path<(String, String)>,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let endpoint = call.endpoint(&endpoint)?;
     call.needs(Scope::Client, &endpoint)?;
     state.service.endpoint(&endpoint).map_err(|e| call.fail(e))?;
-    let body = body.map_err(|_| {
-        call.fail(Error::TooLarge {
-            what: "the body",
-            limit_bytes: super::MAX_BODY_BYTES as u64,
-        })
-    })?;
+    // It goes to the blob store as it comes: memory does not grow with it.
+    let body = body.into_data_stream().map_err(std::io::Error::other).boxed();
     state
         .service
-        .upload(&call.caller.tenant, &endpoint, &name, body)
+        .upload(
+            &call.caller.tenant,
+            &endpoint,
+            &name,
+            body,
+            super::MAX_BODY_BYTES as u64,
+        )
         .await
         .map_err(|e| call.fail(e))?;
     Ok((StatusCode::CREATED, Json(json!({ "name": name }))))

@@ -56,7 +56,8 @@ pub async fn submit(
 ) -> Result<Response, ApiError> {
     let endpoint = call.endpoint(&endpoint)?;
     call.needs(Scope::Client, &endpoint)?;
-    let (body, size_bytes) = read_json::<Submit>(&call, &headers, body).await?;
+    let read = read_json::<Submit>(&call, &state.service.memory, &headers, body).await?;
+    let (body, size_bytes, held) = (read.parsed, read.size, read.held);
     if body
         .reference
         .as_ref()
@@ -89,6 +90,7 @@ pub async fn submit(
         })
         .await
         .map_err(|e| call.fail(e))?;
+    drop(held);
     let record = state
         .service
         .job(Some(&call.caller.tenant), accepted.job)

@@ -219,7 +219,8 @@ impl From<BodyError> for FcError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge { max_bytes } => FcError::too_large(max_bytes),
-            BodyError::Broken => FcError::invalid(error.to_string()),
+            BodyError::Broken | BodyError::Slow => FcError::invalid(error.to_string()),
+            BodyError::Exhausted(exhausted) => service::Error::from(exhausted).into(),
         }
     }
 }

@@ -60,7 +60,7 @@ pub async fn handler(
         true => MAX_ASYNC_BODY_BYTES,
         false => MAX_BODY_BYTES,
     };
-    let body = read_body(&headers, body, limit)
+    let (body, memory) = read_body(&headers, body, limit, &state.service.memory)
         .await
         .map_err(|e| refuse(e.into()))?;
     let workflow = beside(body.len(), move || Workflow::read(&body))
@@ -69,6 +69,8 @@ pub async fn handler(
     let job = submit(&state, &call, workflow, &invocation)
         .await
         .map_err(refuse)?;
+    // Waiting for the job takes none.
+    drop(memory);
     let task_id = invocation
         .task_id
         .as_ref()

@@ -22,7 +22,7 @@ use super::{
     request::{Flags, Invocation, Workflow},
     run::submit,
 };
-use crate::{beside::beside, http::Ongoing, state::AppState};
+use crate::{beside::beside, http::Ongoing, memory::Held, service, state::AppState};
 
 /// Keeps a socket open through a cold start.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -50,10 +50,13 @@ pub async fn handler(
         asynchronous: false,
         ..invocation
     };
+    let memory = state.service.memory.socket().await;
+    let memory = memory.map_err(|e| refuse(service::Error::from(e).into()))?;
     let session = Session {
         state,
         call,
         invocation,
+        memory,
     };
     Ok(upgrade
         .max_message_size(MAX_BODY_BYTES)
@@ -68,6 +71,8 @@ struct Session {
     state: AppState,
     call: FcCall<Flags>,
     invocation: Invocation,
+    /// Held until the first frame came.
+    memory: Held,
 }
 
 impl Session {
@@ -107,12 +112,17 @@ impl Session {
             Err(_) => return Err(FcError::invalid("no workflow came")),
         };
         let size = body.len();
+        let memory = &self.state.service.memory;
+        let held = async { memory.work(memory.read(size as u64).await?, size as u64).await };
+        let held = held.await.map_err(service::Error::from)?;
+        drop(self.memory);
         let read = move || {
             let json = serde_json::from_slice(&body).map_err(|e| FcError::invalid_json(&e))?;
             Workflow::of(json, body.len())
         };
         let workflow = beside(size, read).await?;
         let job = submit(&self.state, &self.call, workflow, &self.invocation).await?;
+        drop(held);
         let transcript = Transcript::new(self.state.service.clone(), self.call.query, self.call.base_url);
         Ok(Some(Reader::new(self.state, job, transcript)))
     }

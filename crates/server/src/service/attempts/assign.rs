@@ -7,7 +7,7 @@ use darkroom_runner::link::{Assignment, Bounds, ComfyWork, StopCause};
 use darkroom_store::jobs::{Claimed, Finish, JobRecord};
 
 use super::{Adopted, SlotLink, held::Held};
-use crate::service::Error;
+use crate::{beside::beside, service::Error};
 
 /// How long a claimed job waits for a blob store that is away before it is given back; the slot can do nothing else
 /// meanwhile, but neither could another.
@@ -90,7 +90,8 @@ impl SlotLink {
         loop {
             let error = match self.service.read_payload(&job.input).await {
                 Ok(Some(body)) => {
-                    return serde_json::from_slice(&body).map_err(|error| {
+                    let parsed = beside(body.len(), move || serde_json::from_slice(&body)).await;
+                    return parsed.map_err(|error| {
                         tracing::error!(job.id = %job.id, %error, "a job's stored input is not what was stored");
                         unreadable()
                     });

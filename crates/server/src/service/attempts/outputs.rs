@@ -64,7 +64,7 @@ impl Service {
         Ok(())
     }
 
-    async fn content_type_of(&self, key: &BlobKey, file_name: &str) -> String {
+    pub(in crate::service) async fn content_type_of(&self, key: &BlobKey, file_name: &str) -> String {
         let head = match self.blobs.open(key, Some(0..64)).await {
             Ok(Some(reader)) => reader
                 .stream

@@ -21,7 +21,10 @@ pub mod address;
 
 use address::is_public;
 
-use crate::config::HostOrCidr;
+use crate::{
+    config::HostOrCidr,
+    memory::{BodyMemory, Budget, Exhausted, Held},
+};
 
 /// Redirects followed before it is called a loop.
 const MAX_REDIRECTS: usize = 5;
@@ -77,6 +80,9 @@ pub enum Error {
     /// Redirected too often.
     #[error("redirected more than {MAX_REDIRECTS} times")]
     RedirectLoop,
+    /// Too many bytes are being fetched for others.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// It took too long.
     #[error("not answered within {0:?}")]
     Timeout(Duration),
@@ -90,6 +96,8 @@ pub enum Error {
 pub struct Fetcher {
     client: reqwest::Client,
     rules: Arc<Rules>,
+    /// Of `[fetch] max_bytes`: one of the largest files at a time, or many small ones.
+    memory: Budget,
 }
 
 impl Fetcher {
@@ -107,7 +115,12 @@ impl Fetcher {
             .dns_resolver(Arc::new(GuardedResolver { rules: rules.clone() }))
             .user_agent(concat!("darkroom/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Fetcher { client, rules })
+        let memory = Budget::new(rules.max_bytes);
+        Ok(Fetcher {
+            client,
+            rules,
+            memory,
+        })
     }
 
     /// The largest body it takes, in bytes.
@@ -150,21 +163,23 @@ impl Fetcher {
     /// # Errors
     /// See [`Error`]; texts name hosts and statuses, never headers or bodies.
     pub async fn get(&self, url: &str) -> Result<Bytes, Error> {
-        self.get_within(url, self.rules.max_bytes).await
+        self.get_within(url, self.rules.max_bytes)
+            .await
+            .map(|(body, _)| body)
     }
 
-    /// The same of at most `limit` bytes.
+    /// The same of at most `limit` bytes, and the memory that is held for it.
     ///
     /// # Errors
     /// As [`Fetcher::get`].
-    pub async fn get_within(&self, url: &str, limit: u64) -> Result<Bytes, Error> {
+    pub async fn get_within(&self, url: &str, limit: u64) -> Result<(Bytes, Held), Error> {
         // The client's timeout bounds one hop; this bounds the chain of redirects.
         tokio::time::timeout(self.rules.timeout, self.follow(url, limit))
             .await
             .map_err(|_| Error::Timeout(self.rules.timeout))?
     }
 
-    async fn follow(&self, url: &str, limit: u64) -> Result<Bytes, Error> {
+    async fn follow(&self, url: &str, limit: u64) -> Result<(Bytes, Held), Error> {
         let mut url = self.check(url)?;
         for _ in 0..=MAX_REDIRECTS {
             let response = self
@@ -193,21 +208,29 @@ impl Fetcher {
         Err(Error::RedirectLoop)
     }
 
-    async fn body(&self, mut response: reqwest::Response, limit: u64) -> Result<Bytes, Error> {
+    async fn body(&self, mut response: reqwest::Response, limit: u64) -> Result<(Bytes, Held), Error> {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(Error::TooLarge(limit));
         }
+        let announced = response.content_length();
+        let mut covered = announced.unwrap_or_else(|| BodyMemory::small_bytes().min(limit));
+        let mut held = self.memory.hold(covered).await?;
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.connection(&e))? {
             if (body.len() + chunk.len()) as u64 > limit {
                 return Err(Error::TooLarge(limit));
+            }
+            if (body.len() + chunk.len()) as u64 > covered {
+                drop(held);
+                held = self.memory.hold(limit).await?;
+                covered = limit;
             }
             body.extend_from_slice(&chunk);
         }
         if body.is_empty() {
             Err(Error::Empty)
         } else {
-            Ok(body.freeze())
+            Ok((body.freeze(), held))
         }
     }
 

@@ -4,10 +4,20 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::fetch::{Error, Fetcher};
+use crate::memory::{Exhausted, Held};
 
 /// All addresses of one graph together may take this many times `[fetch] timeout`: enough for some slow ones, and a
 /// caller knows after minutes at most (2 min by default).
 const TIMEOUTS: u32 = 4;
+
+/// Why nothing was fetched.
+#[derive(Debug)]
+pub enum Refused {
+    /// For people.
+    Because(String),
+    /// Not now.
+    Exhausted(Exhausted),
+}
 
 /// What is left of the bounds of one graph: `[fetch] max_bytes` holds for each file and for all of them together.
 pub struct Fetching<'a> {
@@ -26,26 +36,29 @@ impl<'a> Fetching<'a> {
         }
     }
 
-    /// Fetches one address.
+    /// Fetches one address; the second value holds memory for what came.
     ///
     /// # Errors
-    /// Why it was not fetched, for people.
-    pub async fn get(&mut self, url: &str) -> Result<Bytes, String> {
+    /// Why it was not fetched.
+    pub async fn get(&mut self, url: &str) -> Result<(Bytes, Held), Refused> {
         let fetched = tokio::time::timeout_at(self.deadline, self.fetcher.get_within(url, self.bytes_left));
         match fetched.await {
-            Ok(Ok(bytes)) => {
+            Ok(Ok((bytes, held))) => {
                 self.bytes_left -= bytes.len() as u64;
-                Ok(bytes)
+                Ok((bytes, held))
             }
-            Ok(Err(Error::TooLarge(_))) if self.bytes_left < self.fetcher.max_bytes() => Err(format!(
-                "the files of one request together are larger than {} bytes",
-                self.fetcher.max_bytes()
-            )),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!(
+            Ok(Err(Error::Exhausted(exhausted))) => Err(Refused::Exhausted(exhausted)),
+            Ok(Err(Error::TooLarge(_))) if self.bytes_left < self.fetcher.max_bytes() => {
+                Err(Refused::Because(format!(
+                    "the files of one request together are larger than {} bytes",
+                    self.fetcher.max_bytes()
+                )))
+            }
+            Ok(Err(error)) => Err(Refused::Because(error.to_string())),
+            Err(_) => Err(Refused::Because(format!(
                 "the files of one request together took longer than {:?}",
                 self.fetcher.timeout() * TIMEOUTS
-            )),
+            ))),
         }
     }
 }

@@ -23,8 +23,6 @@ pub enum Media {
 pub struct Checked {
     /// The bytes.
     pub bytes: Bytes,
-    /// BLAKE3 in hex.
-    pub hash: String,
     /// The name on the instance: equal files have equal names, and so hit ComfyUI's cache.
     pub name: String,
     /// Media type.
@@ -37,12 +35,11 @@ pub struct Checked {
 /// A text that says what is wrong with them.
 pub fn check(bytes: Bytes, media: Media) -> Result<Checked, String> {
     let extension = check_media(&bytes, media)?;
-    let hash = blake3::hash(&bytes).to_hex().to_string();
+    let hash = blake3::hash(&bytes).to_hex();
     let name = format!("{}.{extension}", &hash[..32]);
     let content_type = darkroom_blobs::content_type::of(&name, &bytes).to_owned();
     Ok(Checked {
         bytes,
-        hash,
         name,
         content_type,
     })

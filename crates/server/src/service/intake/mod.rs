@@ -20,7 +20,7 @@ pub mod given;
 mod media;
 
 use self::{
-    fetching::Fetching,
+    fetching::{Fetching, Refused},
     given::{Given, Loader},
     media::{Checked, Media},
 };
@@ -168,7 +168,11 @@ impl Intake<'_> {
         };
         let taken = match self.fetch {
             Fetch::Now => {
-                let bytes = self.fetching.get(&url).await.map_err(unavailable)?;
+                let fetched = self.fetching.get(&url).await.map_err(|refused| match refused {
+                    Refused::Because(why) => unavailable(why),
+                    Refused::Exhausted(exhausted) => exhausted.into(),
+                });
+                let (bytes, _held) = fetched?;
                 let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
                 self.store(checked.map_err(Error::InputUnavailable)?).await?
             }
@@ -191,7 +195,6 @@ impl Intake<'_> {
     async fn store(&mut self, file: Checked) -> Result<Taken, Error> {
         let Checked {
             bytes,
-            hash,
             name,
             content_type,
         } = file;
@@ -199,7 +202,7 @@ impl Intake<'_> {
             return Ok(known.clone());
         }
         let size = bytes.len() as u64;
-        let key = self.service.asset_key(self.tenant, &hash, &name)?;
+        let key = self.service.asset_key(self.tenant, &name)?;
         self.written.push(key.clone());
         self.service.put_intended(&key, bytes).await?;
         let taken = Taken {
