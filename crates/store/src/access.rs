@@ -70,8 +70,8 @@ pub trait Access: Send + Sync {
     /// Revokes a key by name; `false` when there is no live one.
     async fn revoke_key(&self, name: &str) -> Result<bool, Error>;
 
-    /// Due rows of the outbox, oldest first.
-    async fn outbox_due(&self, limit: u32) -> Result<Vec<OutboxRow>, Error>;
+    /// Due rows of one kind, oldest first.
+    async fn outbox_due(&self, kind: &str, limit: u32) -> Result<Vec<OutboxRow>, Error>;
 
     /// A delivery was acknowledged: the row goes.
     async fn outbox_done(&self, id: i64) -> Result<(), Error>;

@@ -1,5 +1,5 @@
-//! Durable state behind five traits, one per noun: [`Jobs`], [`Catalog`], [`Files`], [`Access`]; the fifth, `Queues` (items,
-//! groups and deliveries of the EAS queue service), comes with that service.
+//! Durable state behind five traits, one per noun: [`Jobs`], [`Queues`] (items, groups and deliveries of the EAS queue
+//! service), [`Catalog`], [`Files`], [`Access`].
 //!
 //! The verbs are the domain's (`claim`, `renew`, `finish`), never a table's, and every one of them fits Postgres as
 //! well as SQLite: the store's own clock decides leases, numbers come from counters that are advanced under the
@@ -15,6 +15,7 @@ mod conformance;
 pub mod error;
 pub mod files;
 pub mod jobs;
+pub mod queues;
 pub mod sqlite;
 pub mod wake;
 
@@ -23,9 +24,10 @@ pub use catalog::Catalog;
 pub use error::Error;
 pub use files::Files;
 pub use jobs::Jobs;
+pub use queues::Queues;
 pub use sqlite::SqliteStore;
 pub use wake::{Topic, Wakeups};
 
 /// All of the traits together: what the server holds.
-pub trait Store: Jobs + Catalog + Files + Access + Wakeups {}
-impl<T: Jobs + Catalog + Files + Access + Wakeups> Store for T {}
+pub trait Store: Jobs + Queues + Catalog + Files + Access + Wakeups {}
+impl<T: Jobs + Queues + Catalog + Files + Access + Wakeups> Store for T {}

@@ -2,6 +2,8 @@
 
 use darkroom_core::{EndpointName, JobId};
 
+use crate::queues::QueueId;
+
 /// What a subscriber waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Topic {
@@ -13,6 +15,8 @@ pub enum Topic {
     Capacity,
     /// An outbox row is due.
     Outbox,
+    /// Items, consumers or deliveries of one queue.
+    Items(QueueId),
 }
 
 /// A pending interest in a topic. Register *before* reading the state it is about, then read, then wait.

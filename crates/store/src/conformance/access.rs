@@ -39,14 +39,14 @@ tests! {
         world.accept(job).await;
         let held = world.claim_lease().await;
         world.finish(held, done()).await;
-        let row = world.store().outbox_due(1).await.unwrap().remove(0);
+        let row = world.store().outbox_due("webhook", 1).await.unwrap().remove(0);
         let later = world.clock.now().plus(Duration::from_secs(10));
         world.store().outbox_retry(row.id, later).await.unwrap();
-        assert!(world.store().outbox_due(1).await.unwrap().is_empty());
+        assert!(world.store().outbox_due("webhook", 1).await.unwrap().is_empty());
         world.clock.advance(Duration::from_secs(10));
-        let again = world.store().outbox_due(1).await.unwrap().remove(0);
+        let again = world.store().outbox_due("webhook", 1).await.unwrap().remove(0);
         assert_eq!((again.id, again.tries, again.due_at), (row.id, 1, later));
         world.store().outbox_done(row.id).await.unwrap();
-        assert!(world.store().outbox_due(1).await.unwrap().is_empty());
+        assert!(world.store().outbox_due("webhook", 1).await.unwrap().is_empty());
     }
 }

@@ -142,11 +142,11 @@ tests! {
         let id = world.accept(job).await;
         let held = world.claim_lease().await;
         world.finish(held, lost()).await;
-        assert!(world.store().outbox_due(10).await.unwrap().is_empty(), "given back is not final");
+        assert!(world.store().outbox_due("webhook", 10).await.unwrap().is_empty(), "given back is not final");
         let held = world.claim_lease().await;
         world.finish(held, done()).await;
         assert!(world.store().finish(held, done()).await.unwrap().is_err());
-        let due = world.store().outbox_due(10).await.unwrap();
+        let due = world.store().outbox_due("webhook", 10).await.unwrap();
         assert_eq!(due.len(), 1);
         assert_eq!((due[0].job, due[0].kind.as_str(), due[0].tries), (id, "webhook", 0));
         let body: serde_json::Value = serde_json::from_str(&due[0].body).unwrap();

@@ -12,6 +12,8 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod leases;
 pub(crate) mod lists;
+pub(crate) mod queue_endings;
+pub(crate) mod queues;
 pub(crate) mod submits;
 pub(crate) mod wakes;
 mod world;

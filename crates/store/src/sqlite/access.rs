@@ -92,13 +92,14 @@ impl Access for SqliteStore {
         .await
     }
 
-    async fn outbox_due(&self, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+    async fn outbox_due(&self, kind: &str, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+        let kind = kind.to_owned();
         // On the writer, which knows the store's now; it is asked only after a wake-up or a timer.
         self.riding(0, move |tx| {
             sql::rows(
                 tx.conn,
-                "SELECT id, job, kind, body, tries, due_at FROM outbox WHERE due_at <= ?1 ORDER BY id LIMIT ?2",
-                params![tx.now.as_micros(), limit],
+                "SELECT id, job, kind, body, tries, due_at FROM outbox WHERE kind = ?3 AND due_at <= ?1 ORDER BY id LIMIT ?2",
+                params![tx.now.as_micros(), limit, kind],
                 read_outbox,
             )
         })

@@ -104,6 +104,34 @@ pub(super) fn refer_to_outputs(
     Ok(())
 }
 
+/// Refers to the blob of a queue's item.
+pub(super) fn refer_to_item(
+    tx: &Tx<'_>,
+    owner: &str,
+    index: i64,
+    tenant: &TenantId,
+    blob: &BlobKey,
+    size: u64,
+) -> Result<(), Error> {
+    put(
+        tx,
+        &FileRef {
+            owner: owner.to_owned(),
+            name: index.to_string(),
+            tenant: tenant.clone(),
+            blob: blob.clone(),
+            size,
+            content_type: "application/octet-stream".to_owned(),
+            created_at: tx.now,
+        },
+    )
+}
+
+/// Drops the reference of a queue's item.
+pub(super) fn drop_item(tx: &Tx<'_>, owner: &str, index: i64) -> Result<(), Error> {
+    drop_one(tx, owner, &index.to_string()).map(|_| ())
+}
+
 /// Drops what a job refers to but its input.
 pub(super) fn drop_results(tx: &Tx<'_>, job: JobId) -> Result<(), Error> {
     for reference in of_owner(tx.conn, &owner(job))? {

@@ -8,7 +8,10 @@ use super::sql;
 use crate::Error;
 
 /// The steps, in order; step `n` (from 1) leads to `user_version = n`. Never edit one that was released.
-pub(super) const STEPS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+pub(super) const STEPS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_queues.sql"),
+];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to
 /// `<file>.backup-v<from>`.

@@ -12,6 +12,7 @@ mod jobs;
 mod migrations;
 mod options;
 mod queue;
+mod queues;
 mod readers;
 mod sql;
 #[cfg(test)]

@@ -16,9 +16,13 @@ use crate::{
 };
 
 /// Rows a sweeping operation changes at most, so that whatever waits behind it waits a few milliseconds.
-pub(super) const SWEEP_ROWS: u64 = 200;
+pub(in super::super) const SWEEP_ROWS: u64 = 200;
 
-pub(super) fn cancel(tx: &Tx<'_>, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Cancelled>, Error> {
+pub(in super::super) fn cancel(
+    tx: &Tx<'_>,
+    tenant: Option<&TenantId>,
+    job: JobId,
+) -> Result<Option<Cancelled>, Error> {
     let Some(mut head) = Head::load(tx, tenant, job)? else {
         return Ok(None);
     };

@@ -11,7 +11,7 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 use serde_json::{Map, Value, json};
 
-use super::super::{sql, tx::Tx};
+use super::super::{queues, sql, tx::Tx};
 use crate::{Error, wake::Topic};
 
 /// The part of a job's row that transitions read and write.
@@ -36,10 +36,11 @@ pub(super) struct Head {
     pub(super) truncated: bool,
     max_attempts: u32,
     webhook: Option<String>,
+    sink: Option<String>,
 }
 
 /// Columns that [`Head::read`] wants, of a table named `j`.
-pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.started_at, \
+pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
      j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, \
      j.cancel_requested, j.fence, j.last_event, j.event_bytes, j.truncated, j.failure";
 
@@ -87,6 +88,7 @@ impl Head {
             truncated: row.get("truncated")?,
             max_attempts: sql::unsigned(row, "max_attempts")?,
             webhook: row.get("webhook")?,
+            sink: row.get("sink")?,
         })
     }
 
@@ -181,6 +183,14 @@ impl Head {
     }
 
     fn tell_outside(&self, tx: &Tx<'_>) -> Result<(), Error> {
+        queues::job_ended(
+            tx,
+            self.nr,
+            self.id,
+            &self.tenant,
+            self.life.state,
+            self.sink.as_deref(),
+        )?;
         let Some(url) = &self.webhook else {
             return Ok(());
         };
@@ -310,6 +320,6 @@ pub(super) fn facts_of(outcome: &AttemptOutcome) -> Map<String, Value> {
 }
 
 /// Microseconds of a duration, as columns hold it.
-pub(super) fn micros(duration: std::time::Duration) -> i64 {
+pub(in super::super) fn micros(duration: std::time::Duration) -> i64 {
     Timestamp::ZERO.plus(duration).as_micros()
 }

@@ -1,13 +1,13 @@
 //! The verbs of [`Jobs`] on SQLite: each is one operation on the writer, or one read.
 
 mod claim;
-mod end;
+pub(super) mod end;
 mod events;
 mod lease;
 mod life;
 mod list;
 mod read;
-mod submit;
+pub(super) mod submit;
 mod sweep;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,6 +19,7 @@ use darkroom_core::{
     event::{Event, NewEvent},
 };
 
+pub(super) use self::{end::SWEEP_ROWS, life::micros};
 use super::{
     SqliteStore,
     queue::{Lane, Wait},

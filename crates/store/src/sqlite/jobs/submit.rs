@@ -21,7 +21,7 @@ pub(super) fn bytes(job: &NewJob) -> usize {
     inline + 2048
 }
 
-pub(super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
+pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
     if let Some(external) = &job.external_id
         && let Some(first) = holder(tx, job, external)?
     {

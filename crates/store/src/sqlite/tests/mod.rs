@@ -2,6 +2,7 @@
 
 mod model;
 mod power;
+mod queue_model;
 mod writer;
 
 use std::sync::Arc;
@@ -48,6 +49,16 @@ async fn events() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists() {
     run(conformance::lists::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queues() {
+    run(conformance::queues::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queue_endings() {
+    run(conformance::queue_endings::TESTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
