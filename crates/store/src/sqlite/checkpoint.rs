@@ -78,6 +78,13 @@ impl Checkpointer {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         checkpoint(conn, "PRAGMA wal_checkpoint(TRUNCATE)")
     }
+
+    /// Copies everything back, unless a reader still needs the log, and leaves the file as long as it is: writing over what
+    /// is there is what the disk syncs fastest, since no length changes.
+    pub(super) fn fold(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint(conn, "PRAGMA wal_checkpoint(RESTART)")
+    }
 }
 
 /// The thread: copies pages back whenever the writer asks; blocks neither readers nor a writer that does not want to cut.

@@ -26,6 +26,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use darkroom_core::Clock;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
@@ -42,6 +43,7 @@ use crate::{
 
 /// A store in a SQLite file. Dropping it finishes what waits for the writer.
 pub struct SqliteStore {
+    clock: Arc<dyn Clock>,
     queue: Arc<Queue>,
     hub: Arc<hub::Hub>,
     readers: readers::Readers,
@@ -58,6 +60,7 @@ impl SqliteStore {
         migrations::migrate(&conn, file, migrations::STEPS)?;
         let checkpoints = open(file, &options)?;
 
+        let clock = options.clock.clone();
         let queue = Arc::new(Queue::new(options.max_waiting_submits));
         let hub = Arc::new(hub::Hub::default());
         let readers = readers::Readers::new(file.to_owned(), options.vfs.clone(), options.readers);
@@ -75,6 +78,7 @@ impl SqliteStore {
             spawn("store-checkpoint", move || checkpoint::run(&checkpoints, &copier))?,
         ];
         Ok(SqliteStore {
+            clock,
             queue,
             hub,
             readers,

@@ -59,7 +59,7 @@ impl Writer {
                 Next::Work(wait) => wait,
                 Next::Idle => {
                     if !rested {
-                        self.rest();
+                        self.rest(Checkpointer::fold);
                         rested = true;
                     }
                     continue;
@@ -86,7 +86,7 @@ impl Writer {
                 return;
             }
         }
-        self.rest();
+        self.rest(Checkpointer::truncate);
     }
 
     fn batch(&mut self, kind: Wait) -> Result<(), Broken> {
@@ -181,8 +181,8 @@ impl Writer {
         Ok(())
     }
 
-    fn rest(&self) {
-        if let Err(error) = self.checkpointer.truncate(&self.conn) {
+    fn rest(&self, tidy: impl Fn(&Checkpointer, &Connection) -> Result<(), rusqlite::Error>) {
+        if let Err(error) = tidy(&self.checkpointer, &self.conn) {
             self.fatal("the log could not be folded into the database", &error);
         }
         if let Err(error) = self.conn.execute_batch("PRAGMA shrink_memory") {

@@ -11,20 +11,37 @@ pub struct Memory {
     pub rss_kb: u64,
     /// Of them, those that belong to no file: heap and stacks.
     pub anonymous_kb: u64,
+    /// Of a page that n processes share, one n-th: what adds up over processes.
+    pub proportional_kb: u64,
 }
 
 /// Memory of a process; zero when it cannot be read.
 pub fn memory(pid: u32) -> Memory {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let shares = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     Memory {
         rss_kb: field_kb(&status, "VmRSS:"),
         anonymous_kb: field_kb(&status, "RssAnon:"),
+        proportional_kb: field_kb(&shares, "Pss:"),
     }
 }
 
 /// Number of threads of a process.
 pub fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+/// Processor time that the living threads of a process have used, in microseconds.
+pub fn cpu_us(pid: u32) -> f64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0.0;
+    };
+    let nanoseconds: u64 = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .sum();
+    nanoseconds as f64 / 1000.0
 }
 
 /// The first child of a process.
@@ -87,5 +104,6 @@ mod tests {
         assert!(own.rss_kb >= own.anonymous_kb && own.anonymous_kb > 0);
         assert!(threads(std::process::id()) > 0);
         assert!(load().is_some());
+        assert!(cpu_us(std::process::id()) > 0.0);
     }
 }

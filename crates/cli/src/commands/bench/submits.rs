@@ -2,10 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use anyhow::Context;
+
 use super::{
     commits::Commits,
     disk,
     echo::Echo,
+    machine::{child_of, cpu_us},
     report::{Bound, Figure, Report, Verdict},
     requests::{RUN, small_async},
     scene::{Scene, metrics},
@@ -39,8 +42,11 @@ pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
     let (server, address) = scene.server(PARKED).await?;
     let raw_before = disk::rate(scene, lasting / 6).await?;
     flood(address, body.clone().into(), 202, lasting / 6).await?;
+    let child = server.pid().and_then(child_of).context("the server's child")?;
     let before = Commits::read(&metrics(address).await?);
+    let cpu_before = cpu_us(child);
     let (rate, accepted) = flood(address, body.into(), 202, lasting).await?;
+    let cpu = cpu_us(child) - cpu_before;
     let commits = Commits::read(&metrics(address).await?).since(before);
     let raw_after = disk::rate(scene, lasting / 6).await?;
     server.stop().await;
@@ -69,6 +75,7 @@ pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
             ("echo_p99_ms", echoed.ms(99)),
             ("disk_writes_per_second_before", raw_before),
             ("disk_writes_per_second_after", raw_after),
+            ("server_cpu_us_per_submit", cpu / count),
             ("submits_per_durable_commit", count / commits.count),
             ("durable_commit_mean_ms", commits.total_ms / commits.count),
         ]

@@ -1,10 +1,13 @@
 //! A synchronous call whose graph is cached whole: what is left of it once the engine's own time and the two waits for
 //! the disk (the accepted job, the final record) are taken off.
 
+use anyhow::Context;
+
 use super::{
     commits::Commits,
     disk::Disk,
     engine::Engine,
+    machine::{child_of, cpu_us},
     report::{Bound, Figure, Report, Verdict},
     requests::{RUN, trivial},
     scene::{Scene, metrics},
@@ -32,7 +35,9 @@ pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
         direct.run(&graph).await?;
     }
     let (mut calls, mut engine_alone, mut waits) = (vec![], vec![], vec![]);
+    let child = server.pid().and_then(child_of).context("the server's child")?;
     let before = Commits::read(&metrics(address).await?);
+    let cpu_before = cpu_us(child);
     for _ in 0..scene.amount(CALLS, 5) {
         let watch = Stopwatch::start();
         wire.expect(200, &request).await?;
@@ -42,6 +47,7 @@ pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
             Ok::<_, std::io::Error>(disk.commit()? + disk.commit()?)
         })?);
     }
+    let cpu = cpu_us(child) - cpu_before;
     let commits = Commits::read(&metrics(address).await?).since(before);
     server.stop().await;
 
@@ -77,6 +83,7 @@ pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
             ("engine_p99_ms", engine_alone.ms(99)),
             ("disk_two_writes_p50_ms", waits.ms(50)),
             ("disk_two_writes_p99_ms", waits.ms(99)),
+            ("server_cpu_us_per_call", cpu / count),
             ("durable_commits_per_call", commits.count / count),
             ("durable_commits_mean_ms_per_call", waited),
             (

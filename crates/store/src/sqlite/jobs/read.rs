@@ -215,3 +215,16 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
     )?;
     Ok(all.into_iter().collect())
 }
+
+/// Whether [`super::end::expire`] would change anything now.
+pub(super) fn is_anything_due(conn: &Connection, now: Timestamp) -> Result<bool, Error> {
+    let found: Option<bool> = sql::value(
+        conn,
+        "SELECT EXISTS (SELECT 1 FROM queues q JOIN attempts a INDEXED BY attempts_open \
+           ON a.endpoint = q.endpoint AND a.ended_at IS NULL AND a.lease_until <= ?1) \
+         OR EXISTS (SELECT 1 FROM queues q JOIN jobs j INDEXED BY jobs_expiry ON j.endpoint = q.endpoint \
+           AND j.state = 'queued' AND j.expires_at IS NOT NULL AND j.expires_at <= ?1)",
+        [now.as_micros()],
+    )?;
+    Ok(found.unwrap_or(false))
+}

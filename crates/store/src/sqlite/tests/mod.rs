@@ -1,5 +1,6 @@
 //! SQLite under the conformance suite; beside it what only SQLite promises.
 
+mod commits;
 mod model;
 mod power;
 mod queue_model;

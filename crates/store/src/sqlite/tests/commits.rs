@@ -1,0 +1,71 @@
+//! What waits for the disk, and what never makes anything else wait.
+
+use std::sync::{Arc, Mutex};
+
+use darkroom_core::{attempt::RunningOn, event::EventKind};
+
+use super::super::{Options, SqliteStore};
+use crate::{
+    Jobs,
+    conformance::{TestClock, claim_for, done, event, job, lease},
+};
+
+/// A store, and the list of its commits: durable or not, in order.
+fn open() -> (Arc<SqliteStore>, Arc<Mutex<Vec<bool>>>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let commits = Arc::new(Mutex::new(Vec::new()));
+    let seen = commits.clone();
+    let options = Options {
+        on_commit: Some(Arc::new(move |commit| seen.lock().unwrap().push(commit.durable))),
+        ..Options::new(TestClock::new())
+    };
+    let store = SqliteStore::open(&dir.path().join("db"), options).unwrap();
+    (Arc::new(store), commits, dir)
+}
+
+#[tokio::test]
+async fn of_a_whole_run_only_the_submit_and_the_final_record_wait_for_the_disk() {
+    let (store, commits, _dir) = open();
+    let ids = crate::conformance::TestIds::default();
+    let durable = || commits.lock().unwrap().iter().filter(|durable| **durable).count();
+
+    store.submit(job(&ids)).await.unwrap();
+    assert_eq!(durable(), 1);
+    // The planner asks what has run out of time whenever anything changed: here, beside every step.
+    let (claimed, swept) = tokio::join!(store.claim(claim_for(1)), store.expire());
+    assert_eq!(swept.unwrap().rows, 0);
+    let claimed = claimed.unwrap().unwrap();
+    let lease = lease(&claimed);
+    let on = RunningOn {
+        instance: claim_for(1).instance,
+        client_id: "c".to_owned(),
+        prompt_id: "p".to_owned(),
+    };
+    let (started, swept) = tokio::join!(store.start(lease, on), store.expire());
+    assert!(started.unwrap().is_ok() && swept.unwrap().rows == 0);
+    let ran = vec![event(EventKind::ExecutionStart, "{}")];
+    let (told, swept) = tokio::join!(store.append_events(lease, ran), store.expire());
+    assert!(told.unwrap().is_ok() && swept.unwrap().rows == 0);
+    assert_eq!(durable(), 1, "claim, start, and events ride along");
+    assert!(store.finish(lease, done()).await.unwrap().is_ok());
+    store.expire().await.unwrap();
+    assert_eq!(durable(), 2);
+}
+
+#[tokio::test]
+async fn what_has_run_out_of_time_is_still_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let store = SqliteStore::open(&dir.path().join("db"), Options::new(clock.clone())).unwrap();
+    let ids = crate::conformance::TestIds::default();
+    let mut waits = job(&ids);
+    waits.queue_ttl = Some(std::time::Duration::from_secs(5));
+    store.submit(job(&ids)).await.unwrap();
+    store.claim(claim_for(1)).await.unwrap().unwrap();
+    store.submit(waits).await.unwrap();
+    assert_eq!(store.expire().await.unwrap().rows, 0);
+    clock.advance(std::time::Duration::from_secs(5));
+    assert_eq!(store.expire().await.unwrap().rows, 1, "the job that waited");
+    clock.advance(std::time::Duration::from_secs(25));
+    assert_eq!(store.expire().await.unwrap().rows, 1, "the lease");
+}
