@@ -80,12 +80,10 @@ fn brightness(r: f32, g: f32, b: f32) -> f32 {
 
 /// The figures are 1 / 0.713, 1 / 0.564 and what follows for green, so that there and back gives the same.
 fn color(y: f32, u: f32, v: f32) -> [f32; 3] {
-    [
-        y + 1.402_524_5 * v,
-        y - 0.714_403_5 * v - 0.344_340_14 * u,
-        y + 1.773_049_6 * u,
-    ]
-    .map(|x| x.clamp(0.0, 1.0))
+    const RED: f32 = 1.402_524_544_2_f64 as f32;
+    const GREEN: [f32; 2] = [0.344_340_135_6_f64 as f32, 0.714_403_473_1_f64 as f32];
+    const BLUE: f32 = 1.773_049_645_4_f64 as f32;
+    [y + RED * v, y - GREEN[1] * v - GREEN[0] * u, y + BLUE * u].map(|x| x.clamp(0.0, 1.0))
 }
 
 fn mean(image: &Image, pixel: usize) -> f32 {

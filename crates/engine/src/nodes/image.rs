@@ -84,3 +84,25 @@ pub fn batch(call: &Call<'_>) -> Result<Output, Raised> {
         data,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{
+        nodes::trial::{Trial, any_image},
+        pixels::to_byte,
+        value::Image,
+    };
+
+    proptest! {
+        #[test]
+        fn inverting_twice_loses_at_most_one_level(image in any_image()) {
+            let inverted = |image: &Image| Trial::new("ImageInvert").image("image", image).image_result();
+            let back = inverted(&inverted(&image));
+            for (found, wanted) in back.data.iter().zip(&image.data) {
+                prop_assert!(to_byte(*wanted) - to_byte(*found) <= 1, "{} {}", found, wanted);
+            }
+        }
+    }
+}

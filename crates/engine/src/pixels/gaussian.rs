@@ -42,7 +42,20 @@ pub fn with_blurred(
     progress: &dyn Progress,
     f: impl Fn(f64, f64) -> f64 + Sync,
 ) -> Result<Image, Raised> {
-    let radius = kernel.radius();
+    check_radius(image, kernel.radius())?;
+    let length = image.width * image.channels;
+    let mut data = zeros(&[image.batch, image.height, image.width, image.channels])?;
+    parallel::rows(progress, &mut data, length, |row, out| {
+        let (frame, y) = (row / image.height, row % image.height);
+        let line = |y: usize| &image.data[(frame * image.height + y) * length..][..length];
+        let down = column_sums(kernel, y, image.height, line, image.channels);
+        across(kernel, &down, image.channels, out, line(y), &f);
+    })?;
+    Ok(Image { data, ..*image })
+}
+
+/// Refuses a radius that the borders cannot mirror, in torch's words.
+pub fn check_radius(image: &Image, radius: usize) -> Result<(), Raised> {
     if radius >= image.height || radius >= image.width {
         return Err(Raised::new(
             "RuntimeError",
@@ -56,15 +69,7 @@ pub fn with_blurred(
             ),
         ));
     }
-    let length = image.width * image.channels;
-    let mut data = zeros(&[image.batch, image.height, image.width, image.channels])?;
-    parallel::rows(progress, &mut data, length, |row, out| {
-        let (frame, y) = (row / image.height, row % image.height);
-        let line = |y: usize| &image.data[(frame * image.height + y) * length..][..length];
-        let down = column_sums(kernel, y, image.height, line, image.channels);
-        across(kernel, &down, image.channels, out, line(y), &f);
-    })?;
-    Ok(Image { data, ..*image })
+    Ok(())
 }
 
 /// The sum over the rows around `y`, with `radius` mirrored pixels at both ends.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     exec::Raised,
     nodes::call::{Call, Output},
-    pixels::gaussian::{Kernel, with_blurred},
+    pixels::gaussian::{Kernel, check_radius, with_blurred},
     value::Value,
 };
 
@@ -29,7 +29,8 @@ fn filtered(call: &Call<'_>, radius: &str, f: impl Fn(f64, f64) -> f64 + Sync) -
     if radius == 0 {
         return Ok(Output::one(Value::Image(Arc::clone(image))));
     }
-    let kernel = Kernel::new(radius.min(image.width.max(image.height)), call.float("sigma")?);
+    check_radius(image, radius)?;
+    let kernel = Kernel::new(radius, call.float("sigma")?);
     with_blurred(image, &kernel, call.progress, f).map(Output::one)
 }
 

@@ -14,10 +14,6 @@ use crate::{
 pub fn quantize(call: &Call<'_>) -> Result<Output, Raised> {
     let image = call.image("image")?;
     let dither = call.text("dither")?;
-    let count = match call.int("colors")? {
-        count @ 1..=256 => count as usize,
-        _ => return Err(Raised::new("ValueError", "bad number of colors")),
-    };
     match image.channels {
         3 => {}
         1 => {
@@ -28,6 +24,10 @@ pub fn quantize(call: &Call<'_>) -> Result<Output, Raised> {
         }
         _ => return Err(Raised::new("ValueError", "Invalid mode for data type")),
     }
+    let count = match call.int("colors")? {
+        count @ 1..=256 => count as usize,
+        _ => return Err(Raised::new("ValueError", "bad number of colors")),
+    };
     let mut data = reserve(&[image.batch, image.height, image.width, 3])?;
     for frame in image.frames() {
         call.progress.check()?;
@@ -39,12 +39,15 @@ pub fn quantize(call: &Call<'_>) -> Result<Output, Raised> {
         call.progress.check()?;
         let mut nearest = Nearest::new(&palette);
         match dither {
-            "floyd-steinberg" => diffuse(&mut pixels, image.width, &mut nearest),
+            "floyd-steinberg" => diffuse(&mut pixels, image.width, &mut nearest, call.progress)?,
             _ => {
                 if let Some(order) = dither.strip_prefix("bayer-") {
                     add_pattern(&mut pixels, image.width, pattern(order)?, palette.len());
                 }
-                pixels.iter_mut().for_each(|pixel| *pixel = nearest.color(*pixel));
+                for row in pixels.chunks_exact_mut(image.width) {
+                    call.progress.check()?;
+                    row.iter_mut().for_each(|pixel| *pixel = nearest.color(*pixel));
+                }
             }
         }
         data.extend(pixels.iter().flatten().map(|byte| from_byte(*byte)));
@@ -155,6 +158,14 @@ mod tests {
             [threshold(0, 0, 2), threshold(1, 0, 2), threshold(0, 1, 2)],
             [-0.375, 0.125, 0.375]
         );
+    }
+
+    #[test]
+    fn an_interrupt_ends_it_within_a_row() {
+        for dither in DITHERS {
+            let trial = quantized(&noise(1, (5, 9), 3), 4, dither).interrupted_after(6);
+            assert_eq!(trial.exception(), "Interrupted", "{dither}");
+        }
     }
 
     #[test]

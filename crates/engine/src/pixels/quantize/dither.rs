@@ -1,12 +1,19 @@
 //! Floyd and Steinberg's error diffusion in whole sixteenths, as Pillow rounds it.
 
 use super::{Nearest, Rgb};
+use crate::{exec::Raised, nodes::call::Progress};
 
 /// Maps the rows of a picture, from left to right and from top to bottom, to the colours of a palette.
-pub fn diffuse(pixels: &mut [Rgb], width: usize, nearest: &mut Nearest<'_>) {
+pub fn diffuse(
+    pixels: &mut [Rgb],
+    width: usize,
+    nearest: &mut Nearest<'_>,
+    progress: &dyn Progress,
+) -> Result<(), Raised> {
     // What the row above leaves for each pixel of the next one, in sixteenths.
     let mut below = vec![[0i32; 3]; width];
     for row in pixels.chunks_exact_mut(width) {
+        progress.check()?;
         let mut from_left = [0; 3];
         // What this row leaves for the pixel below the one before, and the one after that.
         let (mut before, mut own) = ([0; 3], [0; 3]);
@@ -29,4 +36,5 @@ pub fn diffuse(pixels: &mut [Rgb], width: usize, nearest: &mut Nearest<'_>) {
             *last = [before[2], own[2], own[2]];
         }
     }
+    Ok(())
 }
