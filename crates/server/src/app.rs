@@ -74,6 +74,7 @@ pub async fn run(
         clock: clock.clone(),
         ids: ids.clone(),
         signer: signer.clone(),
+        vault: service::credentials::Vault::new(key.expose()),
         fetcher: fetch::Fetcher::new(fetch::Rules {
             allow: config.fetch.allow.clone(),
             max_bytes: config.fetch.max_bytes,

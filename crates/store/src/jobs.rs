@@ -27,6 +27,8 @@ pub struct NewJob {
     pub priority: i32,
     /// The request as the runner needs it; large ones are blobs written before this call.
     pub input: Payload,
+    /// Credentials of the request, encrypted by the caller of the store; kept until the job is in a final state.
+    pub sealed: Option<Vec<u8>>,
     /// Files that the request names, already in the blob store: kept as long as the job is.
     pub input_files: Vec<InputBlob>,
     /// Protocol-neutral facts that travel with the job: which dialect submitted it, options, the client's metadata.
@@ -70,6 +72,9 @@ pub struct JobMeta {
     /// Models the graph loads, for `core::scheduler::pick`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// The request held credentials, which are stored apart and only until the job ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_credentials: bool,
     /// Where to tell of the final state: one outbox row of kind `webhook` is written in its transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
@@ -346,6 +351,9 @@ pub trait Jobs: Send + Sync {
 
     /// One job; `tenant: None` is an operator.
     async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<JobRecord>, Error>;
+
+    /// The encrypted credentials of a job that has not ended.
+    async fn sealed(&self, job: JobId) -> Result<Option<Vec<u8>>, Error>;
 
     /// The job with an external id.
     async fn job_by_external_id(

@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod bench;
 mod cli;
+mod credentials;
 mod driver;
 mod durability;
 mod fc;

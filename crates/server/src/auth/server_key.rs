@@ -1,4 +1,5 @@
-//! The server's own secret: signs URLs, encrypts stored secrets. Made once, kept in a file that only we may read.
+//! The server's own secret: from it come the keys that sign URLs and encrypt credentials in stored requests. Made once,
+//! kept in a file that only we may read.
 
 use std::{
     fs::{self, File, OpenOptions},

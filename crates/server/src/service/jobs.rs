@@ -115,8 +115,14 @@ impl Service {
     /// Queues a finished job again, as a new attempt.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] while it has not ended.
+    /// [`Error::NotFound`]; [`Error::Invalid`] while it has not ended, or when its credentials went with its end.
     pub async fn retry(&self, tenant: Option<&TenantId>, job: JobId) -> Result<(), Error> {
+        let record = self.job(tenant, job).await?;
+        if record.state.is_final() && record.meta.has_credentials {
+            return Err(Error::Invalid(format!(
+                "the credentials that job {job} was sent with were wiped when it ended: submit it again"
+            )));
+        }
         match self.store.retry(tenant, job).await? {
             None => Err(Error::not_found("job", job)),
             Some(false) => Err(Error::Invalid(format!("job {job} has not ended"))),

@@ -15,6 +15,7 @@ use darkroom_store::Store;
 use crate::memory::BodyMemory;
 
 pub mod attempts;
+pub mod credentials;
 pub mod endpoints;
 mod error;
 pub mod fetch;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub(crate) ids: Arc<dyn Ids>,
     /// Signs URLs of our own.
     pub(crate) signer: Signer,
+    /// Encrypts credentials that are stored.
+    pub(crate) vault: credentials::Vault,
     /// Fetches what callers name, under the operator's rules.
     pub(crate) fetcher: fetch::Fetcher,
     /// Bounds the memory of requests.

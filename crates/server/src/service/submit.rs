@@ -15,7 +15,7 @@ use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, Submitted};
 use serde_json::{Map, Value};
 
 use super::{
-    Error, Service,
+    Error, Service, credentials,
     intake::{
         self, Fetch,
         given::{self, Loader},
@@ -109,11 +109,15 @@ impl Service {
         let input_files = taken.iter().filter_map(|t| t.blob.clone()).collect();
         let mut meta = submit.meta;
         let id = JobId::new(&*self.ids);
+        let mut extra_data = submit.extra_data;
+        let credentials = credentials::take_out(&mut extra_data);
+        meta.has_credentials = !credentials.is_empty();
+        let sealed = self.seal_credentials(id, &credentials)?;
         let writing = Writing {
             graph: read.graph,
             outputs: read.outputs,
             files: taken.into_iter().map(|t| t.file).collect(),
-            extra_data: submit.extra_data,
+            extra_data,
             targets: submit.targets,
         };
         let written_down = beside(size, move || writing.write()).await;
@@ -135,6 +139,7 @@ impl Service {
                 endpoint: submit.endpoint.clone(),
                 priority: submit.priority,
                 input,
+                sealed,
                 input_files,
                 meta,
                 external_id: submit.external_id,

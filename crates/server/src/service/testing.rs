@@ -68,6 +68,7 @@ impl Bench {
             clock: clock.clone(),
             ids: Arc::new(SystemIds),
             signer: Signer::new(&[7; 32]),
+            vault: super::credentials::Vault::new(&[7; 32]),
             fetcher: fetch::Fetcher::new(fetch::Rules {
                 allow: config.fetch.allow,
                 max_bytes: config.fetch.max_bytes,
@@ -139,6 +140,7 @@ impl Bench {
                 key,
                 size: request.len() as u64,
             },
+            sealed: None,
             input_files: vec![],
             meta: JobMeta::default(),
             external_id: None,

@@ -69,6 +69,33 @@ tests! {
         assert_eq!(world.store().attempts(id).await.unwrap().len(), 7);
     }
 
+    async fn credentials_stay_until_their_job_ends(world: World) {
+        let sealed = async |id| world.store().sealed(id).await.unwrap();
+        let accept = async |ttl| {
+            let mut job = world.new_job();
+            job.sealed = Some(b"sealed".to_vec());
+            job.queue_ttl = ttl;
+            world.accept(job).await
+        };
+        let id = accept(None).await;
+        let plain = world.accept_one().await;
+        assert_eq!(sealed(plain).await, None);
+        world.store().cancel(None, plain).await.unwrap();
+        let held = world.claim_lease().await;
+        assert_eq!(world.finish(held, lost()).await, JobState::Queued);
+        assert_eq!(sealed(id).await.as_deref(), Some(&b"sealed"[..]));
+        let held = world.claim_lease().await;
+        assert_eq!(world.finish(held, done()).await, JobState::Succeeded);
+        assert_eq!(sealed(id).await, None);
+        let cancelled = accept(None).await;
+        world.store().cancel(None, cancelled).await.unwrap();
+        assert_eq!(sealed(cancelled).await, None);
+        let expired = accept(Some(Duration::from_secs(1))).await;
+        world.clock.advance(Duration::from_secs(2));
+        world.store().expire().await.unwrap();
+        assert_eq!(sealed(expired).await, None);
+    }
+
     async fn a_given_back_job_keeps_its_place(world: World) {
         let first = world.accept_one().await;
         world.accept_one().await;

@@ -173,6 +173,7 @@ pub(crate) fn job(ids: &dyn Ids) -> NewJob {
         endpoint: endpoint(),
         priority: 0,
         input: Payload::Inline(b"{}".to_vec()),
+        sealed: None,
         input_files: vec![],
         meta: JobMeta {
             dialect: "fc".to_owned(),

@@ -11,6 +11,7 @@ use crate::Error;
 pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_queues.sql"),
+    include_str!("migrations/0003_sealed.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

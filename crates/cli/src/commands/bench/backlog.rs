@@ -156,6 +156,7 @@ fn job(caller: usize) -> NewJob {
         endpoint: "default".parse().expect("a valid name"),
         priority: 0,
         input: Payload::Inline(vec![b'x'; 1024]),
+        sealed: None,
         input_files: vec![],
         meta: JobMeta::default(),
         external_id: None,

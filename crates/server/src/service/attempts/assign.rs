@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use darkroom_core::{AttemptOutcome, Failure, attempt::Lease, failure::FailureCode};
 use darkroom_runner::link::{Assignment, Bounds, ComfyWork, StopCause};
 use darkroom_store::jobs::{Claimed, Finish, JobRecord};
+use serde_json::{Map, Value};
 
 use super::{Adopted, SlotLink, held::Held};
 use crate::{beside::beside, service::Error};
@@ -69,7 +70,11 @@ impl SlotLink {
     async fn begin(&self, lease: Lease, job: &JobRecord, held: &Arc<Held>) -> Option<ComfyWork> {
         let outcome = tokio::select! {
             read = self.read_work(job) => match read {
-                Ok(work) => return Some(work),
+                Ok((mut work, credentials)) => {
+                    held.hide(&credentials);
+                    work.extra_data.extend(credentials);
+                    return Some(work);
+                }
                 Err(outcome) => outcome,
             },
             cause = held.stopped() => match cause {
@@ -85,18 +90,24 @@ impl SlotLink {
         None
     }
 
-    async fn read_work(&self, job: &JobRecord) -> Result<ComfyWork, AttemptOutcome> {
+    /// What to run, and the credentials that it takes.
+    async fn read_work(&self, job: &JobRecord) -> Result<(ComfyWork, Map<String, Value>), AttemptOutcome> {
         let deadline = tokio::time::Instant::now() + READ_PATIENCE;
         loop {
-            let error = match self.service.read_payload(&job.input).await {
-                Ok(Some(body)) => {
+            let read = tokio::try_join!(
+                self.service.read_payload(&job.input),
+                self.service.credentials_of(job)
+            );
+            let error = match read {
+                Ok((Some(body), credentials)) => {
                     let parsed = beside(body.len(), move || serde_json::from_slice(&body)).await;
-                    return parsed.map_err(|error| {
+                    let work = parsed.map_err(|error| {
                         tracing::error!(job.id = %job.id, %error, "a job's stored input is not what was stored");
                         unreadable()
-                    });
+                    })?;
+                    return Ok((work, credentials));
                 }
-                Ok(None) => {
+                Ok((None, _)) => {
                     tracing::error!(job.id = %job.id, "the input blob of a job is gone");
                     return Err(unreadable());
                 }

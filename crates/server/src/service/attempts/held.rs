@@ -1,23 +1,25 @@
 //! A job in a slot's hands: its lease is renewed, wishes that it stop are heard, until it is let go.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use darkroom_core::{JobId, attempt::Lease};
 use darkroom_runner::link::StopCause;
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::LEASE;
-use crate::service::Service;
+use crate::service::{Service, credentials::Hidden};
 
 /// What a slot knows of one attempt it works on.
 #[derive(Debug)]
 pub(super) struct Held {
     job: JobId,
     prompt_id: Mutex<Option<String>>,
+    hidden: OnceLock<Hidden>,
     last_event: AtomicU64,
     collecting: AtomicBool,
     stop: watch::Sender<Option<StopCause>>,
@@ -32,6 +34,7 @@ impl Held {
         let held = Arc::new(Held {
             job: lease.job,
             prompt_id: Mutex::new(prompt_id),
+            hidden: OnceLock::new(),
             last_event: AtomicU64::new(0),
             collecting: AtomicBool::new(false),
             stop: watch::Sender::new(None),
@@ -56,8 +59,16 @@ impl Held {
         *self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(prompt_id);
     }
 
-    /// What an instance says about its own prompt, as the job's followers see it: under the job's id.
+    /// From now on these are not shown, whatever the instance says.
+    pub(super) fn hide(&self, credentials: &Map<String, Value>) {
+        let _ = self.hidden.set(Hidden::of(credentials));
+    }
+
+    /// What an instance says about its own prompt, as the job's followers see it: under the job's id, and without the
+    /// job's credentials.
     pub(super) fn as_job(&self, text: &str) -> String {
+        let hidden = self.hidden.get().and_then(|hidden| hidden.hide(text));
+        let text = hidden.as_deref().unwrap_or(text);
         match &*self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(prompt_id) if text.contains(prompt_id.as_str()) => {
                 text.replace(prompt_id, &self.job.to_string())

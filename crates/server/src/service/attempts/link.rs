@@ -169,11 +169,13 @@ impl AttemptLink for SlotLink {
             None => None,
         };
         let mut outcome = completion.outcome;
-        if let AttemptOutcome::Failed(failure) = &mut outcome
-            && let Some(detail) = &failure.detail
-            && let Ok(mapped) = serde_json::from_str(&as_job(&detail.to_string()))
-        {
-            failure.detail = Some(mapped);
+        if let AttemptOutcome::Failed(failure) = &mut outcome {
+            failure.message = as_job(&failure.message);
+            if let Some(detail) = &failure.detail
+                && let Ok(mapped) = serde_json::from_str(&as_job(&detail.to_string()))
+            {
+                failure.detail = Some(mapped);
+            }
         }
         let mut events = completion.events;
         for event in &mut events {

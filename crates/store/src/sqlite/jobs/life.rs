@@ -145,6 +145,7 @@ impl Head {
         if changed {
             self.state_event(tx, facts)?;
             if self.life.state.is_final() {
+                sql::execute(tx.conn, "DELETE FROM sealed WHERE job = ?1", [self.nr])?;
                 self.tell_outside(tx)?;
             }
             tx.wake(Topic::Capacity);

@@ -97,6 +97,10 @@ impl Jobs for SqliteStore {
             .await
     }
 
+    async fn sealed(&self, job: JobId) -> Result<Option<Vec<u8>>, Error> {
+        self.readers.run(move |conn| read::sealed(conn, job)).await
+    }
+
     async fn job_by_external_id(
         &self,
         tenant: &TenantId,

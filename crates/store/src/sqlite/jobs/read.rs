@@ -73,6 +73,15 @@ pub(super) fn job(
     Ok(record.filter(|record| tenant.is_none_or(|tenant| *tenant == record.tenant)))
 }
 
+pub(super) fn sealed(conn: &Connection, id: JobId) -> Result<Option<Vec<u8>>, Error> {
+    sql::row(
+        conn,
+        "SELECT s.bytes FROM sealed s JOIN jobs j ON j.nr = s.job WHERE j.id = ?1",
+        [id.as_uuid().as_bytes().as_slice()],
+        |row| Ok(row.get("bytes")?),
+    )
+}
+
 pub(super) fn by_external_id(
     conn: &Connection,
     tenant: &TenantId,

@@ -52,6 +52,13 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
         "INSERT INTO inputs (job, inline, blob, size) VALUES (?1, ?2, ?3, ?4)",
         params![nr, inline, blob, size],
     )?;
+    if let Some(sealed) = &job.sealed {
+        sql::execute(
+            tx.conn,
+            "INSERT INTO sealed (job, bytes) VALUES (?1, ?2)",
+            params![nr, sealed],
+        )?;
+    }
     if let Some(key) = job.input.blob() {
         files::refer_to_payload(tx, job.id, &job.tenant, "input", key, job.input.size())?;
     }
