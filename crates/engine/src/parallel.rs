@@ -2,6 +2,7 @@
 //! made by one call that sees nothing of the others.
 
 use std::{
+    convert::Infallible,
     num::NonZero,
     sync::{
         Mutex, PoisonError,
@@ -18,31 +19,58 @@ const BAND_SAMPLES: usize = 1 << 16;
 
 /// Calls `work` with the number and the samples of every row of `row` samples. Ends early, with an error, when the prompt
 /// is interrupted.
-pub fn rows(
+pub fn rows<T: Send>(
     progress: &dyn Progress,
-    out: &mut [f32],
+    out: &mut [T],
     row: usize,
-    work: impl Fn(usize, &mut [f32]) + Sync,
+    work: impl Fn(usize, &mut [T]) + Sync,
 ) -> Result<(), Raised> {
+    let (band, work) = row_by_row(row, work);
+    bands(progress, out, band, work)
+}
+
+/// The same without a look at the interrupt, for what takes some tens of milliseconds.
+pub fn rows_to_the_end<T: Send>(out: &mut [T], row: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let (band, work) = row_by_row(row, work);
+    let threads = threads().min(out.len().div_ceil(band));
+    let Ok(()) = bands_on(threads, || Ok::<(), Infallible>(()), out, band, work);
+}
+
+/// Calls `work` with the number of every item and the item, each of which is worth a thread's while.
+pub fn items_to_the_end<T: Send>(out: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
+    let threads = threads().min(out.len());
+    let check = || Ok::<(), Infallible>(());
+    let Ok(()) = bands_on(threads, check, out, 1, |at, item| {
+        item.iter_mut().for_each(|item| work(at, item))
+    });
+}
+
+/// The size of a band of whole rows, and what to do with one.
+fn row_by_row<T>(
+    row: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) -> (usize, impl Fn(usize, &mut [T]) + Sync) {
     let row = row.max(1);
     let count = (BAND_SAMPLES / row).max(1);
-    bands(progress, out, count * row, |band, samples| {
+    let work = move |band: usize, samples: &mut [T]| {
         for (at, samples) in samples.chunks_mut(row).enumerate() {
             work(band * count + at, samples);
         }
-    })
+    };
+    (count * row, work)
 }
 
 /// Calls `work` with the number and the samples of every band of `band` samples; the last may be shorter. Ends early, with
 /// an error, when the prompt is interrupted.
-pub fn bands(
+pub fn bands<T: Send>(
     progress: &dyn Progress,
-    out: &mut [f32],
+    out: &mut [T],
     band: usize,
-    work: impl Fn(usize, &mut [f32]) + Sync,
+    work: impl Fn(usize, &mut [T]) + Sync,
 ) -> Result<(), Raised> {
     let band = band.max(1);
-    bands_on(threads().min(out.len().div_ceil(band)), progress, out, band, work)
+    let threads = threads().min(out.len().div_ceil(band));
+    bands_on(threads, || progress.check(), out, band, work)
 }
 
 #[cfg(not(test))]
@@ -70,13 +98,13 @@ pub fn on_threads<T>(threads: usize, f: impl FnOnce() -> T) -> T {
     result
 }
 
-fn bands_on(
+fn bands_on<T: Send, E>(
     threads: usize,
-    progress: &dyn Progress,
-    out: &mut [f32],
+    check: impl Fn() -> Result<(), E>,
+    out: &mut [T],
     band: usize,
-    work: impl Fn(usize, &mut [f32]) + Sync,
-) -> Result<(), Raised> {
+    work: impl Fn(usize, &mut [T]) + Sync,
+) -> Result<(), E> {
     let bands = Mutex::new(out.chunks_mut(band).enumerate());
     let stopped = AtomicBool::new(false);
     // The guard must be gone before the work begins.
@@ -94,9 +122,9 @@ fn bands_on(
         });
         // Only this thread may look for an interrupt, so it takes its share of the bands.
         loop {
-            if let Err(raised) = progress.check() {
+            if let Err(stop) = check() {
                 stopped.store(true, Ordering::Relaxed);
-                return Err(raised);
+                return Err(stop);
             }
             match next() {
                 Some((number, samples)) => work(number, samples),
@@ -140,7 +168,7 @@ mod tests {
     fn the_number_of_threads_does_not_show() {
         let filled = |threads| {
             let mut out = vec![0.0; 1003];
-            bands_on(threads, &Silent, &mut out, 10, number).unwrap();
+            bands_on(threads, || Silent.check(), &mut out, 10, number).unwrap();
             out
         };
         let alone = filled(1);
@@ -157,14 +185,20 @@ mod tests {
         })
         .unwrap();
         assert!(out.iter().enumerate().all(|(at, x)| *x == (at / 3) as f32));
-        rows(&Silent, &mut [], 0, |_, _| panic!("no rows")).unwrap();
+        rows(&Silent, &mut [0.0f32; 0], 0, |_, _| panic!("no rows")).unwrap();
     }
 
     #[test]
     fn an_interrupt_ends_the_work() {
         let patience = Patience(Cell::new(3));
         let mut out = vec![0.0; 100];
-        let result = bands_on(1, &patience, &mut out, 10, |_, samples| samples.fill(1.0));
+        let result = bands_on(
+            1,
+            || patience.check(),
+            &mut out,
+            10,
+            |_, samples| samples.fill(1.0),
+        );
         assert_eq!(result, Err(Raised::Interrupted));
         assert_eq!(out.iter().sum::<f32>(), 30.0);
     }

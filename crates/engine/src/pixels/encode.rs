@@ -1,9 +1,12 @@
 //! Frames to PNG, JPEG and WebP bytes.
 
+mod deflate;
+mod filter;
+
 use image::{ExtendedColorType, ImageEncoder as _, codecs};
 
 use super::to_byte;
-use crate::value::Image;
+use crate::{parallel, value::Image};
 
 /// Why an image could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +39,18 @@ pub struct Bytes8 {
 
 /// One frame of `image`, clipped and cut to bytes.
 pub fn frame_bytes(image: &Image, frame: &[f32]) -> Bytes8 {
+    let row = image.width * image.channels;
+    let mut pixels = vec![0; frame.len()];
+    parallel::rows_to_the_end(&mut pixels, row, |y, out| {
+        for (out, x) in out.iter_mut().zip(&frame[y * row..]) {
+            *out = to_byte(*x);
+        }
+    });
     Bytes8 {
         width: image.width as u32,
         height: image.height as u32,
         channels: image.channels,
-        pixels: frame.iter().map(|x| to_byte(*x)).collect(),
+        pixels,
     }
 }
 
@@ -55,17 +65,20 @@ pub fn color_type(image: &Bytes8) -> Result<png::ColorType, Error> {
 
 /// PNG with `tEXt` chunks (keyword, Latin-1 text) before the pixels, at zlib `level`.
 pub fn png(image: &Bytes8, level: u8, texts: &[(String, String)]) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(image.pixels.len() / 2 + 1024);
+    let color = color_type(image)?;
+    let stride = image.width as usize * image.channels;
+    let parts = deflate::parts(&image.pixels, stride, image.channels, level);
+    let mut out = Vec::with_capacity(parts.iter().map(Vec::len).sum::<usize>() + 4096);
     let mut encoder = png::Encoder::new(&mut out, image.width, image.height);
-    encoder.set_color(color_type(image)?);
+    encoder.set_color(color);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_deflate_compression(png::DeflateCompression::Level(level));
-    encoder.set_filter(png::Filter::Adaptive);
     for (keyword, text) in texts {
         encoder.add_text_chunk(keyword.clone(), text.clone())?;
     }
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(&image.pixels)?;
+    for part in parts {
+        writer.write_chunk(png::chunk::IDAT, &part)?;
+    }
     writer.finish()?;
     Ok(out)
 }
@@ -106,4 +119,40 @@ pub fn webp(image: &Bytes8) -> Result<Vec<u8>, Error> {
         color,
     )?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{nodes::trial::noise, parallel::on_threads, pixels::decode};
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(width in 1usize..40, height in 1usize..40, alpha: bool, level in 0u8..10) {
+            let channels = if alpha { 4 } else { 3 };
+            let image = noise(1, (width, height), channels);
+            let bytes = frame_bytes(&image, &image.data);
+            let frame = decode::frames(&png(&bytes, level, &[]).unwrap()).unwrap().remove(0);
+            let pixels: Vec<u8> = match frame.alpha {
+                None => frame.rgb,
+                Some(alpha) => {
+                    let pixels = frame.rgb.chunks_exact(3).zip(alpha);
+                    pixels.flat_map(|(p, a)| [p[0], p[1], p[2], a]).collect()
+                }
+            };
+            prop_assert_eq!(pixels, bytes.pixels);
+        }
+    }
+
+    #[test]
+    fn several_bands_are_one_picture_whatever_the_number_of_threads() {
+        let image = noise(1, (700, 900), 3);
+        let write = || png(&frame_bytes(&image, &image.data), 4, &[]).unwrap();
+        let alone = on_threads(1, write);
+        assert!(alone == on_threads(5, write));
+        assert!(alone == on_threads(2, write));
+        assert!(decode::frames(&alone).unwrap()[0].rgb == frame_bytes(&image, &image.data).pixels);
+    }
 }

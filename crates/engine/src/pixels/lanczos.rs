@@ -1,36 +1,61 @@
 //! Pillow's Lanczos resize on 8-bit pixels, to the bit: fixed-point weights, horizontal pass first, bytes between the passes.
 
-use super::{from_byte, resize::Frame, to_byte};
-use crate::exec::Raised;
+use super::{
+    from_byte,
+    resize::{Frame, Target},
+    to_byte,
+};
+use crate::{exec::Raised, parallel};
 
 /// Weights carry 22 fractional bits: 32 minus 8 of the sample minus 2 for the overshoot of the kernel.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const LOBES: f64 = 3.0;
 
-/// Appends the frame resized to `width` x `height`. Four channels are treated as RGBA: colours are weighted by alpha.
-pub fn resize(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) -> Result<(), Raised> {
-    if !matches!(frame.channels, 3 | 4) {
-        return Err(Raised::new(
-            "TypeError",
-            format!("Cannot handle this data type: {} channels", frame.channels),
-        ));
+/// The frame resized. Four channels are treated as RGBA: colours are weighted by alpha.
+pub fn resize(frame: Frame<'_>, target: Target, out: &mut [f32]) -> Result<(), Raised> {
+    match frame.channels {
+        3 => resize_channels::<3>(frame, target, out),
+        4 => resize_channels::<4>(frame, target, out),
+        channels => {
+            return Err(Raised::new(
+                "TypeError",
+                format!("Cannot handle this data type: {channels} channels"),
+            ));
+        }
     }
-    let mut pixels: Vec<u8> = frame.samples.iter().map(|x| to_byte(*x)).collect();
-    let resampled = width != frame.width || height != frame.height;
-    if frame.channels == 4 && resampled {
-        pixels.chunks_exact_mut(4).for_each(premultiply);
-    }
-    if width != frame.width {
-        pixels = horizontal(&pixels, frame.width, frame.height, width, frame.channels);
-    }
-    if height != frame.height {
-        pixels = vertical(&pixels, width, frame.height, height, frame.channels);
-    }
-    if frame.channels == 4 && resampled {
-        pixels.chunks_exact_mut(4).for_each(unpremultiply);
-    }
-    out.extend(pixels.into_iter().map(from_byte));
     Ok(())
+}
+
+fn resize_channels<const C: usize>(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+    let Target { width, height } = target;
+    let weighted = C == 4 && (width != frame.width || height != frame.height);
+    let mut narrow = vec![0; frame.height * width * C];
+    let columns = (width != frame.width).then(|| windows(frame.width, width));
+    parallel::rows_to_the_end(&mut narrow, width * C, |y, out| {
+        let row = &frame.samples[y * frame.width * C..][..frame.width * C];
+        let mut bytes: Vec<u8> = row.iter().map(|x| to_byte(*x)).collect();
+        if weighted {
+            bytes.chunks_exact_mut(4).for_each(premultiply);
+        }
+        match &columns {
+            Some(windows) => horizontal::<C>(&bytes, windows, out),
+            None => out.copy_from_slice(&bytes),
+        }
+    });
+    let rows = (height != frame.height).then(|| windows(frame.height, height));
+    parallel::rows_to_the_end(out, width * C, |y, out| {
+        let mut bytes = vec![0; width * C];
+        match &rows {
+            Some(windows) => vertical(&narrow, &windows[y], &mut bytes),
+            None => bytes.copy_from_slice(&narrow[y * width * C..][..width * C]),
+        }
+        if weighted {
+            bytes.chunks_exact_mut(4).for_each(unpremultiply);
+        }
+        for (out, byte) in out.iter_mut().zip(bytes) {
+            *out = from_byte(byte);
+        }
+    });
 }
 
 fn premultiply(pixel: &mut [u8]) {
@@ -107,42 +132,37 @@ fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-fn horizontal(pixels: &[u8], width: usize, height: usize, new_width: usize, channels: usize) -> Vec<u8> {
-    let windows = windows(width, new_width);
-    let mut out = Vec::with_capacity(height * new_width * channels);
-    for row in pixels.chunks_exact(width * channels) {
-        for window in &windows {
-            for k in 0..channels {
-                let samples = row[window.start * channels + k..].iter().step_by(channels);
-                let sum = window
-                    .weights
-                    .iter()
-                    .zip(samples)
-                    .map(|(w, s)| w * i32::from(*s))
-                    .sum::<i32>();
-                out.push(clip(sum + (1 << (PRECISION_BITS - 1))));
+/// One row of pixels.
+fn horizontal<const C: usize>(row: &[u8], windows: &[Window], out: &mut [u8]) {
+    for (out, window) in out.chunks_exact_mut(C).zip(windows) {
+        let mut sums = [1i32 << (PRECISION_BITS - 1); C];
+        let (pixels, _) = row[window.start * C..].as_chunks::<C>();
+        for (weight, pixel) in window.weights.iter().zip(pixels) {
+            for (sum, sample) in sums.iter_mut().zip(pixel) {
+                *sum += weight * i32::from(*sample);
             }
         }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = clip(sum);
+        }
     }
-    out
 }
 
-fn vertical(pixels: &[u8], width: usize, height: usize, new_height: usize, channels: usize) -> Vec<u8> {
-    let stride = width * channels;
-    debug_assert_eq!(pixels.len(), stride * height);
-    let mut out = Vec::with_capacity(new_height * stride);
-    let mut sums = vec![0i32; stride];
-    for window in windows(height, new_height) {
-        sums.fill(1 << (PRECISION_BITS - 1));
-        for (row, weight) in pixels[window.start * stride..]
-            .chunks_exact(stride)
-            .zip(&window.weights)
-        {
+/// One row of the result, from all rows that its window covers.
+fn vertical(pixels: &[u8], window: &Window, out: &mut [u8]) {
+    /// Samples whose sums fit the fastest cache.
+    const PART: usize = 1024;
+    let stride = out.len();
+    for (part, out) in out.chunks_mut(PART).enumerate() {
+        let mut sums = [1i32 << (PRECISION_BITS - 1); PART];
+        for (at, weight) in window.weights.iter().enumerate() {
+            let row = &pixels[(window.start + at) * stride + part * PART..][..out.len()];
             for (sum, sample) in sums.iter_mut().zip(row) {
                 *sum += weight * i32::from(*sample);
             }
         }
-        out.extend(sums.iter().map(|sum| clip(*sum)));
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = clip(sum);
+        }
     }
-    out
 }

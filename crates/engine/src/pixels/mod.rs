@@ -18,8 +18,19 @@ pub fn to_byte(x: f32) -> u8 {
 
 /// A byte as a float between 0 and 1.
 pub fn from_byte(byte: u8) -> f32 {
-    f32::from(byte) / 255.0
+    FROM_BYTE[usize::from(byte)]
 }
+
+/// [`from_byte`] of every byte: a look-up is several times faster than a division.
+pub static FROM_BYTE: [f32; 256] = {
+    let mut table = [0.0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte as f32 / 255.0;
+        byte += 1;
+    }
+    table
+};
 
 /// Python's `round`: half goes to the even neighbour.
 pub fn round_half_even(x: f64) -> i64 {

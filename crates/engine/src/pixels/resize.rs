@@ -5,7 +5,8 @@
 use super::{lanczos, round_half_even};
 use crate::{
     exec::Raised,
-    value::{Image, Mask, reserve},
+    parallel,
+    value::{Image, Mask, zeros},
 };
 
 /// How samples are interpolated.
@@ -63,8 +64,12 @@ pub fn common_upscale(
             ),
         ));
     }
-    let mut data = reserve(&[source.batch, height, width, source.channels])?;
-    for frame in source.frames() {
+    let mut data = zeros(&[source.batch, height, width, source.channels])?;
+    let target = Target { width, height };
+    for (frame, out) in source
+        .frames()
+        .zip(data.chunks_exact_mut((height * width * source.channels).max(1)))
+    {
         let frame = Frame {
             samples: frame,
             width: source.width,
@@ -72,11 +77,11 @@ pub fn common_upscale(
             channels: source.channels,
         };
         match method {
-            Method::Nearest => nearest(frame, width, height, &mut data),
-            Method::Bilinear => bilinear(frame, width, height, &mut data),
-            Method::Area => area(frame, width, height, &mut data),
-            Method::Bicubic => bicubic(frame, width, height, &mut data),
-            Method::Lanczos => lanczos::resize(frame, width, height, &mut data)?,
+            Method::Nearest => nearest(frame, target, out),
+            Method::Bilinear => bilinear(frame, target, out),
+            Method::Area => area(frame, target, out),
+            Method::Bicubic => bicubic(frame, target, out),
+            Method::Lanczos => lanczos::resize(frame, target, out)?,
         }
     }
     Ok(Image {
@@ -105,6 +110,15 @@ pub struct Frame<'a> {
     pub height: usize,
     /// Samples of a pixel.
     pub channels: usize,
+}
+
+/// The size to bring it to.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
 }
 
 impl Frame<'_> {
@@ -168,18 +182,24 @@ pub fn crop(image: &Image, x: usize, y: usize, width: usize, height: usize) -> I
     }
 }
 
-fn nearest(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
+fn nearest(frame: Frame<'_>, target: Target, out: &mut [f32]) {
     let index = |o: usize, input: usize, output: usize| {
         let scale = input as f32 / output as f32;
         (((o as f32 + 0.5) * scale).floor() as usize).min(input - 1)
     };
-    let columns: Vec<usize> = (0..width).map(|x| index(x, frame.width, width)).collect();
-    for y in 0..height {
-        let row = index(y, frame.height, height);
-        for &column in &columns {
-            out.extend_from_slice(frame.pixel(row, column));
+    let columns: Vec<usize> = (0..target.width)
+        .map(|x| index(x, frame.width, target.width))
+        .collect();
+    each_row(frame, target, out, |y, out| {
+        let row = index(y, frame.height, target.height);
+        for (out, &column) in out.chunks_exact_mut(frame.channels).zip(&columns) {
+            out.copy_from_slice(frame.pixel(row, column));
         }
-    }
+    });
+}
+
+fn each_row(frame: Frame<'_>, target: Target, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
+    parallel::rows_to_the_end(out, target.width * frame.channels, work);
 }
 
 /// The two source positions of an output position and the weight of the second.
@@ -194,30 +214,32 @@ pub fn linear_taps(o: usize, input: usize, output: usize) -> (usize, usize, f32)
     )
 }
 
-fn bilinear(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
-    let columns: Vec<_> = (0..width).map(|x| linear_taps(x, frame.width, width)).collect();
-    for y in 0..height {
-        let (top, bottom, down) = linear_taps(y, frame.height, height);
-        for &(left, right, across) in &columns {
+fn bilinear(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+    let columns: Vec<_> = (0..target.width)
+        .map(|x| linear_taps(x, frame.width, target.width))
+        .collect();
+    each_row(frame, target, out, |y, out| {
+        let (top, bottom, down) = linear_taps(y, frame.height, target.height);
+        for (out, &(left, right, across)) in out.chunks_exact_mut(frame.channels).zip(&columns) {
             let (a, b) = (frame.pixel(top, left), frame.pixel(top, right));
             let (c, d) = (frame.pixel(bottom, left), frame.pixel(bottom, right));
-            for k in 0..frame.channels {
+            for (k, out) in out.iter_mut().enumerate() {
                 let upper = (1.0 - across) * a[k] + across * b[k];
                 let lower = (1.0 - across) * c[k] + across * d[k];
-                out.push((1.0 - down) * upper + down * lower);
+                *out = (1.0 - down) * upper + down * lower;
             }
         }
-    }
+    });
 }
 
-fn area(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
+fn area(frame: Frame<'_>, target: Target, out: &mut [f32]) {
     let window =
         |o: usize, input: usize, output: usize| (o * input / output, ((o + 1) * input).div_ceil(output));
-    for y in 0..height {
-        let (top, bottom) = window(y, frame.height, height);
-        for x in 0..width {
-            let (left, right) = window(x, frame.width, width);
-            for k in 0..frame.channels {
+    each_row(frame, target, out, |y, out| {
+        let (top, bottom) = window(y, frame.height, target.height);
+        for (x, out) in out.chunks_exact_mut(frame.channels).enumerate() {
+            let (left, right) = window(x, frame.width, target.width);
+            for (k, out) in out.iter_mut().enumerate() {
                 let mut sum = 0f32;
                 for row in top..bottom {
                     for column in left..right {
@@ -225,10 +247,10 @@ fn area(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
                     }
                 }
                 // Two divisions, in this order: the truncation of saving shows the difference.
-                out.push(sum / (bottom - top) as f32 / (right - left) as f32);
+                *out = sum / (bottom - top) as f32 / (right - left) as f32;
             }
         }
-    }
+    });
 }
 
 /// Four clamped source positions and their cubic weights (A = -0.75, as in torch).
@@ -248,12 +270,14 @@ fn cubic_taps(o: usize, input: usize, output: usize) -> [(usize, f32); 4] {
     ]
 }
 
-fn bicubic(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
-    let columns: Vec<_> = (0..width).map(|x| cubic_taps(x, frame.width, width)).collect();
-    for y in 0..height {
-        let rows = cubic_taps(y, frame.height, height);
-        for taps in &columns {
-            for k in 0..frame.channels {
+fn bicubic(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+    let columns: Vec<_> = (0..target.width)
+        .map(|x| cubic_taps(x, frame.width, target.width))
+        .collect();
+    each_row(frame, target, out, |y, out| {
+        let rows = cubic_taps(y, frame.height, target.height);
+        for (out, taps) in out.chunks_exact_mut(frame.channels).zip(&columns) {
+            for (k, out) in out.iter_mut().enumerate() {
                 let mut sum = 0f32;
                 for (row, down) in rows {
                     let line: f32 = taps
@@ -262,10 +286,10 @@ fn bicubic(frame: Frame<'_>, width: usize, height: usize, out: &mut Vec<f32>) {
                         .sum();
                     sum += line * down;
                 }
-                out.push(sum);
+                *out = sum;
             }
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -303,6 +327,19 @@ mod tests {
                     prop_assert!(out.data.iter().all(|x| (x - 0.6).abs() < 1e-3), "{:?}", method);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let image = crate::nodes::trial::noise(2, (150, 90), 4);
+        for method in ALL {
+            let run = || common_upscale(&image, 260, 240, method, true).unwrap();
+            assert_eq!(
+                parallel::on_threads(1, run),
+                parallel::on_threads(5, run),
+                "{method:?}"
+            );
         }
     }
 

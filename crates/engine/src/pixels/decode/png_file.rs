@@ -55,6 +55,7 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
         .then(|| pixels.clone().map(|p| p[channels - 1]).collect::<Vec<u8>>());
     let rgb = match expanded {
         ColorType::Grayscale | ColorType::GrayscaleAlpha => pixels.flat_map(|p| [p[0]; 3]).collect(),
+        ColorType::Rgb => samples,
         _ => pixels.flat_map(|p| [p[0], p[1], p[2]]).collect(),
     };
     let by_key = keyed && color != ColorType::Indexed;
