@@ -4,15 +4,21 @@ use crate::{
     exec::Raised,
     nodes::call::{Call, Output},
     parallel,
-    pixels::gaussian::{Kernel, with_blurred},
+    pixels::gaussian::{check_radius, mirrored},
     value::{Image, zeros},
 };
 
 /// Added to the squared magnitude, and so the magnitude of a flat area is its root.
 const EPSILON: f32 = 1e-6;
-/// The kernel is 5 wide with a deviation of 1 pixel, which is half its radius.
-const RADIUS: usize = 2;
-const SIGMA: f64 = 0.5;
+/// A Gaussian with a deviation of 1 pixel.
+const KERNEL: [f32; 5] = [
+    0.054_488_69,
+    0.244_201_36,
+    0.402_619_96,
+    0.244_201_36,
+    0.054_488_69,
+];
+const RADIUS: usize = KERNEL.len() / 2;
 
 /// x and y of the neighbour in each direction, in steps of 45 degrees from the right downwards.
 const AROUND: [(isize, isize); 8] = [
@@ -36,7 +42,7 @@ pub fn canny(call: &Call<'_>) -> Result<Output, Raised> {
     let (low, high) = (call.float("low_threshold")?, call.float("high_threshold")?);
     check(image, low, high)?;
     let grey = grey(call, image)?;
-    let blurred = with_blurred(&grey, &Kernel::new(RADIUS, SIGMA), call.progress, |_, x| x)?;
+    let blurred = blurred(call, &grey)?;
     let slopes = slopes(call, &blurred)?;
     let mut edges = thinned(call, &slopes, &blurred, low as f32, high as f32)?;
     for frame in edges.chunks_exact_mut(image.width * image.height) {
@@ -83,7 +89,7 @@ fn grey(call: &Call<'_>, image: &Image) -> Result<Image, Raised> {
         let own = &image.data[row * image.width * image.channels..];
         for (out, pixel) in out.iter_mut().zip(own.chunks_exact(image.channels)) {
             *out = match pixel {
-                [r, g, b] => r * 0.299 + g * 0.587 + b * 0.114,
+                [r, g, b] => fused(*b, 0.114, fused(*g, 0.587, r * 0.299)),
                 _ => pixel[0],
             };
         }
@@ -93,6 +99,37 @@ fn grey(call: &Call<'_>, image: &Image) -> Result<Image, Raised> {
         data,
         ..*image
     })
+}
+
+/// Sideways, then downwards, tap by tap as torch sums: which of two nearly equal slopes is larger is a matter of the last
+/// bit.
+fn blurred(call: &Call<'_>, grey: &Image) -> Result<Image, Raised> {
+    check_radius(grey, RADIUS)?;
+    let (width, height) = grey.size();
+    let tap = |at: usize, t: usize, side: usize| mirrored((at + t) as isize - RADIUS as isize, side);
+    let sum = |sample: &dyn Fn(usize) -> f32| {
+        (1..KERNEL.len()).fold(sample(0) * KERNEL[0], |sum, t| fused(sample(t), KERNEL[t], sum))
+    };
+    let mut across = zeros(&[grey.batch, height, width])?;
+    parallel::rows(call.progress, &mut across, width, |row, out| {
+        let line = &grey.data[row * width..][..width];
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = sum(&|t| line[tap(x, t, width)]);
+        }
+    })?;
+    let mut data = zeros(&[grey.batch, height, width])?;
+    parallel::rows(call.progress, &mut data, width, |row, out| {
+        let (frame, y) = (row / height, row % height);
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = sum(&|t| across[(frame * height + tap(y, t, height)) * width + x]);
+        }
+    })?;
+    Ok(Image { data, ..*grey })
+}
+
+/// `a * b + c` rounded once, as the processors of the recordings do it.
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    (f64::from(a) * f64::from(b) + f64::from(c)) as f32
 }
 
 /// Of every pixel the magnitude of the gradient, and its direction as a number of [`AROUND`].
@@ -105,11 +142,11 @@ fn slopes(call: &Call<'_>, blurred: &Image) -> Result<Vec<f32>, Raised> {
         let lines = [line(y.saturating_sub(1)), line(y), line((y + 1).min(height - 1))];
         for (x, out) in out.chunks_exact_mut(2).enumerate() {
             let (left, right) = (x.saturating_sub(1), (x + 1).min(width - 1));
-            let at = |line: usize, x: usize| f64::from(lines[line][x]);
-            let across = |line: usize| at(line, right) - at(line, left);
-            let down = |x: usize| at(2, x) - at(0, x);
-            let gx = (across(0) + 2.0 * across(1) + across(2)) as f32;
-            let gy = (down(left) + 2.0 * down(x) + down(right)) as f32;
+            let at = |line: usize, x: usize| lines[line][x];
+            let gx = -at(0, left) + at(0, right) - 2.0 * at(1, left) + 2.0 * at(1, right) - at(2, left)
+                + at(2, right);
+            let gy =
+                -at(0, left) - 2.0 * at(0, x) - at(0, right) + at(2, left) + 2.0 * at(2, x) + at(2, right);
             out[0] = (gx * gx + gy * gy + EPSILON).sqrt();
             let eighths = (gy.atan2(gx) * std::f32::consts::FRAC_1_PI * 4.0).round_ties_even();
             out[1] = eighths.rem_euclid(8.0);
