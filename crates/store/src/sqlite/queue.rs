@@ -63,6 +63,8 @@ struct Lanes {
     submits: VecDeque<Box<dyn Op>>,
     sweeps: VecDeque<Box<dyn Op>>,
     waiting_for_disk: usize,
+    /// While the writer gathers: it need not be woken before so many wait for the disk.
+    wanted: usize,
     closed: bool,
 }
 
@@ -108,9 +110,30 @@ impl Queue {
             Lane::Submit => lanes.submits.push_back(op),
             Lane::Sweep => lanes.sweeps.push_back(op),
         }
+        let enough = lanes.waiting_for_disk >= lanes.wanted;
         drop(lanes);
-        self.ready.notify_one();
+        if enough {
+            self.ready.notify_one();
+        }
         Ok(())
+    }
+
+    /// How many operations wait for the disk.
+    pub(super) fn waiting_for_disk(&self) -> usize {
+        self.lock().waiting_for_disk
+    }
+
+    /// Waits until so many operations wait for the disk, at most `patience`.
+    pub(super) fn gather(&self, wanted: usize, patience: Duration) {
+        let mut lanes = self.lock();
+        lanes.wanted = wanted;
+        let (mut lanes, _) = self
+            .ready
+            .wait_timeout_while(lanes, patience, |lanes| {
+                lanes.waiting_for_disk < wanted && !lanes.closed
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        lanes.wanted = 0;
     }
 
     /// Waits for work, at most `patience`.
@@ -274,5 +297,26 @@ mod tests {
         assert!(matches!(queue.push(late).await, Err(Error::Closed)));
         assert_eq!(drain(&queue, Wait::ForDisk).len(), 1);
         assert!(matches!(queue.wait(Duration::ZERO), Next::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_gathered_until_it_is_there_or_patience_ends() {
+        const LONG: Duration = Duration::from_secs(600);
+        let queue = std::sync::Arc::new(Queue::new(100));
+        let gather = |wanted| {
+            let queue = queue.clone();
+            std::thread::spawn(move || queue.gather(wanted, LONG))
+        };
+        let gathered = gather(3);
+        for _ in 0..3 {
+            push(&queue, Lane::Submit, Wait::ForDisk, "1").await;
+        }
+        gathered.join().unwrap();
+        queue.gather(3, LONG);
+        queue.gather(4, Duration::from_millis(1));
+        assert_eq!(queue.waiting_for_disk(), 3);
+        let gathered = gather(100);
+        queue.close();
+        gathered.join().unwrap();
     }
 }

@@ -1,10 +1,11 @@
 //! The one thread that writes: takes what waits, runs it in one transaction, commits, answers.
 //!
-//! Group commit without artificial waits: while one batch is being synced, the next one gathers. Each operation has its
-//! own savepoint, so that one that fails undoes only itself. A batch in which any operation waits for the disk commits
-//! with `synchronous=FULL`; one of only ride-along operations with `synchronous=NORMAL`, which in WAL mode writes the
-//! log without syncing it: that survives the death of the process, though not of the machine, and the sync of the next
-//! FULL commit covers the whole log before it.
+//! Group commit: while one batch is being synced, the next one gathers. A single caller never waits for company; a crowd
+//! that was just answered is given a moment to ask again ([`GATHER_SHARE`]). Each operation has its own savepoint, so that
+//! one that fails undoes only itself. A batch in which any operation waits for the disk commits with `synchronous=FULL`;
+//! one of only ride-along operations with `synchronous=NORMAL`, which in WAL mode writes the log without syncing it: that
+//! survives the death of the process, though not of the machine, and the sync of the next FULL commit covers the whole log
+//! before it.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,6 +25,13 @@ use crate::Error;
 const MAX_BATCH_OPS: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(5);
+/// So many callers answered by one commit are a crowd.
+const CROWD: usize = 8;
+/// What a crowd is waited for, as a share of the commit before: callers that ask again at once otherwise fall into two
+/// halves, each of which waits through the other's sync, and half of every sync is wasted.
+const GATHER_SHARE: u32 = 4;
+/// And never longer.
+const MAX_GATHER: Duration = Duration::from_millis(1);
 /// Without work for this long, the log is folded into the database and the page cache is given back.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -39,6 +47,15 @@ pub(super) struct Writer {
 
 /// Why the writer cannot go on.
 struct Broken;
+
+/// What a batch was.
+#[derive(Default)]
+struct Answered {
+    /// Operations whose callers waited for the disk.
+    waited: usize,
+    /// The time of its commit.
+    took: Duration,
+}
 
 impl Writer {
     /// Works until the queue is closed and empty.
@@ -78,8 +95,13 @@ impl Writer {
                 }
                 level = Some(batch);
             }
-            if let Err(Broken) = self.batch(batch) {
-                return;
+            match self.batch(batch) {
+                Ok(Answered { waited, took }) if waited >= CROWD => {
+                    let wanted = waited + self.queue.waiting_for_disk();
+                    self.queue.gather(wanted, (took / GATHER_SHARE).min(MAX_GATHER));
+                }
+                Ok(_) => {}
+                Err(Broken) => return,
             }
             if let Err(error) = self.checkpointer.after_batch(&self.conn) {
                 self.fatal("the log could not be folded into the database", &error);
@@ -89,11 +111,13 @@ impl Writer {
         self.rest(Checkpointer::truncate);
     }
 
-    fn batch(&mut self, kind: Wait) -> Result<(), Broken> {
+    fn batch(&mut self, kind: Wait) -> Result<Answered, Broken> {
         match self.conn.execute_batch("BEGIN IMMEDIATE") {
             Ok(()) => {}
             // Another process (an offline command) writes: what waits goes on waiting.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return Ok(()),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                return Ok(Answered::default());
+            }
             Err(error) => return Err(self.fatal("no transaction could be begun", &error)),
         }
         let batch = Batch::default();
@@ -122,19 +146,21 @@ impl Writer {
         if let Err(error) = self.conn.execute_batch("COMMIT") {
             return self.give_up(done, error);
         }
+        let took = self.options.clock.monotonic().saturating_sub(before);
         if let Some(on_commit) = &self.options.on_commit {
             on_commit(Committed {
                 operations: done.len(),
-                took: self.options.clock.monotonic().saturating_sub(before),
+                took,
                 durable: kind == Wait::ForDisk,
             });
         }
+        let waited = done.iter().filter(|op| op.wait() == Wait::ForDisk).count();
         self.failpoint("commit_reply");
         for op in done {
             op.reply(Ok(()));
         }
         self.hub.wake(batch.wakes.take());
-        Ok(())
+        Ok(Answered { waited, took })
     }
 
     fn run_one(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
@@ -164,7 +190,7 @@ impl Writer {
 
     /// The batch could not be committed. Nothing of it was acknowledged; a full disk is told to the callers, anything
     /// else ends the process.
-    fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<(), Broken> {
+    fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<Answered, Broken> {
         if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
             return Err(self.fatal("a batch could not be committed", &error));
         }
@@ -178,7 +204,7 @@ impl Writer {
         for op in done {
             op.reply(Err(Error::DiskFull { available_bytes }));
         }
-        Ok(())
+        Ok(Answered::default())
     }
 
     fn rest(&self, tidy: impl Fn(&Checkpointer, &Connection) -> Result<(), rusqlite::Error>) {
