@@ -23,7 +23,12 @@ const NO_MASK_SIDE: usize = 64;
 
 /// `LoadImage`: all frames of the first one's size, and 1 - alpha as mask.
 pub fn load_image(call: &Call<'_>) -> Result<Output, Raised> {
-    let frames = read(call)?;
+    let (image, mask) = loaded(&read(call)?)?;
+    Ok(Output::values([image.into(), mask.into()]))
+}
+
+/// The frames of the first one's size as a batch, with their masks.
+pub fn loaded(frames: &[Frame]) -> Result<(Image, Mask), Raised> {
     let (width, height) = (frames[0].width, frames[0].height);
     let frames: Vec<&Frame> = frames
         .iter()
@@ -54,16 +59,13 @@ pub fn load_image(call: &Call<'_>) -> Result<Output, Raised> {
         channels: 3,
         data,
     };
-    Ok(Output::values([
-        image.into(),
-        Mask {
-            batch,
-            height: mask_height,
-            width: mask_width,
-            data: mask,
-        }
-        .into(),
-    ]))
+    let mask = Mask {
+        batch,
+        height: mask_height,
+        width: mask_width,
+        data: mask,
+    };
+    Ok((image, mask))
 }
 
 /// `LoadImageMask`: one band of the first frame; alpha inverted, colours as they are.

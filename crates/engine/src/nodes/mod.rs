@@ -22,6 +22,8 @@ mod preview_any;
 mod primitive;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod recorded_files;
 mod save;
 mod scale;
 mod string;

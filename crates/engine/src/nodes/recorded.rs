@@ -78,9 +78,13 @@ fn value(json: &Json) -> Value {
     }
 }
 
-fn tensor(json: &Json) -> (Vec<usize>, Vec<f32>) {
+pub fn shape(json: &Json) -> Vec<usize> {
     let sides = json["shape"].as_array().unwrap().iter();
-    let shape = sides.map(|side| side.as_u64().unwrap() as usize).collect();
+    sides.map(|side| side.as_u64().unwrap() as usize).collect()
+}
+
+pub fn tensor(json: &Json) -> (Vec<usize>, Vec<f32>) {
+    let shape = shape(json);
     let bytes = |kind: &str| Some(STANDARD.decode(json.get(kind)?.as_str()?).unwrap());
     let data = match (bytes("u8"), bytes("f32")) {
         (Some(bytes), _) => bytes.into_iter().map(crate::pixels::from_byte).collect(),

@@ -2,14 +2,13 @@
 //!
 //! Bounded before anything is decoded: a file says how large it is, and what is above the limits is refused at once.
 
+mod gif_file;
 mod png_file;
 mod webp_file;
 
 use std::io::Cursor;
 
-use image::{
-    AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, Limits, codecs, metadata::Orientation,
-};
+use image::{DynamicImage, ImageDecoder, ImageFormat, codecs, metadata::Orientation};
 
 /// The longest side of an image that is decoded, in pixels; also ComfyUI's `MAX_RESOLUTION`.
 pub const MAX_SIDE: u32 = 16384;
@@ -62,13 +61,7 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
             let decoder = codecs::jpeg::JpegDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
             Ok(vec![still(decoder)?])
         }
-        ImageFormat::Gif => {
-            let mut decoder = codecs::gif::GifDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
-            let size = decoder.dimensions();
-            check(size, 1)?;
-            decoder.set_limits(limits(size)).map_err(damaged)?;
-            animation(decoder.into_frames(), size)
-        }
+        ImageFormat::Gif => gif_file::frames(bytes),
         ImageFormat::WebP => webp_file::frames(bytes),
         _ => Err(Error::Unknown),
     }
@@ -116,18 +109,6 @@ fn check((width, height): (u32, u32), frames: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a decoder may allocate for an animation whose size was checked. A frame says its own size, which may be far
-/// above that of the animation.
-fn limits((width, height): (u32, u32)) -> Limits {
-    /// Canvas, frame, and the frame before, as RGBA.
-    const BUFFERS: u64 = 3;
-    /// For small frames outside of a tiny canvas, and for tables.
-    const SLACK: u64 = 4 << 20;
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(u64::from(width) * u64::from(height) * 4 * BUFFERS + SLACK);
-    limits
-}
-
 fn damaged(error: image::ImageError) -> Error {
     Error::Damaged(error.to_string())
 }
@@ -148,38 +129,6 @@ fn still(mut decoder: impl ImageDecoder) -> Result<Frame, Error> {
         key_alpha: None,
     };
     Ok(frame.oriented(orientation))
-}
-
-/// Frames that the decoder has already put together.
-fn animation(frames: image::Frames<'_>, size: (u32, u32)) -> Result<Vec<Frame>, Error> {
-    let mut out: Vec<Frame> = Vec::new();
-    for frame in frames {
-        check(size, out.len() as u64 + 1)?;
-        let frame = match frame {
-            Ok(frame) => frame.into_buffer(),
-            // Pillow shows what it could read of a file that breaks off.
-            Err(_) if !out.is_empty() => break,
-            Err(error) => return Err(damaged(error)),
-        };
-        out.push(Frame {
-            width: frame.width() as usize,
-            height: frame.height() as usize,
-            rgb: frame.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
-            alpha: Some(frame.pixels().map(|p| p.0[3]).collect()),
-            key_alpha: None,
-        });
-    }
-    let opaque = out
-        .iter()
-        .all(|frame| frame.alpha.iter().flatten().all(|alpha| *alpha == 255));
-    if opaque {
-        out.iter_mut().for_each(|frame| frame.alpha = None);
-    }
-    if out.is_empty() {
-        Err(Error::Damaged("no frames".into()))
-    } else {
-        Ok(out)
-    }
 }
 
 fn orient(plane: &[u8], width: usize, height: usize, channels: usize, orientation: Orientation) -> Vec<u8> {
