@@ -53,7 +53,7 @@ pub fn save(
     let texts = texts(call);
     let mut reported = Vec::with_capacity(images.batch);
     for (index, frame) in images.frames().enumerate() {
-        let bytes = encode::png(&encode::frame_bytes(images, frame), level, &texts).map_err(|error| {
+        let bytes = encode::png_of_frame(images, frame, level, &texts).map_err(|error| {
             let kind = if matches!(error, encode::Error::Channels { .. }) {
                 "TypeError"
             } else {

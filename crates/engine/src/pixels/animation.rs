@@ -49,7 +49,7 @@ pub fn png(
     let first = shown[0].frame;
     let mut out = Vec::new();
     let mut encoder = png::Encoder::new(&mut out, first.width, first.height);
-    encoder.set_color(encode::color_type(first)?);
+    encoder.set_color(encode::color_type(first.channels)?);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_deflate_compression(png::DeflateCompression::Level(level));
     encoder.set_filter(png::Filter::Adaptive);

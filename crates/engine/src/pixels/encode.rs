@@ -3,6 +3,8 @@
 mod deflate;
 mod filter;
 
+use std::{borrow::Cow, ops::Range};
+
 use image::{ExtendedColorType, ImageEncoder as _, codecs};
 
 use super::to_byte;
@@ -55,8 +57,8 @@ pub fn frame_bytes(image: &Image, frame: &[f32]) -> Bytes8 {
 }
 
 /// How PNG calls pixels of this many channels.
-pub fn color_type(image: &Bytes8) -> Result<png::ColorType, Error> {
-    match image.channels {
+pub fn color_type(channels: usize) -> Result<png::ColorType, Error> {
+    match channels {
         3 => Ok(png::ColorType::Rgb),
         4 => Ok(png::ColorType::Rgba),
         channels => Err(Error::Channels { channels }),
@@ -65,11 +67,38 @@ pub fn color_type(image: &Bytes8) -> Result<png::ColorType, Error> {
 
 /// PNG with `tEXt` chunks (keyword, Latin-1 text) before the pixels, at zlib `level`.
 pub fn png(image: &Bytes8, level: u8, texts: &[(String, String)]) -> Result<Vec<u8>, Error> {
-    let color = color_type(image)?;
+    let color = color_type(image.channels)?;
     let stride = image.width as usize * image.channels;
-    let parts = deflate::parts(&image.pixels, stride, image.channels, level);
+    let rows = |rows: Range<usize>| Cow::Borrowed(&image.pixels[rows.start * stride..rows.end * stride]);
+    let parts = deflate::parts(image.height as usize, stride, image.channels, level, rows);
+    png_of_parts((image.width, image.height), color, parts, texts)
+}
+
+/// [`png`] of one frame of `image`, clipped and cut to bytes band by band.
+pub fn png_of_frame(
+    image: &Image,
+    frame: &[f32],
+    level: u8,
+    texts: &[(String, String)],
+) -> Result<Vec<u8>, Error> {
+    let color = color_type(image.channels)?;
+    let stride = image.width * image.channels;
+    let rows = |rows: Range<usize>| {
+        let samples = &frame[rows.start * stride..rows.end * stride];
+        Cow::Owned(samples.iter().map(|x| to_byte(*x)).collect())
+    };
+    let parts = deflate::parts(image.height, stride, image.channels, level, rows);
+    png_of_parts((image.width as u32, image.height as u32), color, parts, texts)
+}
+
+fn png_of_parts(
+    (width, height): (u32, u32),
+    color: png::ColorType,
+    parts: Vec<Vec<u8>>,
+    texts: &[(String, String)],
+) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(parts.iter().map(Vec::len).sum::<usize>() + 4096);
-    let mut encoder = png::Encoder::new(&mut out, image.width, image.height);
+    let mut encoder = png::Encoder::new(&mut out, width, height);
     encoder.set_color(color);
     encoder.set_depth(png::BitDepth::Eight);
     for (keyword, text) in texts {
@@ -153,6 +182,7 @@ mod tests {
         let alone = on_threads(1, write);
         assert!(alone == on_threads(5, write));
         assert!(alone == on_threads(2, write));
+        assert!(alone == png_of_frame(&image, &image.data, 4, &[]).unwrap());
         assert!(decode::frames(&alone).unwrap()[0].rgb == frame_bytes(&image, &image.data).pixels);
     }
 }

@@ -1,6 +1,8 @@
 //! Rows of pixels as the compressed stream of a PNG, in bands that are filtered and compressed side by side. The bands
 //! are of a fixed size, so the bytes do not depend on the number of processors.
 
+use std::{borrow::Cow, ops::Range};
+
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::filter;
@@ -19,18 +21,27 @@ struct Band {
     adler: u32,
 }
 
-/// The parts of a zlib stream, in order; together they are the stream.
-pub fn parts(pixels: &[u8], stride: usize, pixel_bytes: usize, level: u8) -> Vec<Vec<u8>> {
+/// The parts of a zlib stream of `height` rows, in order; together they are the stream. `rows` gives the bytes of a range
+/// of rows, so that the whole need not lie in memory as bytes.
+pub fn parts<'a>(
+    height: usize,
+    stride: usize,
+    pixel_bytes: usize,
+    level: u8,
+    rows: impl Fn(Range<usize>) -> Cow<'a, [u8]> + Sync,
+) -> Vec<Vec<u8>> {
     let rows_of_band = BAND_BYTES.div_ceil(stride.max(1));
-    let band_bytes = rows_of_band * stride;
-    let count = pixels.len().div_ceil(band_bytes.max(1)).max(1);
+    let count = height.div_ceil(rows_of_band).max(1);
     let mut bands: Vec<Band> = Vec::new();
     bands.resize_with(count, Band::default);
     parallel::items_to_the_end(&mut bands, |number, band| {
-        let start = number * band_bytes;
-        let end = pixels.len().min(start + band_bytes);
-        let above = start.checked_sub(stride).map(|above| &pixels[above..start]);
-        let filtered = filter::rows(&pixels[start..end], above, stride, pixel_bytes);
+        let start = number * rows_of_band;
+        let end = height.min(start + rows_of_band);
+        let above = usize::from(number > 0);
+        let bytes = rows(start - above..end);
+        let (above, bytes) = bytes.split_at(above * stride);
+        let above = (!above.is_empty()).then_some(above);
+        let filtered = filter::rows(bytes, above, stride, pixel_bytes);
         *band = Band {
             deflated: deflate(&filtered, level, number + 1 == count),
             filtered_bytes: filtered.len(),
