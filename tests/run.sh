@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every test of the project, one after the other, with one plain line at the end:
-#     N passed, N failed[, N skipped]
+#     N passed, N failed
+# and, if anything was skipped, how much on the line before it.
 # Runs on a fresh machine with Rust, a C compiler, make, and Python >= 3.9. A package that is missing for a part is named
 # and then installed where we are root on Debian; otherwise that part is skipped loudly. The client programs are a
 # contract: with CI=true a run without them has failed. Never reads stdin.
@@ -98,5 +99,6 @@ python_tests
 
 echo
 if [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then fail "no test ran at all"; fi
-if [ "$skipped" -gt 0 ]; then echo "$passed passed, $failed failed, $skipped skipped"; else echo "$passed passed, $failed failed"; fi
+[ "$skipped" -eq 0 ] || echo "$skipped skipped, as said above"
+echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

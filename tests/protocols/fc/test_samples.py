@@ -1,7 +1,7 @@
-"""The vendor's four samples against the real server, where nothing differs from the vendor but the address.
+"""The calls of the vendor's four samples against the real server, where nothing differs but the address.
 
-The programs in samples/ make the samples' calls with the samples' libraries, and read the answers as they do; each
-says at its head which facts it reproduces.
+The programs in samples/ are ours: the vendor's own sources could not be had. They make the samples' calls with the
+samples' libraries, and read the answers as they do; each says at its head which facts it reproduces.
 
 Each runs as a process of its own. Its files are downloaded by the returned URL alone, without any credential, and
 compared pixel by pixel.

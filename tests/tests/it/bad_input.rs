@@ -66,7 +66,8 @@ async fn broken_graphs_are_refused_with_the_node_and_the_input() {
         let answer = api.post(JOBS, &json!({"graph": graph})).await;
         let error = answer.expect(400).json()["error"].clone();
         assert_eq!(error["code"], "invalid_graph", "{what}: {error}");
-        assert!(error.to_string().contains(part), "{what} names {part}: {error}");
+        let said = format!("{} {}", error["message"], error["details"]);
+        assert!(said.contains(part), "{what} names {part}: {error}");
     }
 }
 

@@ -124,3 +124,19 @@ async fn files_that_only_one_instance_has_are_refused_with_what_to_do() {
     let jobs = api.get("/darkroom/v1/jobs").await.expect(200).json();
     assert_eq!(jobs["jobs"], json!([]), "nothing was accepted");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn object_storage_addresses_are_refused_with_what_to_do() {
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    for address in ["oss://bucket/a.png", "s3://bucket/a.png"] {
+        let answer = api.post("/api/serverless/run", &graphs::invert(address)).await;
+        let body = answer.expect(500).json();
+        assert_eq!(body["error_code"], "PROMPT_ERROR", "{body}");
+        let message = body["error_message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains("not supported by this version") && message.contains("http(s)"),
+            "{message}"
+        );
+    }
+}

@@ -12,7 +12,7 @@ use super::{
 };
 
 impl Control {
-    /// Carries out one action; `false` when the world had moved on and nothing was done.
+    /// Carries out one action, unless the world has moved on; both are counted.
     pub(super) async fn execute(&self, action: Action, reasons: &[Decision]) -> anyhow::Result<()> {
         let name = name(&action);
         let done = match action {

@@ -72,19 +72,27 @@ impl Service {
         }
     }
 
-    /// A job that somebody waits for: a store that fails once must not end a wait of minutes.
+    /// A job that somebody waits for.
     async fn job_patiently(&self, job: JobId) -> Result<JobRecord, Error> {
-        let mut tries = 1;
-        loop {
-            match self.store.job(None, job).await {
-                Ok(found) => return found.ok_or_else(|| Error::not_found("job", job)),
-                Err(error @ darkroom_store::Error::Driver(_)) if tries < READ_TRIES => {
-                    tracing::warn!(job.id = %job, error = ?error, "a followed job could not be read; trying again");
-                    tokio::time::sleep(READ_AGAIN).await;
-                    tries += 1;
-                }
-                Err(error) => return Err(error.into()),
+        let found = patiently(job, || self.store.job(None, job)).await?;
+        found.ok_or_else(|| Error::not_found("job", job))
+    }
+}
+
+/// Reads for somebody who waits: a store that fails once must not end a wait of minutes.
+async fn patiently<T, R>(job: JobId, read: impl Fn() -> R) -> Result<T, darkroom_store::Error>
+where
+    R: Future<Output = Result<T, darkroom_store::Error>>,
+{
+    let mut tries = 1;
+    loop {
+        match read().await {
+            Err(error @ darkroom_store::Error::Driver(_)) if tries < READ_TRIES => {
+                tracing::warn!(job.id = %job, error = ?error, "a followed job could not be read; trying again");
+                tokio::time::sleep(READ_AGAIN).await;
+                tries += 1;
             }
+            other => return other,
         }
     }
 }
@@ -102,7 +110,8 @@ impl Follower {
             if self.stale {
                 // The state is read before the events: once it is final, no event of this run can follow.
                 let record = self.service.job_patiently(self.job).await?;
-                let events = self.service.store.events(self.job, self.seen, READ_AHEAD).await?;
+                let (job, seen, store) = (self.job, self.seen, &self.service.store);
+                let events = patiently(job, || store.events(job, seen, READ_AHEAD)).await?;
                 let drained = events.len() < READ_AHEAD as usize;
                 self.ready.extend(events);
                 if drained {
@@ -160,5 +169,37 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.live = None;
         self.service.hub.release(self.job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn failed() -> darkroom_store::Error {
+        darkroom_store::Error::Driver("interrupted".into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_fails_once_is_tried_again_and_not_for_ever() {
+        let job = JobId::from_uuid(uuid::Uuid::from_u128(7));
+        let tries = AtomicU32::new(0);
+        let flaky = || {
+            let n = tries.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(if n == 0 { Err(failed()) } else { Ok(n) })
+        };
+        assert_eq!(patiently(job, flaky).await.unwrap(), 1);
+        let tries = AtomicU32::new(0);
+        let broken = || {
+            tries.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Err::<(), _>(failed()))
+        };
+        assert!(patiently(job, broken).await.is_err());
+        assert_eq!(tries.into_inner(), READ_TRIES);
+        // What trying again cannot mend is said at once.
+        let closed = || std::future::ready(Err::<(), _>(darkroom_store::Error::Closed));
+        assert!(patiently(job, closed).await.is_err());
     }
 }

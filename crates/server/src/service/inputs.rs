@@ -1,4 +1,4 @@
-//! Files that callers bring: stored once under their content, found again by the name they were uploaded under.
+//! Files that callers bring: stored under keys of their own, found again by the name they were uploaded under.
 
 use bytes::Bytes;
 use darkroom_core::{BlobKey, EndpointName, TenantId, Timestamp};

@@ -108,7 +108,7 @@ impl From<ParseError> for Refusal {
     }
 }
 
-/// Checks a graph whose loader inputs were taken in already. Without `info` (no instance of the endpoint has ever told
+/// Checks a graph, before its loader inputs are taken in. Without `info` (no instance of the endpoint has ever told
 /// what it can do) only its form is checked, and the instance has the last word.
 ///
 /// # Errors

@@ -158,8 +158,8 @@ async fn an_instance_killed_in_the_middle_costs_a_retry_and_no_result_twice() {
         .await
         .expect(202);
     eventually("a node runs", LIMIT, async || {
-        let messages = fc::status(&api, "killed").await;
-        messages.iter().any(|m| m["type"] == "progress").then_some(())
+        let task = api.get("/api/serverless/task/killed").await.expect(200).json();
+        task["progress"]["data"]["value"].is_number().then_some(())
     })
     .await;
     let pids = server.instance_pids();

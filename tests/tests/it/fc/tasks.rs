@@ -147,8 +147,8 @@ async fn a_task_id_is_used_once_and_a_repeated_sync_call_runs_again() {
     let id = [("X-Fc-Async-Task-Id", "once")];
     submit(&api, "", &id).await.expect(202);
     ended(&api, "once").await;
-    for prefix in ["", ""] {
-        let body = refused(&submit(&api, prefix, &id).await, 409, "ConcurrentUpdateError");
+    for _ in 0..2 {
+        let body = refused(&submit(&api, "", &id).await, 409, "ConcurrentUpdateError");
         assert!(
             body["error_message"]
                 .as_str()
@@ -246,11 +246,7 @@ async fn status_is_an_array_that_grows_and_never_404() {
     let mut durable: Vec<String> = Vec::new();
     loop {
         let messages = fc::status(&api, "grows").await;
-        let now: Vec<String> = messages
-            .iter()
-            .filter(|m| !m["type"].as_str().unwrap_or_default().starts_with("progress"))
-            .map(|m| m["type"].to_string())
-            .collect();
+        let now: Vec<String> = messages.iter().map(|m| m["type"].to_string()).collect();
         assert!(
             now.starts_with(&durable),
             "it only grows: {durable:?} then {now:?}"

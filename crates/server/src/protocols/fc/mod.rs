@@ -35,12 +35,9 @@ const MAX_ASYNC_BODY_BYTES: usize = 128 * 1024;
 /// The routes, below the root or below `/e/{endpoint}`.
 pub fn routes() -> Router<AppState> {
     Router::new()
-        .route("/api/serverless/run", post(run::handler).options(run::preflight))
+        .route("/api/serverless/run", post(run::handler))
         .route("/api/serverless/ws", any(ws::handler))
-        .route(
-            "/api/serverless/status",
-            get(status::handler).options(run::preflight),
-        )
+        .route("/api/serverless/status", get(status::handler))
         .route("/api/serverless/task/{task_id}", get(tasks::show))
         .route("/api/serverless/tasks", get(tasks::list))
         // The handler measures by itself, so that its refusal has the protocol's shape.

@@ -113,23 +113,6 @@ pub async fn handler(
     Ok(response)
 }
 
-/// `OPTIONS`: cross-origin callers are welcome here, as at the vendor.
-pub async fn preflight() -> impl IntoResponse {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST, OPTIONS"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static(
-            "authorization, content-type, x-fc-trace-id, x-fc-async-task-id, x-fc-invocation-type",
-        ),
-    );
-    response
-}
-
 /// Accepts the workflow of a request as a job of its caller.
 ///
 /// # Errors

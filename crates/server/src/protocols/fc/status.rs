@@ -4,7 +4,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use darkroom_core::{EndpointName, JobState};
+use darkroom_core::EndpointName;
 use http::header;
 use serde::Deserialize;
 
@@ -81,7 +81,8 @@ pub async fn find(
     }
 }
 
-/// Every message of a job so far, as JSON texts.
+/// Every message of a job so far, as JSON texts. The array only grows, so that a reader can go on from the length it
+/// saw; progress, which is not kept, is in the task's record instead.
 ///
 /// # Errors
 /// When the store or an output cannot be read.
@@ -90,11 +91,6 @@ pub async fn messages(service: &Service, job: &JobRecord, base_url: String) -> R
     let events = service.events(job.id, 0).await?;
     for event in &events {
         messages.extend(of_event(event));
-    }
-    if job.state == JobState::Running
-        && let Some(progress) = service.last_progress(job.id)
-    {
-        messages.push(progress.to_string());
     }
     let flags: Flags = serde_json::from_value(job.meta.options.clone()).unwrap_or_default();
     messages.extend(

@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
+    response::{IntoResponse, Response},
 };
 use darkroom_core::{JobState, Timestamp};
 use serde::Deserialize;
@@ -12,10 +13,14 @@ use super::{
     DIALECT,
     call::FcCall,
     error::{FcError, Refused},
+    run::common_headers,
     status,
 };
 use crate::{
-    service::jobs::{JobFilter, JobRecord, Page},
+    service::{
+        Service,
+        jobs::{JobFilter, JobRecord, Page},
+    },
     state::AppState,
 };
 
@@ -47,7 +52,7 @@ pub async fn show(
     State(state): State<AppState>,
     Path(path): Path<std::collections::HashMap<String, String>>,
     call: FcCall<ShowParams>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Response, Refused> {
     let task_id = path.get("task_id").map(String::as_str).unwrap_or_default();
     let service = &state.service;
     let found = status::find(service, &call.caller, &call.endpoint, task_id)
@@ -55,6 +60,9 @@ pub async fn show(
         .map_err(|e| call.refuse(e))?;
     let job = found.ok_or_else(|| call.refuse(FcError::no_such_task()))?;
     let mut body = record(&job);
+    if let Some(progress) = progress(service, &job) {
+        body["progress"] = progress;
+    }
     if call.query.with_detail.eq_ignore_ascii_case("true") {
         let messages = status::messages(service, &job, call.base_url.clone())
             .await
@@ -66,17 +74,31 @@ pub async fn show(
         let payload = service.graph_of(&job).await.map_err(|e| call.refuse(e))?;
         body["detail"] = json!({ "payload": payload, "messages": messages });
     }
-    Ok(Json(body))
+    Ok(answer(&call, body))
+}
+
+/// The last progress that ComfyUI told of a running task, as it told it; ours, beside the vendor's keys.
+fn progress(service: &Service, job: &JobRecord) -> Option<Value> {
+    let last = service
+        .last_progress(job.id)
+        .filter(|_| job.state == JobState::Running);
+    serde_json::from_str(&last?).ok()
+}
+
+fn answer<Q>(call: &FcCall<Q>, body: Value) -> Response {
+    let mut response = Json(body).into_response();
+    common_headers(response.headers_mut(), call.caller.request_id.as_str());
+    response
 }
 
 /// A page of tasks.
 ///
 /// # Errors
 /// 400 for a bad parameter.
-pub async fn list(State(state): State<AppState>, call: FcCall<ListParams>) -> Result<Json<Value>, Refused> {
+pub async fn list(State(state): State<AppState>, call: FcCall<ListParams>) -> Result<Response, Refused> {
     call.caller.may_list(&call.endpoint).map_err(|e| call.refuse(e))?;
     let (Some(mut filter), page) = parse(&call.query).map_err(|e| call.refuse(e))? else {
-        return Ok(Json(json!({ "tasks": [], "nextToken": null })));
+        return Ok(answer(&call, json!({ "tasks": [], "nextToken": null })));
     };
     filter.tenant = Some(call.caller.tenant.clone());
     filter.endpoint = Some(call.endpoint.clone());
@@ -93,9 +115,8 @@ pub async fn list(State(state): State<AppState>, call: FcCall<ListParams>) -> Re
     let more = jobs.len() > limit;
     jobs.truncate(limit);
     let next = more.then(|| jobs.last().map(|j| j.id.to_string())).flatten();
-    Ok(Json(
-        json!({ "tasks": jobs.iter().map(record).collect::<Vec<_>>(), "nextToken": next }),
-    ))
+    let tasks: Vec<Value> = jobs.iter().map(record).collect();
+    Ok(answer(&call, json!({ "tasks": tasks, "nextToken": next })))
 }
 
 /// The filter, unless nothing can pass it, and the page.

@@ -222,6 +222,13 @@ impl Intake<'_> {
         if let Some(folder) = instance_folder(name) {
             return Ok(Named::Missing(of_one_instance(&brief(name), folder)));
         }
+        if let Some((scheme @ ("oss" | "s3"), _)) = name.split_once("://") {
+            return Ok(Named::Missing(format!(
+                "{scheme}:// addresses are not supported by this version: give an http(s) address, base64, or the name of an \
+                 uploaded file instead of {}",
+                brief(name)
+            )));
+        }
         let missing = || Named::Missing(format!("Invalid image file: {}", brief(name)));
         let plain = name.strip_suffix(" [input]").unwrap_or(name);
         let escapes =
