@@ -40,15 +40,19 @@ async fn measure() {
     for server in &servers {
         clients.push(Client::connect(server).await);
     }
+    let idle: Vec<u64> = servers
+        .iter()
+        .map(|server| server.resident_bytes().unwrap_or(0))
+        .collect();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); servers.len()];
     // Round 0 warms what is not of this picture: allocators, thread pools, lazy imports.
     for round in 0..=rounds {
         let mut pictures = Vec::new();
         for (at, server) in servers.iter().enumerate() {
             input::write(&server.input_file("input.png"), round);
-            let memory = server.memory();
+            server.reset_peak();
             let run = clients[at].run(&graph(radius)).await;
-            let peak = memory.map(|memory| memory.peak_growth());
+            let peak = server.peak_bytes().map(|peak| peak.saturating_sub(idle[at]));
             pictures.push(std::fs::read(server.output_file(&run.file)).expect("the saved file"));
             if round > 0 {
                 samples[at].push(Sample {

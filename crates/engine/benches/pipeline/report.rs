@@ -20,7 +20,7 @@ pub struct Sample {
     pub phases: Phases,
     /// The size of the saved file.
     pub png_bytes: usize,
-    /// By how much the process grew at most, where that is known.
+    /// How much more the process had at its most than when it was idle, where that is known.
     pub peak_bytes: Option<u64>,
 }
 
@@ -70,7 +70,7 @@ pub fn print(radius: usize, names: &[&str], samples: &[Vec<Sample>]) {
         if let Some(peak) = samples.iter().filter_map(|sample| sample.peak_bytes).max() {
             let copies = peak as f64 / LARGEST_IMAGE;
             println!(
-                "{name}: grew by {} MB at most, {copies:.2} times the largest image",
+                "{name}: at most {} MB more than idle, {copies:.2} times the largest image",
                 peak >> 20
             );
         }

@@ -20,12 +20,6 @@ pub struct Server {
     home: TempDir,
 }
 
-/// What a process used before something began.
-pub struct Memory {
-    pid: u32,
-    resident_bytes: u64,
-}
-
 impl Server {
     /// The engine, in a process of its own: this program again.
     pub fn engine() -> Server {
@@ -106,24 +100,19 @@ impl Server {
         fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
 
-    /// Begins to watch its memory; `None` where the system cannot tell.
-    pub fn memory(&self) -> Option<Memory> {
-        let pid = self.child.id();
-        // Resets the peak to what is resident now (Linux, proc(5)).
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").ok()?;
-        Some(Memory {
-            pid,
-            resident_bytes: status(pid, "VmRSS:")?,
-        })
+    /// What it has in memory now; `None` where the system cannot tell.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        status(self.child.id(), "VmRSS:")
     }
-}
 
-impl Memory {
-    /// By how much the process was larger at its largest than before.
-    pub fn peak_growth(&self) -> u64 {
-        status(self.pid, "VmHWM:")
-            .unwrap_or(0)
-            .saturating_sub(self.resident_bytes)
+    /// Sets the peak to what is in memory now (Linux, proc(5)).
+    pub fn reset_peak(&self) {
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    /// The most it had in memory since then.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        status(self.child.id(), "VmHWM:")
     }
 }
 
