@@ -56,7 +56,7 @@ pub async fn bring(
         let name = match known {
             Some(name) => name,
             None => {
-                let bytes = read(lease, link, &file.source).await?;
+                let bytes = read(lease, link, file).await?;
                 let name = instance
                     .upload(&file.file_name, bytes)
                     .await
@@ -71,19 +71,17 @@ pub async fn bring(
     Ok(())
 }
 
-async fn read(lease: Lease, link: &dyn AttemptLink, source: &InputSource) -> Result<bytes::Bytes, Error> {
+async fn read(lease: Lease, link: &dyn AttemptLink, file: &InputFile) -> Result<bytes::Bytes, Error> {
     let mut backoff = Backoff::new(
         std::time::Duration::from_millis(200),
         std::time::Duration::from_secs(5),
     );
     for attempt in 1.. {
-        match link.input(lease, source).await {
+        match link.input(lease, &file.source).await {
             Ok(bytes) => return Ok(bytes),
             Err(LinkError::Stale) => return Err(Error::Stale),
             Err(LinkError::InputUnavailable(why) | LinkError::Rejected(why)) => {
-                return Err(Error::Failed(
-                    Failure::new(FailureCode::InputUnavailable, why).into(),
-                ));
+                return Err(of_node(file, why));
             }
             Err(LinkError::Unavailable(why)) if attempt == LINK_TRIES => return Err(Error::Away(why)),
             Err(LinkError::Unavailable(_)) => tokio::time::sleep(backoff.next()).await,
@@ -92,13 +90,16 @@ async fn read(lease: Lease, link: &dyn AttemptLink, source: &InputSource) -> Res
     unreachable!("the last try returns")
 }
 
+/// The job's own fault, at the node that names the file.
+fn of_node(file: &InputFile, why: String) -> Error {
+    Error::Failed(Box::new(Failure {
+        node_id: Some(file.node_id.clone()),
+        ..Failure::new(FailureCode::InputUnavailable, why)
+    }))
+}
+
 fn refused(error: client::Error, file: &InputFile) -> Error {
-    let failed = |why: String| {
-        Error::Failed(Box::new(Failure {
-            node_id: Some(file.node_id.clone()),
-            ..Failure::new(FailureCode::InputUnavailable, why)
-        }))
-    };
+    let failed = |why: String| of_node(file, why);
     match error {
         client::Error::Status { status, .. } if matches!(status.as_u16(), 400 | 413 | 415) => {
             failed(format!(
@@ -167,13 +168,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::link::{Address, Media};
 
     fn file(node: &str) -> InputFile {
         InputFile {
             node_id: node.into(),
             input: "image".into(),
             file_name: "abc.png".into(),
-            source: InputSource::Url("https://x.example/a.png".into()),
+            source: InputSource::Url(Address {
+                url: "https://x.example/a.png".into(),
+                class: "LoadImage".into(),
+                media: Media::Image,
+            }),
         }
     }
 

@@ -49,7 +49,54 @@ pub enum InputSource {
     /// The blob store.
     Blob(darkroom_core::BlobKey),
     /// An address, fetched under the server's `[fetch]` rules when the attempt starts.
-    Url(String),
+    Url(Address),
+}
+
+/// An address to fetch, and what is expected there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "WrittenAddress")]
+pub struct Address {
+    /// The http(s) address.
+    pub url: String,
+    /// Class of the node that names it, for error texts; empty where it is not known.
+    pub class: String,
+    /// What that node takes.
+    pub media: Media,
+}
+
+/// What a loader takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Media {
+    /// A picture.
+    Image,
+    /// Anything else: only its length is looked at.
+    Other,
+}
+
+/// Jobs of older versions have the address alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenAddress {
+    Alone(String),
+    Whole {
+        url: String,
+        class: String,
+        media: Media,
+    },
+}
+
+impl From<WrittenAddress> for Address {
+    fn from(written: WrittenAddress) -> Self {
+        match written {
+            WrittenAddress::Alone(url) => Address {
+                url,
+                class: String::new(),
+                media: Media::Other,
+            },
+            WrittenAddress::Whole { url, class, media } => Address { url, class, media },
+        }
+    }
 }
 
 /// An attempt for a slot to run.
@@ -201,4 +248,24 @@ pub enum StopCause {
     Cancelled,
     /// The lease is gone: another attempt owns the job.
     Stale,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_older_versions_stored_are_read() {
+        let read = |json: &str| serde_json::from_str::<InputSource>(json).unwrap();
+        let InputSource::Url(old) = read(r#"{"url":"http://x/a.png"}"#) else {
+            panic!("not an address")
+        };
+        assert_eq!((old.url.as_str(), old.class.as_str()), ("http://x/a.png", ""));
+        let new = InputSource::Url(Address {
+            class: "LoadImage".into(),
+            media: Media::Image,
+            ..old
+        });
+        assert_eq!(read(&serde_json::to_string(&new).unwrap()), new);
+    }
 }

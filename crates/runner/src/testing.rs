@@ -260,7 +260,7 @@ impl AttemptLink for MemoryLink {
     async fn input(&self, _: Lease, source: &InputSource) -> Result<Bytes, LinkError> {
         let key = match source {
             InputSource::Blob(key) => key.as_str(),
-            InputSource::Url(url) => url,
+            InputSource::Url(address) => &address.url,
         };
         let missing = || LinkError::InputUnavailable(format!("the input '{key}' is not there"));
         self.state().inputs.get(key).cloned().ok_or_else(missing)

@@ -8,7 +8,7 @@ use axum::extract::ws::Message;
 use darkroom_core::{AttemptOutcome, attempt::RunningOn, failure::FailureCode};
 use darkroom_runner::{
     SlotEnd,
-    link::{InputFile, InputSource, StopCause},
+    link::{Address, InputFile, InputSource, Media, StopCause},
     testing::{assignment, lease},
 };
 use serde_json::{Value, json};
@@ -287,7 +287,7 @@ async fn inputs_are_uploaded_and_their_names_go_into_the_graph() {
         node_id: "1".into(),
         input: "image".into(),
         file_name: "abc.png".into(),
-        source: InputSource::Url("https://x.example/a.png".into()),
+        source: url("https://x.example/a.png"),
     });
     bench.link.give(work.clone());
     let prompt = bench.fake.posted(1).await;
@@ -297,9 +297,25 @@ async fn inputs_are_uploaded_and_their_names_go_into_the_graph() {
     bench.link.end_of(lease(1)).await;
 
     work.lease = lease(2);
-    work.work.files[0].source = InputSource::Url("https://x.example/none.png".into());
+    work.work.files[0].source = url("https://x.example/none.png");
     bench.link.give(work);
     let completion = bench.link.end_of(lease(2)).await;
     assert_eq!(code(&completion.outcome), FailureCode::InputUnavailable);
+    let AttemptOutcome::Failed(failure) = &completion.outcome else {
+        panic!("{completion:?}")
+    };
+    assert_eq!(
+        failure.node_id.as_deref(),
+        Some("1"),
+        "the node that names it is to blame"
+    );
     bench.is_still_of_use().await;
+}
+
+fn url(url: &str) -> InputSource {
+    InputSource::Url(Address {
+        url: url.into(),
+        class: "LoadImage".into(),
+        media: Media::Image,
+    })
 }

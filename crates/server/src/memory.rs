@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::beside::IN_PLACE_BYTES;
@@ -41,7 +42,61 @@ pub struct Exhausted;
 
 /// Memory that is accounted for; given back when dropped.
 #[derive(Debug, Default)]
-pub struct Held(Vec<OwnedSemaphorePermit>);
+pub struct Held {
+    kept: Vec<OwnedSemaphorePermit>,
+    work: Option<Work>,
+}
+
+/// The share for the work on a body; lent back while its request waits for others.
+#[derive(Debug)]
+struct Work {
+    of: Budget,
+    bytes: u64,
+    held: Option<Box<Held>>,
+}
+
+impl Held {
+    /// Gives back the share for work: what follows waits for somebody else's server, and others may work meanwhile.
+    pub fn rest(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.held = None;
+        }
+    }
+
+    /// Takes the share for work again after [`Held::rest`].
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub async fn work_on(&mut self) -> Result<(), Exhausted> {
+        if let Some(work) = &mut self.work
+            && work.held.is_none()
+        {
+            work.held = Some(Box::new(work.of.hold(work.bytes).await?));
+        }
+        Ok(())
+    }
+
+    fn units(&self) -> usize {
+        self.kept.iter().map(OwnedSemaphorePermit::num_permits).sum()
+    }
+}
+
+/// Bytes that hold their memory as long as anybody has them.
+struct Accounted {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Ties memory to the bytes that it is held for.
+pub fn accounted(bytes: Bytes, held: Held) -> Bytes {
+    Bytes::from_owner(Accounted { bytes, _held: held })
+}
 
 /// A number of bytes that may be held at a time. First come, first served.
 #[derive(Debug, Clone)]
@@ -70,11 +125,45 @@ impl Budget {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let permits = self.permits.clone().acquire_many_owned(units.min(self.units));
         match tokio::time::timeout(self.patience, permits).await {
-            Ok(Ok(permit)) => Ok(Held(vec![permit])),
+            Ok(Ok(permit)) => Ok(Held {
+                kept: vec![permit],
+                work: None,
+            }),
             // Nobody closes it.
             Ok(Err(_)) | Err(_) => Err(Exhausted),
         }
     }
+
+    /// What is left of it, in bytes.
+    #[cfg(test)]
+    pub fn available(&self) -> u64 {
+        self.permits.available_permits() as u64 * UNIT
+    }
+
+    /// Holds `to` bytes where `held` are held of this budget. Where the rest cannot be had at once, what is held is given
+    /// back before waiting: nobody waits for more of what they hold, so nobody waits for ever.
+    ///
+    /// # Errors
+    /// [`Exhausted`] after a moment.
+    pub async fn grow(&self, mut held: Held, to: u64) -> Result<Held, Exhausted> {
+        let units = u32::try_from(to.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .min(self.units);
+        let more = (units as usize).saturating_sub(held.units());
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        if let Ok(rest) = self.permits.clone().try_acquire_many_owned(more) {
+            held.kept.push(rest);
+            return Ok(held);
+        }
+        drop(held);
+        self.hold(to).await
+    }
+}
+
+/// How much of a body of unknown or merely promised length is accounted for next: twice as much, at least what is there,
+/// at most what it may be. A promise costs nothing to make, so only what came takes memory from others.
+pub fn next_step(covered: u64, there: u64, most: u64) -> u64 {
+    covered.saturating_mul(2).max(there).min(most).max(there)
 }
 
 /// The budgets of bodies; cheap to clone.
@@ -108,13 +197,31 @@ impl BodyMemory {
         }
     }
 
+    /// The same for a body that turns out to be longer than `from` bytes, which it holds.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub async fn read_on(&self, held: Held, from: u64, to: u64) -> Result<Held, Exhausted> {
+        if from <= SMALL_BYTES {
+            // Of another budget: given back first.
+            drop(held);
+            return self.read(to).await;
+        }
+        self.reading.grow(held, to).await
+    }
+
     /// For the work on a body of so many bytes that was read, beside what it held on its way in.
     ///
     /// # Errors
     /// [`Exhausted`].
     pub async fn work(&self, mut read: Held, bytes: u64) -> Result<Held, Exhausted> {
         if bytes > SMALL_BYTES {
-            read.0.extend(self.working.hold(bytes * WORK_FACTOR).await?.0);
+            let bytes = bytes * WORK_FACTOR;
+            read.work = Some(Work {
+                held: Some(Box::new(self.working.hold(bytes).await?)),
+                of: self.working.clone(),
+                bytes,
+            });
         }
         Ok(read)
     }

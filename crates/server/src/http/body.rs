@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, header};
 
-use crate::memory::{BodyMemory, Exhausted, Held};
+use crate::memory::{BodyMemory, Exhausted, Held, next_step};
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -108,10 +108,9 @@ async fn gather(
             return Err(BodyError::TooLarge { max_bytes });
         }
         if length as u64 > covered {
-            // What is held is given back first: nobody waits for more of what they hold.
-            drop(held);
-            held = memory.read(max_bytes as u64).await?;
-            covered = max_bytes as u64;
+            let next = next_step(covered, length as u64, max_bytes as u64);
+            held = memory.read_on(held, covered, next).await?;
+            covered = next;
         }
         match first.take() {
             None if taken.is_empty() => first = Some(chunk),

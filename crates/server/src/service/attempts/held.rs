@@ -5,14 +5,19 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use bytes::Bytes;
 use darkroom_core::{JobId, attempt::Lease};
-use darkroom_runner::link::StopCause;
+use darkroom_runner::link::{Address, StopCause};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::LEASE;
-use crate::service::{Service, credentials::Hidden};
+use crate::service::{
+    Service,
+    credentials::Hidden,
+    intake::{self, Fetching, Refused},
+};
 
 /// What a slot knows of one attempt it works on.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) struct Held {
     collecting: AtomicBool,
     stop: watch::Sender<Option<StopCause>>,
     ended: CancellationToken,
+    /// What is left of the attempt's bounds on fetching, from its first address on.
+    fetching: tokio::sync::Mutex<Option<Fetching>>,
 }
 
 impl Held {
@@ -39,6 +46,7 @@ impl Held {
             collecting: AtomicBool::new(false),
             stop: watch::Sender::new(None),
             ended: CancellationToken::new(),
+            fetching: tokio::sync::Mutex::default(),
         });
         tokio::spawn(keep(service.clone(), lease, held.clone(), wished));
         held
@@ -84,6 +92,14 @@ impl Held {
 
     pub(super) fn stored_event(&self, seq: u64) {
         self.last_event.store(seq, Ordering::Release);
+    }
+
+    /// Fetches an address of the job's inputs. All addresses of an attempt share one bound of time and one of bytes, so
+    /// that they hold its slot no longer than a waiting caller would have waited for them.
+    pub(super) async fn fetch(&self, service: &Service, address: &Address) -> Result<Bytes, Refused> {
+        let mut fetching = self.fetching.lock().await;
+        let fetching = fetching.get_or_insert_with(|| Fetching::begin(&service.fetcher));
+        intake::fetch_for_attempt(fetching, address).await
     }
 
     /// Marks it as collecting; `false` when it was already.

@@ -19,7 +19,7 @@ use darkroom_store::{
 };
 
 use super::{LEASE, SlotLink, blobs_away, store_away};
-use crate::service::{hub::Live, intake};
+use crate::service::{hub::Live, intake::Refused};
 
 /// Between two looks at the queue when nobody woke the slot.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl AttemptLink for SlotLink {
             .map_err(|_| LinkError::Stale)
     }
 
-    async fn input(&self, _lease: Lease, source: &InputSource) -> Result<Bytes, LinkError> {
+    async fn input(&self, lease: Lease, source: &InputSource) -> Result<Bytes, LinkError> {
         match source {
             InputSource::Blob(key) => {
                 let limit = self.service.fetcher.max_bytes().max(1 << 30);
@@ -91,13 +91,15 @@ impl AttemptLink for SlotLink {
                     .map_err(|e| blobs_away(&e))?;
                 read.ok_or_else(|| LinkError::InputUnavailable("an input file was removed meanwhile".into()))
             }
-            InputSource::Url(url) => {
-                let bytes = self.service.fetcher.get(url).await;
-                let bytes = bytes.map_err(|e| {
-                    LinkError::InputUnavailable(format!("can not get image from http url, {e}"))
-                })?;
-                intake::check_fetched(&bytes).map_err(LinkError::InputUnavailable)?;
-                Ok(bytes)
+            InputSource::Url(address) => {
+                let held = self.held(lease).ok_or(LinkError::Stale)?;
+                held.fetch(&self.service, address)
+                    .await
+                    .map_err(|refused| match refused {
+                        Refused::Because(why) => LinkError::InputUnavailable(why),
+                        // A shortage of ours is no fault of the job's.
+                        Refused::Exhausted(exhausted) => LinkError::Unavailable(exhausted.to_string()),
+                    })
             }
         }
     }

@@ -3,7 +3,7 @@ use darkroom_core::{
     failure::FailureCode,
     output::{Output, OutputBody},
 };
-use darkroom_runner::link::{AttemptLink, Completion};
+use darkroom_runner::link::{Address, AttemptLink, Completion, InputSource, Media};
 use darkroom_store::files::FileRef;
 
 use super::*;
@@ -201,4 +201,88 @@ async fn a_file_that_was_deleted_is_not_reused() {
     let due = bench.service.store.trash_due(Duration::ZERO, 9).await.unwrap();
     bench.service.delete_trashed(&due[0]).await.unwrap();
     assert!(at.link.reuse_output(lease, output).await.unwrap().is_none());
+}
+
+/// Answers every connection with a page.
+async fn page(body: String) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request).await;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+    });
+    address
+}
+
+fn loads(address: std::net::SocketAddr, media: Media) -> InputSource {
+    InputSource::Url(Address {
+        url: format!("http://{address}/a?sig=secret"),
+        class: "LoadImage".into(),
+        media,
+    })
+}
+
+const LOCAL_FETCH: &str = "[fetch]\nallow = [\"127.0.0.1\"]\nmax_bytes = \"1MB\"\n";
+
+#[tokio::test]
+async fn a_shortage_of_ours_is_no_fault_of_the_jobs() {
+    let bench = Bench::configured(LOCAL_FETCH);
+    bench.job(REQUEST).await;
+    let at = slot(&bench).await;
+    let lease = at.link.next().await.unwrap().lease;
+    let audio = loads(page("x".repeat(1000)).await, Media::Other);
+    let all = bench.service.fetcher.memory().hold(u64::MAX).await.unwrap();
+    let short = at.link.input(lease, &audio).await;
+    assert!(matches!(short, Err(LinkError::Unavailable(_))), "{short:?}");
+    drop(all);
+    let bytes = at.link.input(lease, &audio).await.unwrap();
+    assert_eq!(bytes.len(), 1000);
+    let left = bench.service.fetcher.memory().available();
+    drop(bytes);
+    let all = bench.service.fetcher.memory().available();
+    assert!(left < all, "what was fetched is accounted for until it is let go");
+}
+
+#[tokio::test]
+async fn a_page_is_no_picture_and_the_text_says_who_wanted_it() {
+    let bench = Bench::configured(LOCAL_FETCH);
+    bench.job(REQUEST).await;
+    let at = slot(&bench).await;
+    let lease = at.link.next().await.unwrap().lease;
+    let html = page("<html>sign in</html>".into()).await;
+    let refused = at.link.input(lease, &loads(html, Media::Image)).await;
+    let Err(LinkError::InputUnavailable(why)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(why, "LoadImage failed: the bytes are not an image");
+    let nobody = loads("127.0.0.1:1".parse().unwrap(), Media::Image);
+    let refused = at.link.input(lease, &nobody).await.unwrap_err().to_string();
+    let begins = "LoadImage failed: can not get image http://127.0.0.1:1/a from http url, ";
+    assert!(refused.starts_with(begins), "{refused}");
+}
+
+#[tokio::test]
+async fn the_addresses_of_one_attempt_share_one_bound() {
+    let bench = Bench::configured(LOCAL_FETCH);
+    for _ in 0..2 {
+        bench.job(REQUEST).await;
+    }
+    let at = slot(&bench).await;
+    let first = at.link.next().await.unwrap().lease;
+    let audio = loads(page("x".repeat(600_000)).await, Media::Other);
+    at.link.input(first, &audio).await.unwrap();
+    let Err(LinkError::InputUnavailable(why)) = at.link.input(first, &audio).await else {
+        panic!("more than the bound was fetched")
+    };
+    assert!(why.contains("together"), "{why}");
+    let second = at.link.next().await.unwrap().lease;
+    at.link.input(second, &audio).await.unwrap();
 }

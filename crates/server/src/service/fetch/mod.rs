@@ -23,7 +23,7 @@ use address::is_public;
 
 use crate::{
     config::HostOrCidr,
-    memory::{BodyMemory, Budget, Exhausted, Held},
+    memory::{BodyMemory, Budget, Exhausted, Held, next_step},
 };
 
 /// Redirects followed before it is called a loop.
@@ -123,6 +123,12 @@ impl Fetcher {
         })
     }
 
+    /// The memory for what is fetched.
+    #[cfg(test)]
+    pub fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
     /// The largest body it takes, in bytes.
     pub fn max_bytes(&self) -> u64 {
         self.rules.max_bytes
@@ -158,20 +164,17 @@ impl Fetcher {
         }
     }
 
-    /// Fetches the whole body.
-    ///
-    /// # Errors
-    /// See [`Error`]; texts name hosts and statuses, never headers or bodies.
-    pub async fn get(&self, url: &str) -> Result<Bytes, Error> {
+    #[cfg(test)]
+    async fn get(&self, url: &str) -> Result<Bytes, Error> {
         self.get_within(url, self.rules.max_bytes)
             .await
             .map(|(body, _)| body)
     }
 
-    /// The same of at most `limit` bytes, and the memory that is held for it.
+    /// Fetches the whole body, of at most `limit` bytes, and the memory that is held for it.
     ///
     /// # Errors
-    /// As [`Fetcher::get`].
+    /// See [`Error`]; texts name hosts and statuses, never headers or bodies.
     pub async fn get_within(&self, url: &str, limit: u64) -> Result<(Bytes, Held), Error> {
         // The client's timeout bounds one hop; this bounds the chain of redirects.
         tokio::time::timeout(self.rules.timeout, self.follow(url, limit))
@@ -212,8 +215,8 @@ impl Fetcher {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(Error::TooLarge(limit));
         }
-        let announced = response.content_length();
-        let mut covered = announced.unwrap_or_else(|| BodyMemory::small_bytes().min(limit));
+        let most = response.content_length().unwrap_or(limit);
+        let mut covered = BodyMemory::small_bytes().min(most);
         let mut held = self.memory.hold(covered).await?;
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.connection(&e))? {
@@ -221,9 +224,8 @@ impl Fetcher {
                 return Err(Error::TooLarge(limit));
             }
             if (body.len() + chunk.len()) as u64 > covered {
-                drop(held);
-                held = self.memory.hold(limit).await?;
-                covered = limit;
+                covered = next_step(covered, (body.len() + chunk.len()) as u64, most);
+                held = self.memory.grow(held, covered).await?;
             }
             body.extend_from_slice(&chunk);
         }
@@ -406,6 +408,58 @@ mod tests {
             let result = fetcher(&["127.0.0.1"]).get(&format!("http://{address}/")).await;
             assert!(matches!(result, Err(Error::TooLarge(1000))), "{result:?}");
         }
+    }
+
+    /// Answers one connection in chunks of an unknown number: these bytes, and as many again once the gate opens.
+    async fn slowly(bytes: usize, gate: tokio::sync::oneshot::Receiver<()>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request).await;
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+            socket.write_all(head.as_bytes()).await.unwrap();
+            socket.write_all(&vec![b'x'; bytes]).await.unwrap();
+            let _ = gate.await;
+            socket.write_all(&vec![b'x'; bytes]).await.unwrap();
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_holds_about_what_came_of_it_and_not_all_it_may_become() {
+        let rules = Rules {
+            allow: vec!["127.0.0.1".parse().unwrap()],
+            max_bytes: 2 << 20,
+            timeout: Duration::from_secs(60),
+        };
+        let fetcher = Fetcher::new(rules).unwrap();
+        let get = async |address: SocketAddr| {
+            let url = format!("http://{address}/");
+            fetcher.get(&url).await
+        };
+        let (open, gate) = tokio::sync::oneshot::channel();
+        let slow = slowly(300 << 10, gate).await;
+        let mut first = std::pin::pin!(get(slow));
+        // Until it has outgrown what it began with.
+        while fetcher.memory.available() > (2 << 20) - (300 << 10) {
+            tokio::select! {
+                early = &mut first => panic!("{early:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let (open_second, gate) = tokio::sync::oneshot::channel();
+        open_second.send(()).unwrap();
+        let second = slowly(300 << 10, gate).await;
+        let second = tokio::select! {
+            second = get(second) => second,
+            first = &mut first => panic!("{first:?}"),
+        };
+        assert_eq!(second.unwrap().len(), 600 << 10);
+        open.send(()).unwrap();
+        assert_eq!(first.await.unwrap().len(), 600 << 10);
+        assert_eq!(fetcher.memory.available(), 2 << 20, "all is given back");
     }
 
     #[tokio::test]

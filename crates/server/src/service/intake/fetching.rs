@@ -1,4 +1,5 @@
-//! Fetching all addresses of one graph under one bound of time and one of bytes.
+//! Fetching all addresses of one graph under one bound of time and one of bytes, whether its caller waits (at its submit)
+//! or a slot does (at its attempt).
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -20,17 +21,18 @@ pub enum Refused {
 }
 
 /// What is left of the bounds of one graph: `[fetch] max_bytes` holds for each file and for all of them together.
-pub struct Fetching<'a> {
-    fetcher: &'a Fetcher,
+#[derive(Debug)]
+pub struct Fetching {
+    fetcher: Fetcher,
     deadline: Instant,
     bytes_left: u64,
 }
 
-impl<'a> Fetching<'a> {
+impl Fetching {
     /// The whole of the bounds, from now.
-    pub fn begin(fetcher: &'a Fetcher) -> Self {
+    pub fn begin(fetcher: &Fetcher) -> Self {
         Fetching {
-            fetcher,
+            fetcher: fetcher.clone(),
             deadline: Instant::now() + fetcher.timeout() * TIMEOUTS,
             bytes_left: fetcher.max_bytes(),
         }

@@ -2,9 +2,10 @@
 
 use base64::{Engine, engine::general_purpose};
 use darkroom_comfy::graph::Graph;
+use darkroom_runner::link::Media;
 use serde_json::Value;
 
-use super::media::{self, Checked, Media};
+use super::media::{self, Checked};
 
 /// Node inputs that hold file names, by class. Others are left alone.
 const LOADERS: &[(&str, &str, Media)] = &[

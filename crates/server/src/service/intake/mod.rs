@@ -7,26 +7,26 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use bytes::Bytes;
 use darkroom_comfy::graph::Graph;
 use darkroom_core::{BlobKey, EndpointName, TenantId};
-use darkroom_runner::link::{InputFile, InputSource};
+use darkroom_runner::link::{Address, InputFile, InputSource, Media};
 use darkroom_store::jobs::InputBlob;
 
 use super::{Error, Service, preflight::Refusal};
-use crate::beside::beside;
+use crate::{beside::beside, memory::accounted};
 
 mod fetching;
 pub mod given;
 mod media;
 
-use self::{
-    fetching::{Fetching, Refused},
-    given::{Given, Loader},
-    media::{Checked, Media},
-};
 pub use self::{
+    fetching::{Fetching, Refused},
     given::{MAX_NAME_BYTES, is_loader_input},
-    media::check_fetched,
+};
+use self::{
+    given::{Given, Loader},
+    media::Checked,
 };
 
 /// Different addresses that one graph may name: a request is not a crawler.
@@ -111,7 +111,7 @@ struct Intake<'a> {
     tenant: &'a TenantId,
     endpoint: &'a EndpointName,
     fetch: Fetch,
-    fetching: Fetching<'a>,
+    fetching: Fetching,
     written: &'a mut Vec<BlobKey>,
     stored: HashMap<String, Taken>,
     fetched: HashMap<(String, Media), Taken>,
@@ -132,7 +132,7 @@ impl Intake<'_> {
             other => other,
         };
         match given {
-            Given::Url(url) => self.take_url(url, media).await.map(Some).map_err(blamed),
+            Given::Url(url) => self.take_url(url, class, media).await.map(Some).map_err(blamed),
             Given::Bytes { file, name } => {
                 let named = match name {
                     Some(name) => self.take_name(class, input, &name).await?,
@@ -158,14 +158,11 @@ impl Intake<'_> {
         }
     }
 
-    async fn take_url(&mut self, url: String, media: Media) -> Result<Taken, Error> {
+    async fn take_url(&mut self, url: String, class: &str, media: Media) -> Result<Taken, Error> {
         if let Some(known) = self.fetched.get(&(url.clone(), media)) {
             return Ok(known.clone());
         }
-        let unavailable = |why: String| {
-            let shown = super::fetch::shown(&url);
-            Error::InputUnavailable(format!("can not get image {shown} from http url, {why}"))
-        };
+        let unavailable = |why: String| Error::InputUnavailable(not_fetched(&url, &why));
         let taken = match self.fetch {
             Fetch::Now => {
                 let fetched = self.fetching.get(&url).await.map_err(|refused| match refused {
@@ -183,7 +180,11 @@ impl Intake<'_> {
                 let name = format!("{}.bin", &blake3::hash(url.as_str().as_bytes()).to_hex()[..32]);
                 Taken {
                     name,
-                    source: InputSource::Url(url.into()),
+                    source: InputSource::Url(Address {
+                        url: url.into(),
+                        class: class.to_owned(),
+                        media,
+                    }),
                     blob: None,
                 }
             }
@@ -254,6 +255,32 @@ impl Intake<'_> {
             .is_some_and(|c| c.iter().any(|v| v.as_str() == Some(plain)));
         Ok(if offered { Named::OnInstance } else { missing() })
     }
+}
+
+/// What is said of an address that nothing could be fetched from (`protocols/comfyui-serverless-fc.md` §3).
+fn not_fetched(url: &str, why: &str) -> String {
+    format!(
+        "can not get image {} from http url, {why}",
+        super::fetch::shown(url)
+    )
+}
+
+/// Fetches an address when its attempt has started.
+///
+/// # Errors
+/// With the text that a submit would have been refused with.
+pub async fn fetch_for_attempt(fetching: &mut Fetching, address: &Address) -> Result<Bytes, Refused> {
+    let blamed = |text: String| match address.class.as_str() {
+        "" => text,
+        class => format!("{class} failed: {text}"),
+    };
+    let fetched = fetching.get(&address.url).await;
+    let (bytes, held) = fetched.map_err(|refused| match refused {
+        Refused::Because(why) => Refused::Because(blamed(not_fetched(&address.url, &why))),
+        exhausted @ Refused::Exhausted(_) => exhausted,
+    })?;
+    media::check_fetched(&bytes, address.media).map_err(|why| Refused::Because(blamed(why)))?;
+    Ok(accounted(bytes, held))
 }
 
 /// Refuses nodes that read what an instance itself made: another instance, or the same after a restart, does not have it.
