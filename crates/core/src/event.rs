@@ -6,10 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// Durable events kept per job before a marker says that more were dropped.
-pub const MAX_EVENTS_PER_JOB: u64 = 2_000;
-/// Bytes of event data kept per job (1 MB), same rule.
-pub const MAX_EVENT_BYTES_PER_JOB: u64 = 1_000_000;
+/// Durable events kept per attempt before a marker says that more were dropped; see [`EventKind::room`].
+pub const MAX_EVENTS_PER_ATTEMPT: u64 = 2_000;
+/// Bytes of event data kept per attempt (1 MB), same rule.
+pub const MAX_EVENT_BYTES_PER_ATTEMPT: u64 = 1_000_000;
+
+/// How much of an attempt may be stored before events of a kind are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Events of the attempt, of any kind.
+    pub events: u64,
+    /// Bytes of their data.
+    pub bytes: u64,
+}
 
 /// The closed set of durable event kinds. Those named after ComfyUI's messages carry the message's `data` verbatim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +87,25 @@ impl EventKind {
             EventKind::ProgressSummary => "progress_summary",
             EventKind::Truncated => "truncated",
         }
+    }
+
+    /// The room of events of this kind, `None` for those that are never dropped. What came out of a run, and how it
+    /// ended, has room of its own behind that of what went on meanwhile: a long run does not hide its end.
+    pub const fn room(self) -> Option<Room> {
+        let shares = match self {
+            EventKind::State | EventKind::Truncated => return None,
+            EventKind::ExecutionStart
+            | EventKind::ExecutionCached
+            | EventKind::Executing
+            | EventKind::Chunk
+            | EventKind::Log => 1,
+            EventKind::Executed | EventKind::Output | EventKind::ProgressSummary => 2,
+            EventKind::ExecutionSuccess | EventKind::ExecutionError | EventKind::ExecutionInterrupted => 3,
+        };
+        Some(Room {
+            events: MAX_EVENTS_PER_ATTEMPT * shares,
+            bytes: MAX_EVENT_BYTES_PER_ATTEMPT * shares,
+        })
     }
 
     /// The kind of that word.

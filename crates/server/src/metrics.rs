@@ -4,7 +4,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use darkroom_core::{EndpointName, InstanceState, JobState, event::EventKind};
-use darkroom_store::sqlite::Committed;
+use darkroom_store::sqlite::{Committed, Ended};
 use http::StatusCode;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
@@ -136,8 +136,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A job reached a final state.
-    pub fn job_finished(&self, endpoint: &EndpointName, state: JobState) {
+    fn job_finished(&self, endpoint: &EndpointName, state: JobState) {
         let labels = ByEndpointAndState {
             endpoint: endpoint.to_string(),
             state: Word(state.as_str()),
@@ -145,8 +144,7 @@ impl Metrics {
         self.jobs_finished.get_or_create(&labels).inc();
     }
 
-    /// An attempt was lost.
-    pub fn attempt_lost(&self, endpoint: &EndpointName) {
+    fn attempt_lost(&self, endpoint: &EndpointName) {
         self.attempts_lost.get_or_create(&ByEndpoint::new(endpoint)).inc();
     }
 
@@ -205,8 +203,15 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A group of operations was committed.
+    /// A group of operations was committed. Ends of jobs and attempts are counted here and nowhere else: the store
+    /// alone knows all who bring them about.
     pub fn commit(&self, commit: Committed) {
+        for ended in &commit.ended {
+            match ended {
+                Ended::Job(endpoint, state) => self.job_finished(endpoint, *state),
+                Ended::LostAttempt(endpoint) => self.attempt_lost(endpoint),
+            }
+        }
         let kind = ByCommitKind {
             kind: Word(if commit.durable { "durable" } else { "ride_along" }),
         };
@@ -322,7 +327,6 @@ mod tests {
         let metrics = Metrics::new();
         let endpoint: EndpointName = "sdxl".parse().unwrap();
         metrics.job_submitted(&endpoint);
-        metrics.job_finished(&endpoint, JobState::Succeeded);
         metrics.set_jobs(&endpoint, 3, 1);
         metrics.set_instances(&endpoint, InstanceState::Ready, 2);
         metrics.event(EventKind::Output);
@@ -332,11 +336,16 @@ mod tests {
             operations: 17,
             took: Duration::from_micros(800),
             durable: true,
+            ended: vec![
+                Ended::Job(endpoint.clone(), JobState::Succeeded),
+                Ended::LostAttempt(endpoint.clone()),
+            ],
         });
         let text = metrics.render();
         for line in [
             "darkroom_jobs_submitted_total{endpoint=\"sdxl\"} 1",
             "darkroom_jobs_finished_total{endpoint=\"sdxl\",state=\"succeeded\"} 1",
+            "darkroom_attempts_lost_total{endpoint=\"sdxl\"} 1",
             "darkroom_jobs_queued{endpoint=\"sdxl\"} 3",
             "darkroom_jobs_running{endpoint=\"sdxl\"} 1",
             "darkroom_instances{endpoint=\"sdxl\",state=\"ready\"} 2",

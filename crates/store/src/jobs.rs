@@ -335,8 +335,8 @@ pub trait Jobs: Send + Sync {
     async fn adopt(&self, lease: Lease, owner: NodeName, ttl: Duration) -> Result<Result<(), Stale>, Error>;
 
     /// Appends durable events of a running attempt, in order, and returns the number of the last one. Survives kill -9,
-    /// does not wait for the disk. Beyond the cap of `core::event` a single `truncated` event is written and the rest
-    /// is dropped.
+    /// does not wait for the disk. Beyond the attempt's room for a kind (`EventKind::room`) a single `truncated` event is
+    /// written and the rest of that kind is dropped.
     async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error>;
 
     /// Ends an attempt and applies `core::job::apply`: one final transition, one result, one outbox row, or the job

@@ -22,32 +22,67 @@ impl Control {
             running.entry(attempt.instance).or_default().push(attempt);
         }
         let mut known = Vec::new();
-        for record in service.store.instances(false).await? {
+        for record in service.store.instances(true).await? {
+            known.push(record.id);
             if record.home != service.node {
                 continue;
             }
-            known.push(record.id);
+            if record.state.is_final() {
+                self.see_off(&record).await;
+                continue;
+            }
             let attempts = running.remove(&record.id).unwrap_or_default();
             match self.recognise(&record).await {
                 Some(handle) => self.take_over(record, handle, attempts).await?,
-                None => self.bury(record, attempts).await?,
+                None => {
+                    self.bury(record, attempts, "it was gone when the server started")
+                        .await?
+                }
             }
         }
         for attempt in running.into_values().flatten() {
             self.release(&attempt, "the server restarted and its instance was gone")
                 .await?;
         }
-        for handle in self.backend.orphans(&known).await? {
+        self.end_orphans(&known).await;
+        Ok(())
+    }
+
+    /// An instance whose row has ended: its process should have, unless an earlier server died in between. Its log and
+    /// directories stay for whoever asks why; the sweeper removes them with the row.
+    async fn see_off(&self, record: &InstanceRecord) {
+        if let Some(handle) = self.recognise(record).await {
+            tracing::warn!(instance.id = %record.id, "ending an instance whose row ended before it did");
+            self.end(&handle).await;
+        }
+    }
+
+    /// What nobody knows is ended. One leftover that will not go is the operator's business, and no reason not to serve.
+    async fn end_orphans(&self, known: &[InstanceId]) {
+        let orphans = match self.backend.orphans(known).await {
+            Ok(orphans) => orphans,
+            Err(error) => {
+                return tracing::error!(error = ?error, "leftovers of earlier servers cannot be looked for");
+            }
+        };
+        for handle in orphans {
             tracing::warn!(instance.id = %handle.instance, "ending an instance that no row knows");
-            if let Err(error) = self.backend.stop(&handle, STOP_GRACE_AT_START).await {
-                tracing::error!(instance.id = %handle.instance, error = ?error, "it could not be ended");
+            if !self.end(&handle).await {
                 continue;
             }
             if let Err(error) = self.backend.remove_files(&handle).await {
                 tracing::warn!(instance.id = %handle.instance, error = ?error, "its files could not be removed");
             }
         }
-        Ok(())
+    }
+
+    /// `false`: it could not be ended, which is logged.
+    async fn end(&self, handle: &Handle) -> bool {
+        let stopped = self.backend.stop(handle, STOP_GRACE_AT_START).await;
+        if let Err(error) = &stopped {
+            tracing::error!(instance.id = %handle.instance, error = ?error, "a leftover could not be ended");
+        }
+        stopped.is_ok()
     }
 
     async fn recognise(&self, record: &InstanceRecord) -> Option<Handle> {
@@ -124,15 +159,24 @@ impl Control {
                 for attempt in adopted {
                     self.give_back(attempt.lease, "its endpoint was removed").await?;
                 }
-                self.backend.stop(&handle, STOP_GRACE_AT_START).await?;
-                self.bury(record, vec![]).await?;
+                // The next server tries again, should it refuse to go.
+                let reason = match self.end(&handle).await {
+                    true => "its endpoint was removed",
+                    false => "its endpoint was removed, and it could not be ended",
+                };
+                self.bury(record, vec![], reason).await?;
             }
         }
         Ok(())
     }
 
-    /// An instance that is gone: its row says so, and what ran on it goes back to the queue.
-    async fn bury(&self, record: InstanceRecord, attempts: Vec<AttemptRecord>) -> anyhow::Result<()> {
+    /// The row of an instance says that it has ended, and what ran on it goes back to the queue.
+    async fn bury(
+        &self,
+        record: InstanceRecord,
+        attempts: Vec<AttemptRecord>,
+        reason: &str,
+    ) -> anyhow::Result<()> {
         for attempt in attempts {
             self.release(&attempt, "the server restarted and its instance was gone")
                 .await?;
@@ -143,7 +187,7 @@ impl Control {
         };
         let change = InstanceChange {
             state: Some(to),
-            reason: Some("it was gone when the server started".to_owned()),
+            reason: Some(reason.to_owned()),
             ..InstanceChange::default()
         };
         self.service

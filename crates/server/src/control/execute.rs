@@ -74,8 +74,15 @@ impl Control {
                 self.tell(instance, done, Supervised::stop);
                 done
             }
-            // The store's clock decides which rows have run out of time.
-            Action::Expire { .. } => self.service.store.expire().await?.rows > 0,
+            // The store's clock decides which rows have run out of time; of a plan that names several endpoints, the
+            // first of these actions finds all that is due.
+            Action::Expire { .. } => {
+                let swept = self.service.store.expire().await?;
+                if swept.more {
+                    self.wake();
+                }
+                swept.rows > 0
+            }
         };
         self.service.metrics.plan_action(name, done);
         Ok(())

@@ -12,7 +12,7 @@ use std::{
 
 use darkroom_core::{
     EndpointName, InstanceId, Timestamp,
-    scheduler::{ClockGuard, Counters, Decision, LeaseCorrection, Policy, Signal, Verdict, plan},
+    scheduler::{Action, ClockGuard, Counters, Decision, LeaseCorrection, Policy, Signal, Verdict, plan},
 };
 use darkroom_instances::InstanceBackend;
 use darkroom_store::Topic;
@@ -116,7 +116,7 @@ impl Control {
         let mut guard = ClockGuard::new(LEASE);
         loop {
             self.correct_leases(&mut guard).await;
-            let wake_in = match self.tick().await {
+            let wake_in = match self.tick(&mut guard).await {
                 Ok(wake_in) => wake_in.min(PLAN_AT_LEAST_EVERY),
                 Err(error) => {
                     tracing::error!(error = ?error, "planning failed; trying again");
@@ -155,8 +155,7 @@ impl Control {
     }
 
     /// Observes, plans, acts once. Returns when to look again at the latest.
-    async fn tick(&self) -> anyhow::Result<Duration> {
-        self.service.store.expire().await?;
+    async fn tick(&self, guard: &mut ClockGuard) -> anyhow::Result<Duration> {
         let (counters, policy) = observe::counters_and_policy(self).await?;
         let now = self.service.clock.now();
         let plan = plan(&counters, &policy, now);
@@ -164,6 +163,10 @@ impl Control {
             self.record(decision).await;
         }
         for action in plan.actions {
+            if matches!(action, Action::Expire { .. }) {
+                // Time may have passed since the plan was made.
+                self.correct_leases(guard).await;
+            }
             // One that fails does not keep the others from being done; the next plan says again what is left.
             if let Err(error) = self.execute(action, &plan.reasons).await {
                 tracing::error!(error = ?error, "an action of the plan failed");
@@ -218,6 +221,12 @@ impl Control {
     fn failures_of(&self, endpoint: &EndpointName) -> StartFailures {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.get(endpoint).cloned().unwrap_or_default()
+    }
+
+    /// Nothing more is decided about an instance that nobody supervises.
+    fn forget_decisions(&self, endpoint: &EndpointName, instance: InstanceId) {
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.remove(&(endpoint.clone(), Some(instance)));
     }
 
     /// Decisions are data for the operator; one that says the same as the last one about its subject is not repeated.

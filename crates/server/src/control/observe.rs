@@ -33,6 +33,7 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
                 oldest_queued_at: queue.oldest_queued_at,
                 start_failures: failures.in_a_row,
                 last_start_failure: failures.last,
+                next_lease_expiry: queue.next_lease_expiry_at,
                 next_queue_ttl: queue.next_expiry_at,
                 ..EndpointCounters::default()
             },

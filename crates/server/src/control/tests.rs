@@ -1,6 +1,10 @@
 //! The control loop over a real store and a backend whose instances do as they are told.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,7 +37,11 @@ enum Start {
 struct Scripted {
     start: Start,
     alive: watch::Sender<BTreeMap<InstanceId, Handle>>,
+    /// Ended, and their files are still there.
+    left: Mutex<BTreeMap<InstanceId, Handle>>,
     files_removed: Mutex<Vec<InstanceId>>,
+    /// Ends nothing and finds nothing.
+    stubborn: AtomicBool,
 }
 
 impl Scripted {
@@ -41,7 +49,9 @@ impl Scripted {
         Arc::new(Scripted {
             start,
             alive: watch::Sender::default(),
+            left: Mutex::default(),
             files_removed: Mutex::default(),
+            stubborn: AtomicBool::new(false),
         })
     }
 
@@ -59,6 +69,16 @@ impl Scripted {
             alive.insert(instance, handle.clone());
         });
         handle
+    }
+
+    fn refuse(&self) -> Result<(), Error> {
+        match self.stubborn.load(Ordering::SeqCst) {
+            true => Err(Error::Files {
+                path: "instances".into(),
+                source: std::io::Error::other("it will not"),
+            }),
+            false => Ok(()),
+        }
     }
 
     fn lives(&self, instance: InstanceId) -> bool {
@@ -96,6 +116,8 @@ impl InstanceBackend for Scripted {
         }
     }
     async fn stop(&self, handle: &Handle, _grace: Duration) -> Result<(), Error> {
+        self.refuse()?;
+        self.left.lock().unwrap().insert(handle.instance, handle.clone());
         self.alive.send_modify(|alive| {
             alive.remove(&handle.instance);
         });
@@ -108,6 +130,7 @@ impl InstanceBackend for Scripted {
         Ok(())
     }
     async fn remove_files(&self, handle: &Handle) -> Result<(), Error> {
+        self.left.lock().unwrap().remove(&handle.instance);
         self.files_removed.lock().unwrap().push(handle.instance);
         Ok(())
     }
@@ -118,11 +141,12 @@ impl InstanceBackend for Scripted {
         Ok(self.alive.borrow().get(&instance).cloned())
     }
     async fn orphans(&self, known: &[InstanceId]) -> Result<Vec<Handle>, Error> {
-        let alive = self.alive.borrow();
-        Ok(alive
-            .values()
+        self.refuse()?;
+        let mut all = self.left.lock().unwrap().clone();
+        all.extend(self.alive.borrow().clone());
+        Ok(all
+            .into_values()
             .filter(|h| !known.contains(&h.instance))
-            .cloned()
             .collect())
     }
 }
@@ -132,6 +156,7 @@ struct Running {
     bench: Bench,
     backend: Arc<Scripted>,
     control: Control,
+    readiness: Readiness,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -145,11 +170,14 @@ fn run(bench: Bench, backend: Arc<Scripted>) -> Running {
     bench.service.set_planner(Arc::new(control.clone()));
     let stop = CancellationToken::new();
     let (running, shutdown) = (control.clone(), stop.clone());
-    tokio::spawn(async move { running.run(Readiness::default(), shutdown).await.unwrap() });
+    let readiness = Readiness::default();
+    let ready = readiness.clone();
+    tokio::spawn(async move { running.run(ready, shutdown).await.unwrap() });
     Running {
         bench,
         backend,
         control,
+        readiness,
         _stop: stop.drop_guard(),
     }
 }
@@ -305,4 +333,114 @@ async fn what_no_row_knows_is_ended_and_its_files_go() {
     running
         .instances(|_| running.backend.files_removed.lock().unwrap().contains(&stray))
         .await;
+}
+
+/// A row of an instance that ended, and the handle it had.
+async fn ended_row(bench: &Bench, backend: &Scripted) -> Handle {
+    let instance = bench.instance().await;
+    let handle = backend.add(instance);
+    let change = InstanceChange {
+        state: Some(InstanceState::Failed),
+        handle: Some(serde_json::to_string(&handle).unwrap()),
+        ..InstanceChange::default()
+    };
+    let store = &bench.service.store;
+    let changed = store.change_instance(instance, InstanceState::Ready, change);
+    assert!(changed.await.unwrap());
+    handle
+}
+
+#[tokio::test]
+async fn the_log_of_an_instance_that_is_gone_outlives_a_restart() {
+    let (bench, backend) = (Bench::new(), Scripted::new(Start::Never));
+    let gone = ended_row(&bench, &backend).await;
+    backend.stop(&gone, Duration::ZERO).await.unwrap();
+    // Looked at after it.
+    let stray = InstanceId::new(&*bench.service.ids);
+    let stray = backend.add(stray);
+    backend.stop(&stray, Duration::ZERO).await.unwrap();
+    let running = run(bench, backend);
+    let removed = || running.backend.files_removed.lock().unwrap().clone();
+    running.instances(|_| running.readiness.is_ready()).await;
+    assert_eq!(removed(), [stray.instance]);
+}
+
+#[tokio::test]
+async fn a_process_that_outlived_its_row_is_ended_and_its_log_stays() {
+    let (bench, backend) = (Bench::new(), Scripted::new(Start::Never));
+    let alive = ended_row(&bench, &backend).await;
+    let running = run(bench, backend);
+    running.instances(|_| running.readiness.is_ready()).await;
+    assert!(!running.backend.lives(alive.instance));
+    assert!(running.backend.files_removed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_leftover_that_will_not_end_keeps_nobody_from_being_served() {
+    let (bench, backend) = (Bench::new(), Scripted::new(Start::Never));
+    let (instance, job) = left_behind(&bench, &backend, &bench.endpoint()).await;
+    ended_row(&bench, &backend).await;
+    bench.service.set_endpoints(BTreeMap::new());
+    backend.stubborn.store(true, Ordering::SeqCst);
+    let running = run(bench, backend);
+    running.instances(|_| running.readiness.is_ready()).await;
+    assert!(running.backend.lives(instance));
+    assert_eq!(running.bench.record(job).await.state, JobState::Queued);
+    let rows = running.bench.service.store.instances(true).await.unwrap();
+    let row = rows.iter().find(|row| row.id == instance).unwrap();
+    assert!(
+        row.state_reason.contains("could not be ended"),
+        "{}",
+        row.state_reason
+    );
+}
+
+#[tokio::test]
+async fn what_was_decided_about_an_instance_is_forgotten_with_it() {
+    let bench = Bench::new();
+    bench.job(REQUEST).await;
+    let running = run(bench, Scripted::new(Start::Never));
+    let starting = running.instances(|all| !all.is_empty()).await[0].clone();
+    let control = &running.control;
+    let decision = Decision {
+        endpoint: starting.endpoint.clone(),
+        instance: Some(starting.id),
+        signal: Signal::OverdueMs,
+        value: 1,
+        threshold: 0,
+        verdict: Verdict::Drain,
+    };
+    control.record(&decision).await;
+    let subject = (starting.endpoint, Some(starting.id));
+    assert!(control.decided.lock().unwrap().contains_key(&subject));
+    control.lock_supervised()[&starting.id].stop();
+    let forgotten = running.instances(|_| !control.decided.lock().unwrap().contains_key(&subject));
+    forgotten.await;
+}
+
+#[tokio::test]
+async fn what_has_run_out_of_time_is_ended_by_the_plan() {
+    let (bench, backend) = (Bench::new(), Scripted::new(Start::Never));
+    let store = &bench.service.store;
+    let job = bench.job(REQUEST).await;
+    // Of another server, which renews no more.
+    let claim = Claim {
+        endpoint: bench.endpoint(),
+        instance: InstanceId::new(&*bench.service.ids),
+        owner: "elsewhere".parse().unwrap(),
+        loaded_models: vec![],
+        lease: LEASE,
+    };
+    store.claim(claim).await.unwrap().unwrap();
+    bench.clock.advance(LEASE);
+    let running = run(bench, backend);
+    running.instances(|all| !all.is_empty()).await;
+    assert_eq!(running.bench.record(job).await.state, JobState::Queued);
+    let attempts = running.bench.service.attempts(job).await.unwrap();
+    assert_eq!(attempts[0].state, darkroom_core::AttemptState::Lost);
+    let metrics = running.bench.service.metrics.render();
+    assert!(
+        metrics.contains("darkroom_plan_actions_total{action=\"expire\",outcome=\"done\"} 1"),
+        "{metrics}"
+    );
 }

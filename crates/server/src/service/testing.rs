@@ -127,6 +127,11 @@ impl Bench {
 
     /// An accepted job whose request is a blob.
     pub async fn job(&self, request: &str) -> JobId {
+        self.job_with(request, JobMeta::default()).await
+    }
+
+    /// One with what its submit wrote down about it.
+    pub async fn job_with(&self, request: &str, meta: JobMeta) -> JobId {
         let id = JobId::new(&*self.service.ids);
         let key = BlobKey::job_input(id);
         let request = Bytes::copy_from_slice(request.as_bytes());
@@ -142,7 +147,7 @@ impl Bench {
             },
             sealed: None,
             input_files: vec![],
-            meta: JobMeta::default(),
+            meta,
             external_id: None,
             queue_ttl: None,
             max_attempts: 3,

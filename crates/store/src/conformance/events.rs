@@ -1,6 +1,9 @@
 //! Durable events: numbers, order, caps.
 
-use darkroom_core::event::{EventKind, MAX_EVENT_BYTES_PER_JOB, MAX_EVENTS_PER_JOB};
+use darkroom_core::{
+    attempt::Lease,
+    event::{EventKind, MAX_EVENT_BYTES_PER_ATTEMPT, MAX_EVENTS_PER_ATTEMPT},
+};
 
 use super::{World, done, event, lost, tests};
 
@@ -40,23 +43,59 @@ tests! {
         let id = world.accept_one().await;
         let held = world.claim_lease().await;
         for _ in 0..3 {
-            let logs = (0..MAX_EVENTS_PER_JOB / 2).map(|_| event(EventKind::Log, "{}")).collect();
-            world.store().append_events(held, logs).await.unwrap().unwrap();
+            append(&world, held, MAX_EVENTS_PER_ATTEMPT / 2, EventKind::Log).await;
         }
         world.finish(held, done()).await;
-        let last = world.store().events(id, MAX_EVENTS_PER_JOB - 1, 100).await.unwrap();
+        let last = world.store().events(id, MAX_EVENTS_PER_ATTEMPT, 100).await.unwrap();
         let kinds: Vec<_> = last.iter().map(|e| e.kind).collect();
         assert_eq!(kinds, [EventKind::Log, EventKind::Truncated, EventKind::State]);
+    }
+
+    async fn beyond_the_cap_there_is_room_for_what_came_out_and_how_it_ended(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        append(&world, held, MAX_EVENTS_PER_ATTEMPT + 10, EventKind::Executing).await;
+        let after = append(&world, held, 1, EventKind::Executed).await;
+        append(&world, held, 5, EventKind::Executing).await;
+        append(&world, held, MAX_EVENTS_PER_ATTEMPT * 2, EventKind::Output).await;
+        append(&world, held, 1, EventKind::ExecutionSuccess).await;
+        world.finish(held, done()).await;
+        let kept = world.store().events(id, after - 2, 10_000).await.unwrap();
+        let kinds: Vec<_> = kept.iter().map(|e| e.kind).collect();
+        assert_eq!(kinds[..2], [EventKind::Truncated, EventKind::Executed]);
+        let (outputs, end) = kinds[2..].split_at(kinds.len() - 4);
+        assert!(outputs.iter().all(|kind| *kind == EventKind::Output), "and they are bounded as well");
+        assert!((outputs.len() as u64) < MAX_EVENTS_PER_ATTEMPT);
+        assert_eq!(end, [EventKind::ExecutionSuccess, EventKind::State]);
+    }
+
+    async fn the_next_attempt_has_its_own_room(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        append(&world, held, MAX_EVENTS_PER_ATTEMPT + 10, EventKind::Log).await;
+        world.finish(held, lost()).await;
+        let held = world.claim_lease().await;
+        let last = append(&world, held, MAX_EVENTS_PER_ATTEMPT - 10, EventKind::Log).await;
+        let told = world.store().events(id, last - 1, 10).await.unwrap();
+        assert_eq!((told[0].attempt, told[0].kind), (2, EventKind::Log));
     }
 
     async fn bytes_are_capped_as_well(world: World) {
         let id = world.accept_one().await;
         let held = world.claim_lease().await;
-        let big = "x".repeat(usize::try_from(MAX_EVENT_BYTES_PER_JOB / 2).unwrap());
-        for _ in 0..3 {
-            world.store().append_events(held, vec![event(EventKind::Executed, &big)]).await.unwrap().unwrap();
+        let big = "x".repeat(usize::try_from(MAX_EVENT_BYTES_PER_ATTEMPT / 2).unwrap());
+        for kind in [EventKind::Log; 3].into_iter().chain([EventKind::Executed; 3]) {
+            world.store().append_events(held, vec![event(kind, &big)]).await.unwrap().unwrap();
         }
         let kinds: Vec<_> = world.store().events(id, 2, 100).await.unwrap().iter().map(|e| e.kind).collect();
-        assert_eq!(kinds, [EventKind::Executed, EventKind::Executed, EventKind::Truncated]);
+        assert_eq!(kinds, [
+            EventKind::Log, EventKind::Log, EventKind::Truncated, EventKind::Executed, EventKind::Executed,
+        ]);
     }
+}
+
+/// Appends `count` events of a kind; the number of the last one.
+async fn append(world: &World, held: Lease, count: u64, kind: EventKind) -> u64 {
+    let events = (0..count).map(|_| event(kind, "{}")).collect();
+    world.store().append_events(held, events).await.unwrap().unwrap()
 }

@@ -31,7 +31,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 pub use options::{
-    Committed, DISK_RESERVE_BYTES, Durability, Failpoint, Fatal, FreeSpace, OnCommit, Options,
+    Committed, DISK_RESERVE_BYTES, Durability, Ended, Failpoint, Fatal, FreeSpace, OnCommit, Options,
 };
 use queue::{Lane, Queue, Wait};
 use tx::Tx;

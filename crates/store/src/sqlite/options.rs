@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use darkroom_core::Clock;
+use darkroom_core::{Clock, EndpointName, JobState};
 
 /// Submits are refused when less than this is free (512 MB); results are still accepted.
 pub const DISK_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
@@ -26,7 +26,7 @@ pub enum Durability {
 }
 
 /// One commit that succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// Operations in it.
     pub operations: usize,
@@ -34,6 +34,17 @@ pub struct Committed {
     pub took: std::time::Duration,
     /// Whether it was synced, because somebody waited for the disk.
     pub durable: bool,
+    /// What ended in it, whoever ended it.
+    pub ended: Vec<Ended>,
+}
+
+/// An end that a commit recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// A job reached a final state.
+    Job(EndpointName, JobState),
+    /// An attempt was lost; its job may be tried again.
+    LostAttempt(EndpointName),
 }
 
 /// How to open a store.

@@ -21,7 +21,7 @@ pub(super) enum Lane {
     First,
     /// New jobs.
     Submit,
-    /// Expiry and retention: one operation a batch.
+    /// Expiry and retention: one operation in every batch, however full the other lanes are, and never more.
     Sweep,
 }
 
@@ -105,11 +105,7 @@ impl Queue {
         if op.wait() == Wait::ForDisk {
             lanes.waiting_for_disk += 1;
         }
-        match op.lane() {
-            Lane::First => lanes.first.push_back(op),
-            Lane::Submit => lanes.submits.push_back(op),
-            Lane::Sweep => lanes.sweeps.push_back(op),
-        }
+        lanes.lane(op.lane()).push_back(op);
         let enough = lanes.waiting_for_disk >= lanes.wanted;
         drop(lanes);
         if enough {
@@ -156,31 +152,26 @@ impl Queue {
         }
     }
 
-    /// The next operation for a batch of this kind: a batch that does not sync takes none that waits for the disk.
-    pub(super) fn pop(&self, batch: Wait, sweep_taken: bool) -> Option<Box<dyn Op>> {
+    /// The next operation for a batch of this kind, sweeps apart: a batch that does not sync takes none that waits for
+    /// the disk.
+    pub(super) fn pop(&self, batch: Wait) -> Option<Box<dyn Op>> {
+        self.take(batch, &[Lane::First, Lane::Submit])
+    }
+
+    /// The one sweep of a batch: what takes its turn only when nobody else waits never does in a flood.
+    pub(super) fn pop_sweep(&self, batch: Wait) -> Option<Box<dyn Op>> {
+        self.take(batch, &[Lane::Sweep])
+    }
+
+    fn take(&self, batch: Wait, from: &[Lane]) -> Option<Box<dyn Op>> {
         let mut lanes = self.lock();
-        let Lanes {
-            first,
-            submits,
-            sweeps,
-            waiting_for_disk,
-            ..
-        } = &mut *lanes;
-        let fits = |lane: &VecDeque<Box<dyn Op>>| {
-            lane.front()
-                .is_some_and(|op| batch == Wait::ForDisk || op.wait() == Wait::RideAlong)
-        };
-        let op = if fits(first) {
-            first.pop_front()
-        } else if fits(submits) {
-            submits.pop_front()
-        } else if !sweep_taken && fits(sweeps) {
-            sweeps.pop_front()
-        } else {
-            None
-        }?;
+        let op = from.iter().find_map(|lane| {
+            let lane = lanes.lane(*lane);
+            let fits = batch == Wait::ForDisk || lane.front()?.wait() == Wait::RideAlong;
+            fits.then(|| lane.pop_front())?
+        })?;
         if op.wait() == Wait::ForDisk {
-            *waiting_for_disk -= 1;
+            lanes.waiting_for_disk -= 1;
         }
         if op.lane() != Lane::Submit {
             self.others.add_permits(1);
@@ -209,6 +200,14 @@ impl Queue {
 }
 
 impl Lanes {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Box<dyn Op>> {
+        match lane {
+            Lane::First => &mut self.first,
+            Lane::Submit => &mut self.submits,
+            Lane::Sweep => &mut self.sweeps,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.first.is_empty() && self.submits.is_empty() && self.sweeps.is_empty()
     }
@@ -242,13 +241,10 @@ mod tests {
     }
 
     fn drain(queue: &Queue, batch: Wait) -> Vec<(Lane, usize)> {
-        let mut swept = false;
-        std::iter::from_fn(|| {
-            let op = queue.pop(batch, swept)?;
-            swept |= op.lane() == Lane::Sweep;
-            Some((op.lane(), op.bytes()))
-        })
-        .collect()
+        std::iter::from_fn(|| queue.pop(batch))
+            .chain(queue.pop_sweep(batch))
+            .map(|op| (op.lane(), op.bytes()))
+            .collect()
     }
 
     #[tokio::test]

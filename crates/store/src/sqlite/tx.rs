@@ -8,7 +8,7 @@ use std::{
 use darkroom_core::Timestamp;
 use rusqlite::Connection;
 
-use super::options::Options;
+use super::options::{Ended, Options};
 use crate::{Error, wake::Topic};
 
 /// The batch's transaction, as one operation sees it.
@@ -21,12 +21,14 @@ pub(super) struct Tx<'a> {
     file: &'a PathBuf,
     free: &'a Cell<Option<u64>>,
     wakes: &'a RefCell<Vec<Topic>>,
+    ended: &'a RefCell<Vec<Ended>>,
 }
 
 /// What lives as long as the batch.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) wakes: RefCell<Vec<Topic>>,
+    pub(super) ended: RefCell<Vec<Ended>>,
     free: Cell<Option<u64>>,
 }
 
@@ -39,6 +41,7 @@ impl Batch {
             file,
             free: &self.free,
             wakes: &self.wakes,
+            ended: &self.ended,
         }
     }
 }
@@ -47,6 +50,11 @@ impl Tx<'_> {
     /// Wakes a topic's listeners after COMMIT.
     pub(super) fn wake(&self, topic: Topic) {
         self.wakes.borrow_mut().push(topic);
+    }
+
+    /// Counts an end, after COMMIT.
+    pub(super) fn ended(&self, what: Ended) {
+        self.ended.borrow_mut().push(what);
     }
 
     /// Calls the test's hook, if there is one.

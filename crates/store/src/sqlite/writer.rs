@@ -124,20 +124,26 @@ impl Writer {
         let started = self.options.clock.monotonic();
         let mut done: Vec<Box<dyn Op>> = Vec::new();
         let mut bytes = 0;
-        let mut swept = false;
         while done.len() < MAX_BATCH_OPS
             && bytes < MAX_BATCH_BYTES
             && self.options.clock.monotonic().saturating_sub(started) < MAX_BATCH_TIME
         {
-            let Some(mut op) = self.queue.pop(kind, swept) else {
+            let Some(mut op) = self.queue.pop(kind) else {
                 break;
             };
-            swept |= op.lane() == Lane::Sweep;
             bytes += op.bytes();
             let ran = self.run_one(op.as_mut(), &batch);
             done.push(op);
             if let Err(error) = ran {
                 // SQLite rolled the whole transaction back (disk full), or cannot undo a part of it.
+                return self.give_up(done, error);
+            }
+        }
+        // On top of the bounds, which a flood reaches in every batch.
+        if let Some(mut sweep) = self.queue.pop_sweep(kind) {
+            let ran = self.run_one(sweep.as_mut(), &batch);
+            done.push(sweep);
+            if let Err(error) = ran {
                 return self.give_up(done, error);
             }
         }
@@ -152,6 +158,7 @@ impl Writer {
                 operations: done.len(),
                 took,
                 durable: kind == Wait::ForDisk,
+                ended: batch.ended.take(),
             });
         }
         let waited = done.iter().filter(|op| op.wait() == Wait::ForDisk).count();
@@ -164,7 +171,7 @@ impl Writer {
     }
 
     fn run_one(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
-        let wakes = batch.wakes.borrow().len();
+        let (wakes, ended) = (batch.wakes.borrow().len(), batch.ended.borrow().len());
         self.conn.prepare_cached("SAVEPOINT op")?.execute([])?;
         let tx = batch.tx(&self.conn, &self.options, &self.file);
         if let Err(failed) = op.run(&tx) {
@@ -183,6 +190,7 @@ impl Writer {
             }
             self.conn.prepare_cached("ROLLBACK TO op")?.execute([])?;
             batch.wakes.borrow_mut().truncate(wakes);
+            batch.ended.borrow_mut().truncate(ended);
         }
         self.conn.prepare_cached("RELEASE op")?.execute([])?;
         Ok(())

@@ -112,6 +112,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
             task.after_panic().await;
         }
         task.control.lock_supervised().remove(&task.id);
+        task.control.forget_decisions(&task.endpoint.name, task.id);
         task.control.wake();
     });
 }

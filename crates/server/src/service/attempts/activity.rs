@@ -1,6 +1,9 @@
-//! How busy a slot is, as the control loop reads it.
+//! How busy a slot is, as the control loop reads it, and what its instance has in memory, as its claims say it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use darkroom_core::Timestamp;
 
@@ -11,6 +14,7 @@ pub struct SlotActivity {
     collecting: AtomicU64,
     ended: AtomicU64,
     idle_since_micros: AtomicU64,
+    loaded: Mutex<Vec<String>>,
 }
 
 impl SlotActivity {
@@ -29,6 +33,18 @@ impl SlotActivity {
     /// Since when it has been idle, in microseconds since the epoch; 0: never was busy.
     pub fn idle_since_micros(&self) -> u64 {
         self.idle_since_micros.load(Ordering::Acquire)
+    }
+
+    /// The models that the last job which loaded any left in the instance's memory.
+    pub(super) fn loaded(&self) -> Vec<String> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A job that loads these ended well. One that loads none drives out none.
+    pub(super) fn ran_with(&self, models: &[String]) {
+        if !models.is_empty() {
+            *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = models.to_vec();
+        }
     }
 
     pub(super) fn began(&self) {

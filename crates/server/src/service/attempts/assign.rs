@@ -23,7 +23,7 @@ impl SlotLink {
             job: claimed.job.id,
             fence: claimed.fence,
         };
-        let held = self.hold(lease, None);
+        let held = self.hold(lease, &claimed.job, None);
         let work = self.begin(lease, &claimed.job, &held).await?;
         Some(Assignment {
             lease,

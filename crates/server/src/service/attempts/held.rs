@@ -23,6 +23,7 @@ use crate::service::{
 #[derive(Debug)]
 pub(super) struct Held {
     job: JobId,
+    models: Vec<String>,
     prompt_id: Mutex<Option<String>>,
     hidden: OnceLock<Hidden>,
     last_event: AtomicU64,
@@ -36,10 +37,16 @@ pub(super) struct Held {
 impl Held {
     /// Begins to hold a job: from now on its lease is renewed, beside the slot, so that a busy slot never loses its job
     /// by being busy.
-    pub(super) fn begin(service: &Service, lease: Lease, prompt_id: Option<String>) -> Arc<Held> {
+    pub(super) fn begin(
+        service: &Service,
+        lease: Lease,
+        models: Vec<String>,
+        prompt_id: Option<String>,
+    ) -> Arc<Held> {
         let wished = service.hub.attempt_began(lease);
         let held = Arc::new(Held {
             job: lease.job,
+            models,
             prompt_id: Mutex::new(prompt_id),
             hidden: OnceLock::new(),
             last_event: AtomicU64::new(0),
@@ -61,6 +68,11 @@ impl Held {
     #[cfg(test)]
     pub(super) fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
+    }
+
+    /// The models that its graph loads.
+    pub(super) fn models(&self) -> &[String] {
+        &self.models
     }
 
     pub(super) fn runs_as(&self, prompt_id: String) {

@@ -41,7 +41,7 @@ impl AttemptLink for SlotLink {
                 endpoint: self.endpoint.clone(),
                 instance: self.instance,
                 owner: self.service.node.clone(),
-                loaded_models: Vec::new(),
+                loaded_models: self.activity.loaded(),
                 lease: LEASE,
             };
             match self.service.store.claim(claim).await {
@@ -183,7 +183,7 @@ impl AttemptLink for SlotLink {
         for event in &mut events {
             event.data = as_job(&event.data);
         }
-        let lost = matches!(outcome, AttemptOutcome::Lost { .. });
+        let done = matches!(outcome, AttemptOutcome::Done);
         self.service.reach("before_record");
         let finish = Finish {
             outcome,
@@ -198,15 +198,10 @@ impl AttemptLink for SlotLink {
             .await
             .map_err(store_away)?;
         self.service.reach("recorded");
-        self.let_go(lease);
-        if let Ok(state) = &finished {
-            if lost {
-                self.service.metrics.attempt_lost(&self.endpoint);
-            }
-            if state.is_final() {
-                self.service.metrics.job_finished(&self.endpoint, *state);
-            }
+        if let Some(held) = held.filter(|_| done && finished.is_ok()) {
+            self.activity.ran_with(held.models());
         }
+        self.let_go(lease);
         finished.map_err(|_| LinkError::Stale)
     }
 

@@ -87,7 +87,8 @@ impl SlotLink {
     /// An attempt that already runs on the instance, from before a restart: handed out first. Its lease is renewed from
     /// now on: the slot may have to wait long until its instance answers again.
     pub fn adopt(&self, adopted: Adopted) {
-        self.hold(adopted.lease, Some(adopted.on.prompt_id.clone()));
+        let prompt_id = adopted.on.prompt_id.clone();
+        self.hold(adopted.lease, &adopted.job, Some(prompt_id));
         self.lock_adopted().push_back(adopted);
     }
 
@@ -107,8 +108,8 @@ impl SlotLink {
         self.lock_held().get(&lease).cloned()
     }
 
-    fn hold(&self, lease: Lease, prompt_id: Option<String>) -> Arc<Held> {
-        let held = Held::begin(&self.service, lease, prompt_id);
+    fn hold(&self, lease: Lease, job: &JobRecord, prompt_id: Option<String>) -> Arc<Held> {
+        let held = Held::begin(&self.service, lease, job.meta.models.clone(), prompt_id);
         self.lock_held().insert(lease, held.clone());
         self.activity.began();
         held

@@ -1,10 +1,10 @@
 use darkroom_core::{
-    BlobKey, JobId, JobState,
+    AttemptOutcome, BlobKey, Failure, JobId, JobState,
     failure::FailureCode,
     output::{Output, OutputBody},
 };
 use darkroom_runner::link::{Address, AttemptLink, Completion, InputSource, Media};
-use darkroom_store::files::FileRef;
+use darkroom_store::{files::FileRef, jobs::JobMeta};
 
 use super::*;
 use crate::service::testing::Bench;
@@ -129,6 +129,45 @@ async fn a_cancelled_job_is_not_begun() {
         next = &mut waiting => panic!("handed out {next:?}"),
         record = &mut ended => assert_eq!(record.unwrap().state, JobState::Cancelled),
     }
+}
+
+#[tokio::test]
+async fn a_slot_prefers_the_job_whose_models_its_last_one_left_in_memory() {
+    let bench = Bench::new();
+    let loads = |model: &str| JobMeta {
+        models: vec![model.to_owned()],
+        ..JobMeta::default()
+    };
+    let at = slot(&bench).await;
+    let end = async |outcome: AttemptOutcome| {
+        let lease = at.link.next().await.unwrap().lease;
+        let completion = Completion {
+            outcome,
+            outputs: vec![],
+            result: None,
+            events: vec![],
+        };
+        at.link.finish(lease, completion).await.unwrap();
+        lease.job
+    };
+    let first = bench.job_with(REQUEST, loads("sdxl")).await;
+    let plain = bench.job(REQUEST).await;
+    assert_eq!(end(AttemptOutcome::Done).await, first);
+    assert_eq!(
+        end(AttemptOutcome::Done).await,
+        plain,
+        "without models, it changes nothing"
+    );
+    let older = bench.job_with(REQUEST, loads("flux")).await;
+    let fits = bench.job_with(REQUEST, loads("sdxl")).await;
+    let failure = Failure::new(FailureCode::ExecutionError, "out of memory");
+    assert_eq!(end(AttemptOutcome::Failed(failure)).await, fits);
+    assert!(
+        bench.service.attempts(fits).await.unwrap()[0]
+            .reason
+            .starts_with("models loaded")
+    );
+    assert_eq!(end(AttemptOutcome::Done).await, older);
 }
 
 /// A file of a job that was swept: its blob lies in the trash.

@@ -224,6 +224,7 @@ fn hand_over(tx: &Tx<'_>, claim: &Claim, job: JobId, choice: &Choice) -> Result<
     .ok_or_else(|| missing("no fence counter"))?;
     let mut head = Head::load(tx, None, job)?.ok_or_else(|| missing("a candidate is gone"))?;
     head.attempts += 1;
+    (head.events_from, head.event_bytes, head.truncated) = (head.last_event, 0, false);
     head.fence = Some(Fence(fence));
     let reason = choice.reason.to_string();
     sql::execute(

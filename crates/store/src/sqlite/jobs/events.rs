@@ -1,6 +1,6 @@
 //! Durable events: numbered per job from a counter on its row, in the transaction of what they tell.
 
-use darkroom_core::event::{EventKind, MAX_EVENT_BYTES_PER_JOB, MAX_EVENTS_PER_JOB, NewEvent};
+use darkroom_core::event::{EventKind, NewEvent};
 use rusqlite::params;
 
 use super::{
@@ -9,21 +9,22 @@ use super::{
 };
 use crate::{Error, wake::Topic};
 
-/// Appends events to a job. Beyond the cap one marker is written and the rest is dropped, but never a `state` event.
+/// Appends events to a job. Of an attempt that has used up a kind's room ([`EventKind::room`]) one marker is written and
+/// further events of that kind are dropped.
 /// The caller saves the head, or calls [`save_counter`].
 pub(super) fn append(tx: &Tx<'_>, head: &mut Head, events: &[NewEvent]) -> Result<(), Error> {
     for event in events {
-        if event.kind != EventKind::State {
-            if head.truncated {
+        if let Some(room) = event.kind.room() {
+            let events = head.last_event.saturating_sub(head.events_from);
+            let bytes = head.event_bytes + event.data.len() as u64;
+            if events >= room.events || bytes > room.bytes {
+                if !head.truncated {
+                    head.truncated = true;
+                    insert(tx, head, EventKind::Truncated, "{}")?;
+                }
                 continue;
             }
-            let bytes = event.data.len() as u64;
-            if head.last_event >= MAX_EVENTS_PER_JOB || head.event_bytes + bytes > MAX_EVENT_BYTES_PER_JOB {
-                head.truncated = true;
-                insert(tx, head, EventKind::Truncated, "{}")?;
-                continue;
-            }
-            head.event_bytes += bytes;
+            head.event_bytes = bytes;
         }
         insert(tx, head, event.kind, &event.data)?;
     }

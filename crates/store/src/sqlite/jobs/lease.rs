@@ -11,7 +11,7 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 
 use super::{
-    super::{files, sql, tx::Tx},
+    super::{files, options::Ended, sql, tx::Tx},
     events,
     life::{self, HEAD, Head, micros},
 };
@@ -78,6 +78,7 @@ impl Held {
             AttemptOutcome::Failed(failure) => format!("failed: {}", failure.message),
             AttemptOutcome::Lost { reason } => {
                 self.head.avoid = Some(self.instance.clone());
+                tx.ended(Ended::LostAttempt(self.head.endpoint.clone()));
                 format!("lost: {reason}")
             }
             AttemptOutcome::Released { reason } => format!("released: {reason}"),

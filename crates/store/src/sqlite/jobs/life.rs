@@ -11,7 +11,7 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 use serde_json::{Map, Value, json};
 
-use super::super::{queues, sql, tx::Tx};
+use super::super::{options::Ended, queues, sql, tx::Tx};
 use crate::{Error, wake::Topic};
 
 /// The part of a job's row that transitions read and write.
@@ -32,6 +32,8 @@ pub(super) struct Head {
     pub(super) fence: Option<Fence>,
     pub(super) failure: Option<Failure>,
     pub(super) last_event: u64,
+    /// `last_event` when the attempt began; its cap counts from there, as `event_bytes` and `truncated` do.
+    pub(super) events_from: u64,
     pub(super) event_bytes: u64,
     pub(super) truncated: bool,
     max_attempts: u32,
@@ -42,7 +44,7 @@ pub(super) struct Head {
 /// Columns that [`Head::read`] wants, of a table named `j`.
 pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
      j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, \
-     j.cancel_requested, j.fence, j.last_event, j.event_bytes, j.truncated, j.failure";
+     j.cancel_requested, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
 
 impl Head {
     /// The job with that id; `tenant: None` is an operator.
@@ -84,6 +86,7 @@ impl Head {
             fence: row.get::<_, Option<i64>>("fence")?.map(Fence),
             failure,
             last_event: sql::unsigned(row, "last_event")?,
+            events_from: sql::unsigned(row, "events_from")?,
             event_bytes: sql::unsigned(row, "event_bytes")?,
             truncated: row.get("truncated")?,
             max_attempts: sql::unsigned(row, "max_attempts")?,
@@ -146,6 +149,7 @@ impl Head {
             self.state_event(tx, facts)?;
             if self.life.state.is_final() {
                 sql::execute(tx.conn, "DELETE FROM sealed WHERE job = ?1", [self.nr])?;
+                tx.ended(Ended::Job(self.endpoint.clone(), self.life.state));
                 self.tell_outside(tx)?;
             }
             tx.wake(Topic::Capacity);
@@ -214,7 +218,7 @@ impl Head {
             tx.conn,
             "UPDATE jobs SET state = ?2, ord = ?3, avoid = ?4, started_at = ?5, finished_at = ?6, expires_at = ?7, \
              attempts = ?8, lost = ?9, released = ?10, cancel_requested = ?11, fence = ?12, failure = ?13, \
-             last_event = ?14, event_bytes = ?15, truncated = ?16 WHERE nr = ?1",
+             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17 WHERE nr = ?1",
             params![
                 self.nr,
                 self.life.state.as_str(),
@@ -232,6 +236,7 @@ impl Head {
                 sql::int(self.last_event),
                 sql::int(self.event_bytes),
                 self.truncated,
+                sql::int(self.events_from),
             ],
         )?;
         Ok(())

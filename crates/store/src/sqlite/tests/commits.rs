@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use darkroom_core::{attempt::RunningOn, event::EventKind};
+use darkroom_core::{JobState, attempt::RunningOn, event::EventKind};
 
-use super::super::{Options, SqliteStore};
+use super::super::{Ended, Options, SqliteStore};
 use crate::{
     Jobs,
-    conformance::{TestClock, claim_for, done, event, job, lease},
+    conformance::{TestClock, claim_for, done, event, job, lease, lost},
 };
 
 /// A store, and the list of its commits: durable or not, in order.
@@ -68,4 +68,52 @@ async fn what_has_run_out_of_time_is_still_found() {
     assert_eq!(store.expire().await.unwrap().rows, 1, "the job that waited");
     clock.advance(std::time::Duration::from_secs(25));
     assert_eq!(store.expire().await.unwrap().rows, 1, "the lease");
+}
+
+#[tokio::test]
+async fn every_end_is_told_once_whoever_brought_it_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let seen = told.clone();
+    let options = Options {
+        on_commit: Some(Arc::new(move |commit| seen.lock().unwrap().extend(commit.ended))),
+        ..Options::new(clock.clone())
+    };
+    let store = SqliteStore::open(&dir.path().join("db"), options).unwrap();
+    let ids = crate::conformance::TestIds::default();
+    let ends = |told: &Mutex<Vec<Ended>>| std::mem::take(&mut *told.lock().unwrap());
+    let name = job(&ids).endpoint;
+    let finished = |state| Ended::Job(name.clone(), state);
+    let lost_one = || Ended::LostAttempt(name.clone());
+
+    let waits = job(&ids);
+    store.submit(waits.clone()).await.unwrap();
+    store.cancel(None, waits.id).await.unwrap();
+    store.cancel(None, waits.id).await.unwrap();
+    assert_eq!(
+        ends(&told),
+        [finished(JobState::Cancelled)],
+        "cancelled while it waited"
+    );
+
+    let mut impatient = job(&ids);
+    impatient.queue_ttl = Some(std::time::Duration::from_secs(5));
+    store.submit(impatient).await.unwrap();
+    clock.advance(std::time::Duration::from_secs(5));
+    store.expire().await.unwrap();
+    assert_eq!(ends(&told), [finished(JobState::Expired)]);
+
+    let mut fragile = job(&ids);
+    fragile.max_attempts = 2;
+    store.submit(fragile).await.unwrap();
+    store.claim(claim_for(1)).await.unwrap().unwrap();
+    clock.advance(std::time::Duration::from_secs(3600));
+    store.expire().await.unwrap();
+    assert_eq!(ends(&told), [lost_one()], "a lease that ran out");
+    let held = lease(&store.claim(claim_for(2)).await.unwrap().unwrap());
+    store.finish(held, lost()).await.unwrap().unwrap();
+    assert_eq!(ends(&told), [lost_one(), finished(JobState::Failed)]);
+    assert!(store.finish(held, done()).await.unwrap().is_err());
+    assert_eq!(ends(&told), [], "a stale end is none");
 }

@@ -14,7 +14,12 @@ use std::{
 use darkroom_core::{JobState, Payload};
 use tokio::sync::Notify;
 
-use super::super::{Durability, Options, SqliteStore, sql};
+use super::super::{
+    Durability, Options, SqliteStore,
+    queue::{Lane, Wait},
+    sql,
+    tx::Tx,
+};
 use crate::{
     Catalog, Error, Jobs,
     conformance::{TestClock, World, done},
@@ -109,6 +114,75 @@ async fn a_flood_of_submits_is_refused_while_everything_else_waits() {
         assert_eq!(submit.await.unwrap(), Submitted::Accepted);
     }
     other.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_line_of_submits_lets_a_sweep_into_every_batch() {
+    let commits = Arc::new(AtomicU64::new(0));
+    let mut gate = None;
+    let counted = commits.clone();
+    let (store, world, _) = open(|options| {
+        options.max_waiting_submits = 1000;
+        let shut = gated(options);
+        gate = Some(shut.clone());
+        options.failpoint = Some(Arc::new(move |name| {
+            if name == "before_commit" {
+                counted.fetch_add(1, Ordering::SeqCst);
+                shut.pass();
+            }
+        }));
+    });
+    let gate = gate.unwrap();
+    gate.shut();
+    let under_way = begun(store.submit(world.new_job())).await;
+    gate.reached.notified().await;
+    let mut waiting = Vec::new();
+    // More than two batches' worth, and all of it came before the sweeps.
+    for _ in 0..600 {
+        waiting.push(begun(store.submit(world.new_job())).await);
+    }
+    let mut sweeps = Vec::new();
+    for _ in 0..2 {
+        let commits = commits.clone();
+        let seen = move |_: &Tx<'_>| Ok(commits.load(Ordering::SeqCst));
+        sweeps.push(begun(store.write(Lane::Sweep, Wait::ForDisk, 0, seen)).await);
+    }
+    gate.open();
+    under_way.await.unwrap();
+    let mut ran = Vec::new();
+    for sweep in sweeps {
+        ran.push(sweep.await.unwrap());
+    }
+    assert_eq!(ran, [1, 2], "in the next batch and in the one after it");
+    for submit in waiting {
+        submit.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expiry_gets_its_turn_while_submits_keep_coming() {
+    let (store, world, _) = open(|options| options.durability = Durability::Never);
+    world.accept_one().await;
+    world.claim_lease().await;
+    world.clock.advance(Duration::from_secs(3600));
+    let world = Arc::new(world);
+    let flood: Vec<_> = (0..300)
+        .map(|_| {
+            let (store, world) = (store.clone(), world.clone());
+            tokio::spawn(async move {
+                loop {
+                    let mut job = world.new_job();
+                    job.max_queued = u64::MAX;
+                    store.submit(job).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let expired = tokio::time::timeout(Duration::from_secs(30), store.expire()).await;
+    for submitter in flood {
+        submitter.abort();
+    }
+    assert_eq!(expired.expect("it returns").unwrap().rows, 1);
 }
 
 #[tokio::test]
