@@ -1,35 +1,27 @@
-//! One attempt on one instance: inputs, prompt, events, outputs, record.
+//! One attempt on one instance, up to where its prompt is over: inputs, prompt, events. What its end means, and its
+//! outputs, are in [`ending`](crate::ending).
 
 use std::{sync::Arc, time::Duration};
 
 use darkroom_comfy::session::{Config, LostReason, Verdict};
-use darkroom_comfy::wire::HistoryEntry;
 use darkroom_core::{
     AttemptOutcome, Failure,
     attempt::{Lease, RunningOn},
-    event::NewEvent,
     failure::FailureCode,
 };
-
 use futures::FutureExt;
 
 use crate::{
     account::{Account, log_event},
     backoff::Backoff,
-    collect::{
-        collection::StoreError,
-        frames::{self, SocketImages},
-        unmentioned::Since,
-    },
+    collect::{frames::SocketImages, unmentioned::Since},
     feed::Feed,
     follow::{End, Following, Start},
-    gather::{self, Made},
     history, inputs,
     instance::Prompt,
-    link::{Assignment, Bounds, Completion, LinkError, StopCause},
+    link::{Assignment, Bounds, LinkError, StopCause},
     slot::Desk,
-    stop::{Stop, Why},
-    tail::{self, Tail},
+    stop::Stop,
 };
 
 /// How often a prompt that the instance did not take is posted again, each time under a new id.
@@ -57,7 +49,8 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
         feed: Feed::start(Arc::clone(&desk.link), assignment.lease),
     };
     let began = desk.time.wall();
-    let images = SocketImages::of(&assignment.work.graph);
+    let targets = assignment.work.partial_execution_targets.as_deref();
+    let images = SocketImages::of(&assignment.work.graph, targets);
     let (end, account, since) = match assignment.resume {
         Some(on) => {
             let mut account = Account::new(&on.prompt_id, false, images);
@@ -88,17 +81,25 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
     attempt.settle(desk, end, account, since).await
 }
 
-struct Attempt {
-    lease: Lease,
-    bounds: Bounds,
-    feed: Feed,
+/// An attempt that is under way.
+pub struct Attempt {
+    /// What it holds.
+    pub lease: Lease,
+    /// How long it may take.
+    pub bounds: Bounds,
+    /// Where its events go.
+    pub feed: Feed,
 }
 
 /// An end before the prompt was on the instance.
-enum Early {
+pub enum Early {
+    /// The attempt lost its job.
     Stale,
+    /// The server stops.
     Shutdown,
+    /// That.
     Outcome(AttemptOutcome),
+    /// That, and the instance is of no more use.
     Broken(AttemptOutcome, String),
 }
 
@@ -193,10 +194,13 @@ impl Attempt {
                     ));
                 }
                 // 413 and a crash of the instance's own handler: the prompt is at fault, or nobody can tell.
-                End::NotTaken { status: Some(_), why } => {
+                End::NotTaken {
+                    status: Some(code),
+                    why,
+                } if !is_passing(code) => {
                     return Err(Early::failed(Failure::new(FailureCode::PromptRefused, why)));
                 }
-                End::NotTaken { status: None, why } if posts >= POST_TRIES => {
+                End::NotTaken { why, .. } if posts >= POST_TRIES => {
                     let reason = format!("the instance did not take the prompt: {why}");
                     return Err(Early::Broken(
                         AttemptOutcome::Released {
@@ -205,7 +209,7 @@ impl Attempt {
                         reason,
                     ));
                 }
-                End::NotTaken { status: None, .. } => {
+                End::NotTaken { .. } => {
                     posts += 1;
                     pause(desk, backoff.next(), stop).await?;
                 }
@@ -283,234 +287,11 @@ impl Attempt {
         }
         unreachable!("the last try returns")
     }
-
-    async fn end_early(mut self, desk: &Desk, early: Early) -> After {
-        let (outcome, after) = match early {
-            Early::Stale => {
-                desk.link.abandoned(self.lease);
-                return After::Next;
-            }
-            Early::Shutdown => return After::Shutdown,
-            Early::Outcome(outcome) => (outcome, After::Next),
-            Early::Broken(outcome, reason) => (outcome, After::Broken(reason)),
-        };
-        self.finish(desk, outcome, None, Vec::new()).await;
-        after
-    }
-
-    /// The prompt is over, one way or another.
-    async fn settle(
-        mut self,
-        desk: &mut Desk,
-        end: End,
-        mut account: Account,
-        since: Option<Since>,
-    ) -> After {
-        let wrote = since.filter(|_| account.ran_a_node);
-        if !matches!(end, End::Over(Verdict::Succeeded { .. }))
-            && let Some(since) = wrote
-        {
-            desk.shelf.look_away(since).await;
-        }
-        let (outcome, history, after) = match end {
-            End::Over(Verdict::Succeeded { history }) => {
-                account.close(Some(&history), &self.feed);
-                return self.collect(desk, *history, &account, since).await;
-            }
-            End::Over(Verdict::Failed { error, history }) => {
-                let failure = history::failure_of(&error);
-                (AttemptOutcome::Failed(failure), Some(history), After::Next)
-            }
-            End::Over(Verdict::Interrupted { history }) => {
-                let why = "somebody else interrupted the prompt at the instance";
-                let failure = Failure::new(FailureCode::ExecutionError, why);
-                (AttemptOutcome::Failed(failure), Some(history), After::Next)
-            }
-            End::Over(Verdict::Lost { reason }) => {
-                let text = reason.to_string();
-                let after = match reason {
-                    LostReason::Gone => {
-                        desk.forget();
-                        After::Next
-                    }
-                    LostReason::WorkerDead
-                    | LostReason::Stalled { .. }
-                    | LostReason::Unreachable { .. }
-                    | LostReason::InstanceDied { .. } => After::Broken(text.clone()),
-                };
-                (AttemptOutcome::Lost { reason: text }, None, after)
-            }
-            End::Refused(detail) => (AttemptOutcome::Failed(refusal(detail)), None, After::Next),
-            End::NotTaken { why, .. } => (AttemptOutcome::Released { reason: why }, None, After::Next),
-            End::Renamed(_) => {
-                let why = "the instance renamed a prompt that it was only asked about";
-                (
-                    AttemptOutcome::Failed(Failure::new(FailureCode::Internal, why)),
-                    None,
-                    After::Next,
-                )
-            }
-            End::Stopped { why, history, stuck } => {
-                let after = stuck.map_or(After::Next, After::Broken);
-                let outcome = match why {
-                    Why::Stale => {
-                        desk.link.abandoned(self.lease);
-                        return after;
-                    }
-                    Why::Cancelled => AttemptOutcome::Cancelled,
-                    Why::ExecutionTimeout => AttemptOutcome::Failed(too_long(self.bounds)),
-                };
-                (outcome, history, after)
-            }
-            End::Shutdown => return After::Shutdown,
-        };
-        account.close(history.as_deref(), &self.feed);
-        let events = account.summary().into_iter().collect();
-        self.finish(desk, outcome, history.as_deref(), events).await;
-        after
-    }
-
-    /// It succeeded, if its outputs can be had.
-    async fn collect(
-        mut self,
-        desk: &mut Desk,
-        history: HistoryEntry,
-        account: &Account,
-        since: Option<Since>,
-    ) -> After {
-        let resumed = || history::started_at_ms(&history).map(|ms| Since::Start(Duration::from_millis(ms)));
-        let files_since = match since {
-            Some(since) => Some(since).filter(|_| account.ran_a_node),
-            None => resumed(),
-        };
-        let events: Vec<NewEvent> = account.summary().into_iter().collect();
-        let sent = match account.images.pieces() {
-            Ok(sent) => sent,
-            Err(error) => {
-                let outcome = match error {
-                    frames::Error::Missed => AttemptOutcome::Released {
-                        reason: error.to_string(),
-                    },
-                    frames::Error::TooMany => {
-                        AttemptOutcome::Failed(Failure::new(FailureCode::OutputMissing, error.to_string()))
-                    }
-                };
-                self.finish(desk, outcome, Some(&history), events).await;
-                return After::Next;
-            }
-        };
-        let made = Made {
-            lease: self.lease,
-            history: &history,
-            sent,
-            files_since,
-        };
-        let (spool_dir, patience) = (&desk.config.spool_dir, desk.config.download_patience);
-        let gathering = gather::gather(made, &desk.instance, &desk.shelf, spool_dir, patience, &*desk.ids);
-        let gathered = tokio::select! {
-            gathered = gathering => gathered,
-            () = desk.shutdown.cancelled() => return After::Shutdown,
-        };
-        let collection = match gathered {
-            Ok(collection) => collection,
-            Err(error) => {
-                let (outcome, after) = match error {
-                    gather::Error::Failed(failure) => (AttemptOutcome::Failed(*failure), After::Next),
-                    gather::Error::Lost(reason) => (
-                        AttemptOutcome::Lost {
-                            reason: reason.clone(),
-                        },
-                        After::Broken(reason),
-                    ),
-                    gather::Error::Released(reason) => (AttemptOutcome::Released { reason }, After::Next),
-                };
-                self.finish(desk, outcome, Some(&history), events).await;
-                return after;
-            }
-        };
-        let tail = Tail {
-            link: Arc::clone(&desk.link),
-            lease: self.lease,
-            collection,
-            feed: self.feed,
-            result: history::result_of(&history),
-            events,
-            memory: Arc::clone(&desk.shelf.memory),
-        };
-        store_or_carry_on(desk, tail).await
-    }
-
-    async fn finish(
-        &mut self,
-        desk: &Desk,
-        outcome: AttemptOutcome,
-        history: Option<&HistoryEntry>,
-        events: Vec<NewEvent>,
-    ) {
-        let completion = Completion {
-            outcome,
-            outputs: Vec::new(),
-            result: history.map(history::result_of),
-            events,
-        };
-        let ending = async {
-            self.feed.close().await;
-            tail::finish(&*desk.link, self.lease, completion, desk.config.collect_timeout).await;
-        };
-        tokio::select! {
-            () = ending => {}
-            () = desk.shutdown.cancelled() => {}
-        }
-    }
 }
 
-/// On the spot, or without the slot.
-async fn store_or_carry_on(desk: &mut Desk, mut tail: Tail) -> After {
-    let stored = tokio::select! {
-        stored = tokio::time::timeout(desk.config.slot_hold, tail.store()) => stored,
-        () = desk.shutdown.cancelled() => return After::Shutdown,
-    };
-    let why = match stored {
-        Ok(stored @ (Ok(()) | Err(StoreError::Stale | StoreError::Failed(_)))) => {
-            tail.finish(stored, desk.config.collect_timeout).await;
-            return After::Next;
-        }
-        Ok(Err(StoreError::Away(why))) => why,
-        Err(_) => "storing takes long".to_owned(),
-    };
-    tracing::info!(job.id = %tail.lease.job, why, "outputs wait for the blob store");
-    // Bounded: with too many waiting already, this slot waits too.
-    let permit = tokio::select! {
-        permit = Arc::clone(&desk.collecting).acquire_owned() => permit.expect("the semaphore is never closed"),
-        () = desk.shutdown.cancelled() => return After::Shutdown,
-    };
-    let captured = tail.collection.capture(&desk.config.spool_dir, &*desk.ids).await;
-    let carrying = tail_task(tail, desk.config.collect_timeout, permit);
-    match captured {
-        Ok(()) => {
-            desk.tasks.spawn(carrying);
-        }
-        // Without copies the instance must not run anything that could overwrite the originals.
-        Err(error) => {
-            tracing::warn!(%error, "outputs cannot be copied to the spool; the slot waits for the blob store");
-            carrying.await;
-        }
-    }
-    After::Next
-}
-
-/// Not tied to the slot's end: it needs neither the instance nor its directories any more.
-async fn tail_task(tail: Tail, patience: Duration, permit: tokio::sync::OwnedSemaphorePermit) {
-    let telling = async {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
-        while let Err(LinkError::Unavailable(_)) = tail.link.collecting(tail.lease).await {
-            tokio::time::sleep(backoff.next()).await;
-        }
-    };
-    // A link that cannot even hear this may be back for the outputs.
-    let _ = tokio::time::timeout(patience, telling).await;
-    tail.carry_on(patience).await;
-    drop(permit);
+/// Whether the status says nothing about the prompt: somebody in between, or the instance itself, cannot take any just now.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 502 | 503 | 504)
 }
 
 /// A pause in which a caller may cancel.
@@ -523,18 +304,4 @@ async fn pause(desk: &Desk, length: Duration, stop: &Stop<'_>) -> Result<(), Ear
         }),
         () = desk.shutdown.cancelled() => Err(Early::Shutdown),
     }
-}
-
-fn refusal(detail: serde_json::Value) -> Failure {
-    let said = detail["error"]["message"].as_str().unwrap_or("no reason given");
-    let message = format!("the instance refused the workflow: {said}");
-    Failure {
-        detail: Some(detail),
-        ..Failure::new(FailureCode::PromptRefused, message)
-    }
-}
-
-fn too_long(bounds: Bounds) -> Failure {
-    let message = format!("ran longer than {} s", bounds.execution_timeout.as_secs_f32());
-    Failure::new(FailureCode::ExecutionTimeout, message)
 }

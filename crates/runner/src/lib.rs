@@ -8,6 +8,7 @@ mod attempt;
 mod backoff;
 mod collect;
 mod config;
+mod ending;
 mod even_time;
 mod feed;
 mod follow;

@@ -94,6 +94,32 @@ async fn an_instance_that_refuses_our_credentials_is_broken_and_the_job_is_given
 }
 
 #[tokio::test]
+async fn an_instance_that_cannot_take_prompts_just_now_costs_no_job() {
+    for status in [408, 429, 502, 503, 504] {
+        let mut bench = Bench::with_dirs();
+        let busy = || OnPrompt::Answer(status, json!({}));
+        bench.fake.on_prompts([busy(), busy(), busy()]);
+        bench.link.give(assignment(1, graph()));
+        let completion = bench.link.end_of(lease(1)).await;
+        let AttemptOutcome::Released { reason } = &completion.outcome else {
+            panic!("{status}: {completion:?}")
+        };
+        assert!(reason.contains(&status.to_string()), "{reason}");
+        assert!(matches!(bench.slot_end().await, SlotEnd::InstanceBroken { .. }));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_was_busy_for_a_moment_gets_the_prompt_again() {
+    let bench = Bench::with_dirs();
+    bench.fake.on_prompts([OnPrompt::Answer(503, json!({}))]);
+    bench.link.give(assignment(1, graph()));
+    let second = bench.fake.posted(2).await;
+    bench.fake.succeed(&second, json!({}));
+    assert_eq!(bench.link.end_of(lease(1)).await.outcome, AttemptOutcome::Done);
+}
+
+#[tokio::test]
 async fn a_socket_lost_in_mid_run_is_reopened_and_nothing_is_lost() {
     let bench = Bench::with_dirs();
     bench.link.give(assignment(1, graph()));

@@ -21,8 +21,9 @@ use super::{
 /// The node class whose frames are outputs.
 const CLASS: &str = "SaveImageWebsocket";
 
-/// Frames are held in memory until the prompt has succeeded: at most this much of one attempt, in bytes.
-pub const MAX_BYTES: usize = 512 << 20;
+/// Frames are held in memory until the prompt has succeeded: at most this much of one attempt, in bytes (128 MiB, some
+/// forty images of 1024 by 1024 pixels that do not compress at all, or hundreds that do). More belongs into files.
+pub const MAX_BYTES: usize = 128 << 20;
 
 /// The frames of one prompt.
 #[derive(Debug, Clone, Default)]
@@ -54,16 +55,21 @@ pub enum Error {
     #[error("images that the instance sent over its socket were missed while the socket was away")]
     Missed,
     /// It would be the same again.
-    #[error("the workflow sends more than {MAX_BYTES} bytes of images over the socket")]
+    #[error(
+        "the workflow sends more than {MAX_BYTES} bytes of images over the socket: save them as files instead"
+    )]
     TooMany,
 }
 
 impl SocketImages {
-    /// Of a graph in API format. Without nodes of the class nothing is ever held.
-    pub fn of(graph: &Value) -> Self {
+    /// Of a graph in API format, of which only `targets` are executed if there are any. Without nodes of the class nothing
+    /// is ever held.
+    pub fn of(graph: &Value, targets: Option<&[String]>) -> Self {
         let nodes = graph.as_object().into_iter().flatten();
+        // Nothing can depend on a node of the class: one that is no target does not run.
+        let runs = |id: &String| targets.is_none_or(|targets| targets.contains(id));
         let senders = nodes
-            .filter(|(_, node)| node["class_type"] == CLASS)
+            .filter(|(id, node)| node["class_type"] == CLASS && runs(id))
             .map(|(id, _)| (id.clone(), Sender::Quiet))
             .collect();
         SocketImages {
@@ -100,6 +106,7 @@ impl SocketImages {
         self.gap = true;
         if let Some(sender) = self.current.take().and_then(|id| self.senders.get_mut(&id)) {
             *sender = Sender::Broken;
+            self.frames = Vec::new();
         }
     }
 
@@ -164,7 +171,7 @@ impl SocketImages {
             // A copy: the frame's own buffer may be a larger one that other frames share.
             self.frames.push((node.to_owned(), Bytes::copy_from_slice(image)));
         } else {
-            self.frames.clear();
+            self.frames = Vec::new();
         }
     }
 }
@@ -209,7 +216,7 @@ mod tests {
         fn new(graph: Value) -> Self {
             Told {
                 session: Session::new("p", Config::default(), Timestamp::ZERO),
-                images: SocketImages::of(&graph),
+                images: SocketImages::of(&graph, None),
             }
         }
 
@@ -301,7 +308,7 @@ mod tests {
         let recording = &all[scenario];
         let id = recording["submit"][0]["response"]["prompt_id"].as_str().unwrap();
         let mut session = Session::new(id, Config::default(), Timestamp::ZERO);
-        let (mut images, mut frames) = (SocketImages::of(&graph), 0);
+        let (mut images, mut frames) = (SocketImages::of(&graph, None), 0);
         for message in recording["messages"].as_array().unwrap() {
             let events = if message["text"].is_object() {
                 let text = message["text"].to_string();
@@ -341,6 +348,36 @@ mod tests {
             assert!(frames > 0, "{scenario} has previews");
             assert_eq!(images.pieces(), Ok(vec![]), "{scenario}");
         }
+    }
+
+    #[test]
+    fn what_was_not_to_run_was_not_missed() {
+        let mut told = Told::new(graph());
+        told.images = SocketImages::of(&graph(), Some(&["2".to_owned()]));
+        told.executing(json!("2"))
+            .frame(ImageFormat::Png, "all there is")
+            .executing(json!("1"));
+        told.images.interrupted();
+        told.executing(Value::Null);
+        assert_eq!(told.held().len(), 1);
+    }
+
+    #[test]
+    fn more_than_fits_is_refused_and_not_held() {
+        let image = Bytes::from(vec![0; MAX_BYTES / 8]);
+        let mut told = Told::new(graph());
+        told.executing(json!("2"));
+        for _ in 0..9 {
+            let frame = BinaryFrame::Preview {
+                format: ImageFormat::Png,
+                image: image.clone(),
+            };
+            let events = told.session.on_binary(frame, Timestamp::ZERO);
+            events.iter().for_each(|event| told.images.take(event));
+        }
+        told.executing(Value::Null);
+        assert_eq!(told.images.pieces(), Err(Error::TooMany));
+        assert!(told.images.frames.is_empty());
     }
 
     #[test]
