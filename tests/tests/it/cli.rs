@@ -57,6 +57,32 @@ fn write(home: &Path, name: &str, value: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_says_why_each_job_waits() {
+    let config =
+        "[endpoints.default]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n";
+    let server = Server::start(Options::default().with_config(config)).await;
+    let api = server.api();
+    let first = api.submit(&graphs::plain(1, 8, 8)).await;
+    let second = api.submit(&graphs::plain(2, 8, 8)).await;
+    let page = api.get("/darkroom/v1/jobs").await.expect(200).json();
+    let waits = |id: &str| {
+        let jobs = page["jobs"].as_array().expect("a list");
+        let job = jobs.iter().find(|job| job["id"] == id).expect("it is there");
+        job["waiting"]["position"].clone()
+    };
+    assert_eq!([waits(&first), waits(&second)], [0, 1]);
+    let home = tempfile::tempdir().expect("a directory");
+    let listed = run(home.path(), &["jobs", "list", "--server", &server.url()]).await;
+    let text = stdout(&listed);
+    assert_eq!(
+        text.matches("slots are busy").count(),
+        2,
+        "{text}{}",
+        stderr(&listed)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn run_saves_the_picture_and_says_each_event() {
     let server = Server::start(Options::default()).await;
     let home = tempfile::tempdir().expect("a directory");

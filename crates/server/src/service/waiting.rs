@@ -40,15 +40,33 @@ impl Service {
     /// # Errors
     /// When the store fails.
     pub async fn why_waiting(&self, job: &JobRecord) -> Result<Option<Waiting>, Error> {
-        let Some(planner) = self.planner.get().filter(|_| job.state == JobState::Queued) else {
-            return Ok(None);
-        };
-        let Some(position) = self.store.position(job.id).await? else {
-            return Ok(None);
+        let waiting = self.why_each_waits(std::slice::from_ref(job)).await?;
+        Ok(waiting.into_iter().next().flatten())
+    }
+
+    /// The same for each job of a page, all from one look of the planner.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn why_each_waits(&self, jobs: &[JobRecord]) -> Result<Vec<Option<Waiting>>, Error> {
+        let queued = |job: &JobRecord| job.state == JobState::Queued;
+        let Some(planner) = self.planner.get().filter(|_| jobs.iter().any(queued)) else {
+            return Ok(jobs.iter().map(|_| None).collect());
         };
         let (counters, policy) = planner.view().await.map_err(Error::Internal)?;
-        let reason = why_waiting(&job.endpoint, position, &counters, &policy, self.clock.now());
-        Ok(Some(Waiting { reason, position }))
+        let now = self.clock.now();
+        let mut all = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let position = match queued(job) {
+                true => self.store.position(job.id).await?,
+                false => None,
+            };
+            all.push(position.map(|position| Waiting {
+                reason: why_waiting(&job.endpoint, position, &counters, &policy, now),
+                position,
+            }));
+        }
+        Ok(all)
     }
 
     /// The last bytes of what an instance printed.

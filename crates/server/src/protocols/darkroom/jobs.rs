@@ -162,7 +162,9 @@ pub async fn list(
     let next = (jobs.len() == limit as usize)
         .then(|| jobs.last().map(|j| j.id))
         .flatten();
-    let jobs: Vec<Value> = jobs.iter().map(|j| views::job(&state.service, j)).collect();
+    let jobs = views::jobs(&state.service, &call.caller, &jobs)
+        .await
+        .map_err(|e| call.fail(e))?;
     Ok(Json(json!({ "jobs": jobs, "next": next })))
 }
 

@@ -13,6 +13,7 @@ use crate::{
         endpoints::EndpointView,
         instances::{InstanceRecord, reason_for_clients},
         jobs::{AttemptRecord, JobRecord},
+        waiting::Waiting,
     },
 };
 
@@ -22,7 +23,21 @@ pub fn time(at: Option<Timestamp>) -> Value {
         .map_or(Value::Null, |at| Value::from(at.to_string()))
 }
 
-/// A job without what takes more reading: for lists.
+/// A page of jobs, each with why it waits if it does.
+///
+/// # Errors
+/// When the store fails.
+pub async fn jobs(service: &Service, caller: &Caller, records: &[JobRecord]) -> Result<Vec<Value>, Error> {
+    let all = service.why_each_waits(records).await?;
+    let views = records.iter().zip(all).map(|(record, why)| {
+        let mut view = job(service, record);
+        view["waiting"] = waiting(caller, record, why);
+        view
+    });
+    Ok(views.collect())
+}
+
+/// A job without what takes more reading.
 pub fn job(service: &Service, job: &JobRecord) -> Value {
     json!({
         "id": job.id,
@@ -50,17 +65,20 @@ pub async fn job_in_full(service: &Service, caller: &Caller, record: &JobRecord)
     let mut view = job(service, record);
     let attempts = service.attempts(record.id).await?;
     view["attempts"] = attempts.iter().map(attempt).collect();
-    view["waiting"] = match service.why_waiting(record).await? {
-        Some(waiting) => {
-            let reason = match caller.operates(&record.endpoint) {
-                true => waiting.reason,
-                false => waiting.reason.for_clients(),
-            };
-            json!({ "reason": reason, "message": reason.to_string(), "position": waiting.position })
-        }
-        None => Value::Null,
-    };
+    view["waiting"] = waiting(caller, record, service.why_waiting(record).await?);
     Ok(view)
+}
+
+/// What an instance printed before it failed is for its operators only.
+fn waiting(caller: &Caller, record: &JobRecord, why: Option<Waiting>) -> Value {
+    let Some(Waiting { reason, position }) = why else {
+        return Value::Null;
+    };
+    let reason = match caller.operates(&record.endpoint) {
+        true => reason,
+        false => reason.for_clients(),
+    };
+    json!({ "reason": reason, "message": reason.to_string(), "position": position })
 }
 
 fn attempt(attempt: &AttemptRecord) -> Value {
