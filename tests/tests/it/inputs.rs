@@ -94,7 +94,8 @@ async fn uploads_are_listed_and_removed_by_their_tenant_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_only_one_instance_has_are_refused_with_what_to_do() {
-    let config = endpoint_with_test_nodes("default", "") + "[endpoints.parked]\nbackend = \"external\"\n";
+    let config = endpoint_with_test_nodes("default", "")
+        + "[endpoints.parked]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n";
     let server = Server::start(Options::default().with_config(&config)).await;
     let api = server.api();
     let mut by_class = graphs::invert("plain_00001_.png");

@@ -10,9 +10,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 const WITH: &str = r#"
 [endpoints.default]
 [endpoints.gone]
-backend = "external"
+command = ["/nobody", "{port}"]
+scaling = { max_instances = 0 }
 [endpoints.short]
-backend = "external"
+command = ["/nobody", "{port}"]
+scaling = { max_instances = 0 }
 [endpoints.short.limits]
 queue_ttl = "3s"
 "#;

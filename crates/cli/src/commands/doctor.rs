@@ -78,7 +78,7 @@ pub async fn doctor(args: DoctorArgs, global: &Global) -> Result<Exit, Failure> 
             checks.push(disk(&config.server.data_dir, config.store.disk_reserve_bytes));
             checks.push(port(&config, running));
             for endpoint in config.endpoints.values() {
-                checks.push(backend(endpoint.name.as_str(), &endpoint.backend).await);
+                checks.push(backend(endpoint.name.as_str(), &endpoint.backend));
             }
         }
         Err(error) => checks.push(Check::new("configuration", Verdict::Fail, error.to_string())),
@@ -184,10 +184,15 @@ fn port(config: &Config, running: bool) -> Check {
     }
 }
 
-async fn backend(endpoint: &str, backend: &Backend) -> Check {
+fn backend(endpoint: &str, backend: &Backend) -> Check {
     let name = format!("endpoint {endpoint}");
     match backend {
-        Backend::External => Check::new(name, Verdict::Ok, "waits for workers to come"),
+        Backend::External => Check::new(name, Verdict::Ok, "runs nothing here"),
+        Backend::Remote { .. } => Check::new(
+            name,
+            Verdict::Fail,
+            "a remote ComfyUI is not supported by this version",
+        ),
         Backend::Process(spec) => match spec.command.as_slice() {
             [] => Check::new(
                 name,
@@ -196,22 +201,6 @@ async fn backend(endpoint: &str, backend: &Backend) -> Check {
             ),
             [program, arguments @ ..] => command(name, program, arguments),
         },
-        Backend::Remote { urls } => {
-            for url in urls {
-                let reached = match Client::new(url, None) {
-                    Ok(client) => client.download("system_stats").await.map(drop),
-                    Err(failure) => Err(failure),
-                };
-                if let Err(failure) = reached {
-                    return Check::new(name, Verdict::Fail, format!("{url}: {failure}"));
-                }
-            }
-            Check::new(
-                name,
-                Verdict::Ok,
-                format!("{} ComfyUI server(s) answer", urls.len()),
-            )
-        }
     }
 }
 

@@ -36,8 +36,8 @@ pub struct ServeArgs {
     /// Where the state lives [default: ./darkroom-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What the endpoint `default` runs on: a ComfyUI checkout, or the URL of a running one
-    #[arg(long, value_name = "PATH|URL")]
+    /// What the endpoint `default` runs on: a ComfyUI checkout
+    #[arg(long, value_name = "PATH")]
     comfyui: Option<String>,
     /// How to write the log [default: text]
     #[arg(long, value_name = "FORMAT")]

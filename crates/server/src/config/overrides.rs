@@ -15,7 +15,7 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `--data-dir DIR`.
     pub data_dir: Option<PathBuf>,
-    /// `--comfyui PATH|URL`: what the endpoint `default` runs on.
+    /// `--comfyui PATH`: what the endpoint `default` runs on.
     pub comfyui: Option<String>,
     /// `--log-format text|json`.
     pub log_format: Option<LogFormat>,
@@ -95,7 +95,9 @@ fn set_comfyui(root: &mut Table, comfyui: &str, origins: &mut BTreeMap<String, S
     } else {
         default.insert("comfyui".to_owned(), comfyui.into());
     }
-    origins.insert(format!("endpoints.default.{key}"), "--comfyui".to_owned());
+    for key in [key, "backend"] {
+        origins.insert(format!("endpoints.default.{key}"), "--comfyui".to_owned());
+    }
 }
 
 fn set(root: &mut Table, section: &str, key: &str, value: Value) {

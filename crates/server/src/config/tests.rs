@@ -86,6 +86,7 @@ fn every_problem_is_reported_at_once_with_its_path() {
         "endpoints.api.kind: 'comfy' is not one of comfyui, worker, queue",
         "endpoints.sdxl.comfyui: belongs to backend = \"process\"",
         "endpoints.sdxl.urls: is missing: backend = \"remote\" needs the URLs of its servers",
+        "endpoints.sdxl.backend: remote, external, container and kubernetes are not supported by this version",
         "endpoints.sdxl.anonymous: expected true or false, got \"yes\"",
         "endpoints.sdxl.scaling.idle_timeout: expected a duration like \"300s\", \"15m\" or \"2h\", got \"5 min\"",
         "endpoints.sdxl.scaling.max_instance: unknown key; did you mean 'max_instances'?",
@@ -186,21 +187,19 @@ fn a_comfyui_checkout_becomes_a_command() {
 }
 
 #[test]
-fn the_comfyui_flag_takes_a_directory_or_a_url() {
+fn the_comfyui_flag_takes_a_directory_and_not_yet_a_url() {
     let flags = |comfyui: &str| Overrides {
         comfyui: Some(comfyui.to_owned()),
         ..Overrides::default()
     };
     let file = "[endpoints.default]\ncommand = ['x', '{port}']\nlimits.max_queued = 7";
-    let config = Config::from_text(None, file, &BTreeMap::new(), &flags("http://gpu:8188/")).unwrap();
-    let endpoint = default_endpoint(&config);
-    assert_eq!(
-        endpoint.backend,
-        Backend::Remote {
-            urls: vec!["http://gpu:8188".to_owned()]
-        }
+    let error = Config::from_text(None, file, &BTreeMap::new(), &flags("http://gpu:8188/")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("endpoints.default.backend (from --comfyui): remote, external, container"),
+        "{error}"
     );
-    assert_eq!(endpoint.limits.max_queued, 7);
     let error = Config::from_text(None, "", &BTreeMap::new(), &flags("/nowhere/ComfyUI")).unwrap_err();
     assert!(
         error
@@ -220,7 +219,7 @@ fn commands_are_checked() {
             "command[1]: unknown placeholder {prot}",
         ),
         ("args = ['--lowvram']", "args: belongs beside comfyui"),
-        ("kind = 'worker'\nbackend = 'process'", "command: is missing"),
+        ("kind = 'queue'\nbackend = 'process'", "command: is missing"),
         ("urls = ['http://x']", "urls: belongs to backend = \"remote\""),
         (
             "backend = 'remote'\nurls = ['gpu:8188']",
@@ -228,7 +227,17 @@ fn commands_are_checked() {
         ),
         (
             "backend = 'kubernetes'",
-            "backend: container and kubernetes are not supported",
+            "backend: remote, external, container and kubernetes are not supported",
+        ),
+        ("backend = 'external'", "backend: remote, external,"),
+        (
+            "backend = 'remote'\nurls = ['http://gpu:8188']",
+            "backend: remote, external,",
+        ),
+        ("kind = 'worker'", "kind: worker is not supported"),
+        (
+            "kind = 'worker'\ncommand = ['run', '{port}']",
+            "kind: worker is not supported",
         ),
         (
             "scaling = { min_instances = 2, max_instances = 1 }",
@@ -265,8 +274,8 @@ fn commands_are_checked() {
 }
 
 #[test]
-fn workers_without_a_command_come_by_themselves() {
-    let config = read("[endpoints.w]\nkind = 'worker'").unwrap();
+fn a_queue_without_a_command_is_served_from_outside() {
+    let config = read("[endpoints.w]\nkind = 'queue'").unwrap();
     assert_eq!(
         config.endpoints.values().next().unwrap().backend,
         Backend::External

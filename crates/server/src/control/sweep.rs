@@ -109,7 +109,7 @@ mod tests {
     #[tokio::test]
     async fn jobs_of_a_removed_endpoint_expire_are_cancelled_and_are_swept() {
         let bench = Bench::configured(
-            "[endpoints.gone]\nbackend = \"external\"\n[endpoints.gone.limits]\nqueue_ttl = \"1h\"\n[endpoints.stays]\n",
+            "[endpoints.gone]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n[endpoints.gone.limits]\nqueue_ttl = \"1h\"\n[endpoints.stays]\n",
         );
         let service = &bench.service;
         let submit = async || {

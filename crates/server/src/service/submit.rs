@@ -325,8 +325,7 @@ mod tests {
     use crate::service::{jobs::OnDuplicate, testing::Bench};
 
     /// Nobody serves it, and nothing is known of its nodes.
-    const PARKED: &str =
-        "[endpoints.parked]\nbackend = \"external\"\n[endpoints.parked.limits]\nmax_queued = 2\n";
+    const PARKED: &str = "[endpoints.parked]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n[endpoints.parked.limits]\nmax_queued = 2\n";
 
     fn submit(graph: Value, name: Option<(&str, OnDuplicate)>) -> ComfySubmit {
         ComfySubmit {

@@ -324,8 +324,7 @@ async fn addresses_in_answers_name_the_host_that_was_called_or_the_public_one() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_can_be_chosen_by_host() {
-    let config =
-        "[endpoints.default]\n[endpoints.named]\nbackend = \"external\"\nhosts = [\"comfy.localhost\"]\n";
+    let config = "[endpoints.default]\n[endpoints.named]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\nhosts = [\"comfy.localhost\"]\n";
     let server = Server::start(Options::default().with_config(config)).await;
     let api = server.api();
     let host = format!("comfy.localhost:{}", server.port());

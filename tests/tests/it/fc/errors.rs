@@ -185,7 +185,7 @@ async fn a_cancelled_task_ends_for_whoever_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_come_again() {
-    let config = "[endpoints.default]\nbackend = \"external\"\nlimits = { max_queued = 2 }\n";
+    let config = "[endpoints.default]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\nlimits = { max_queued = 2 }\n";
     let server = Server::start(Options::default().with_config(config)).await;
     let api = server.api();
     let graph = graphs::plain(1, 8, 8);

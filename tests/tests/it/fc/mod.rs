@@ -42,10 +42,11 @@ const PLATFORM: &[&str] = &[
 ];
 
 /// An endpoint whose jobs wait for ever: nothing is known of its nodes, and nobody serves it.
-const PARKED: &str = "[endpoints.parked]\nbackend = \"external\"\n";
+const PARKED: &str =
+    "[endpoints.parked]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n";
 
 /// The same beside `default` on the embedded engine, which is implied only where no endpoint is configured.
-const WITH_PARKED: &str = "[endpoints.default]\n[endpoints.parked]\nbackend = \"external\"\n";
+const WITH_PARKED: &str = "[endpoints.default]\n[endpoints.parked]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n";
 
 /// `POST` with headers.
 async fn post(api: &Api, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {

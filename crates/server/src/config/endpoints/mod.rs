@@ -70,6 +70,9 @@ pub(super) fn read(section: Section<'_>) -> BTreeMap<EndpointName, Endpoint> {
 
 fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     let kind = section.choice("kind", KINDS).unwrap_or(Kind::Comfyui);
+    if kind == Kind::Worker {
+        section.problem("kind", "worker is not supported by this version");
+    }
     let runs_a_process = section.has("command");
     let default_backend = match kind {
         Kind::Comfyui => BackendWord::Process,
@@ -81,14 +84,13 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     let urls = read_urls(&mut section, word);
     let backend = match word {
         BackendWord::Process => Backend::Process(process),
-        BackendWord::Remote => Backend::Remote { urls },
-        BackendWord::External => Backend::External,
-        BackendWord::Container | BackendWord::Kubernetes => {
+        BackendWord::External if kind != Kind::Comfyui => Backend::External,
+        BackendWord::Remote | BackendWord::External | BackendWord::Container | BackendWord::Kubernetes => {
             section.problem(
                 "backend",
-                "container and kubernetes are not supported by this version",
+                "remote, external, container and kubernetes are not supported by this version; use \"process\"",
             );
-            Backend::External
+            Backend::Remote { urls }
         }
     };
     let embedded = matches!(&backend, Backend::Process(spec) if spec.command.is_empty());

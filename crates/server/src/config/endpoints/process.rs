@@ -95,7 +95,7 @@ fn check_command(
         if kind != Kind::Comfyui {
             section.problem(
                 "command",
-                "is missing: only kind = \"comfyui\" has an embedded engine; give a command, or backend = \"external\"",
+                "is missing: only kind = \"comfyui\" has an embedded engine; give a command",
             );
         }
         return Vec::new();
