@@ -9,6 +9,8 @@ pub async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
     if bytes <= IN_PLACE_BYTES {
         return work();
     }
+    #[cfg(test)]
+    let work = tests::watched(work);
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(stopped) => match stopped.try_into_panic() {
@@ -20,10 +22,28 @@ pub async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::mpsc, time::Duration};
+pub mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        time::Duration,
+    };
 
     use super::*;
+
+    tokio::task_local! {
+        /// What a test does beside the runtime before each piece of work of its task that is done there.
+        pub static MEANWHILE: Arc<dyn Fn() + Send + Sync>;
+    }
+
+    pub(super) fn watched<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+        let meanwhile = MEANWHILE.try_with(Arc::clone).ok();
+        move || {
+            if let Some(meanwhile) = meanwhile {
+                meanwhile();
+            }
+            work()
+        }
+    }
 
     #[tokio::test]
     async fn large_work_leaves_the_only_thread_to_others() {

@@ -125,6 +125,7 @@ mod tests {
                 fetch: Fetch::Now,
                 meta: JobMeta::default(),
                 size_bytes: 0,
+                memory: crate::memory::Held::default(),
             };
             service.submit_comfy(submit).await.unwrap().job
         };

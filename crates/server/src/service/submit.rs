@@ -11,7 +11,7 @@ use darkroom_core::{
     BlobKey, EndpointName, Ids, JobId, Payload, TenantId, endpoint, payload::INLINE_MAX_BYTES,
 };
 use darkroom_runner::link::{ComfyWork, InputFile};
-use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, Submitted};
+use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
 use serde_json::{Map, Value};
 
 use super::{
@@ -22,10 +22,10 @@ use super::{
     },
     preflight::{self, Refusal},
 };
-use crate::beside::beside;
+use crate::{beside::beside, memory::Held};
 
 /// A graph that somebody wants run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ComfySubmit {
     /// Whose job it will be.
     pub tenant: TenantId,
@@ -49,6 +49,8 @@ pub struct ComfySubmit {
     pub meta: JobMeta,
     /// How large the request was, in bytes: a large one is worked on beside the runtime.
     pub size_bytes: usize,
+    /// The memory held for it; its share for work is lent back while addresses are fetched.
+    pub memory: Held,
 }
 
 /// What a submit led to.
@@ -75,13 +77,16 @@ impl Service {
         outcome
     }
 
-    async fn accept(&self, submit: ComfySubmit, written: &mut Vec<BlobKey>) -> Result<Accepted, Error> {
+    async fn accept(&self, mut submit: ComfySubmit, written: &mut Vec<BlobKey>) -> Result<Accepted, Error> {
         let endpoint = self.endpoint(&submit.endpoint)?;
         if endpoint.kind != endpoint::Kind::Comfyui {
             return Err(Error::Invalid(format!(
                 "endpoint '{}' does not take ComfyUI workflows",
                 endpoint.name
             )));
+        }
+        if let Some(known) = self.known(&submit, endpoint.limits.max_queued).await? {
+            return Ok(known);
         }
         let info = self.object_info(&submit.endpoint).await?;
         let size = submit.size_bytes;
@@ -96,7 +101,9 @@ impl Service {
         let read = beside(size, move || reading.read())
             .await
             .map_err(Error::InvalidGraph)?;
-        // Only files of a graph that will be accepted are brought.
+        // Only files of a graph that will be accepted are brought. Meanwhile others work: what waits is the graph, which
+        // is no larger than the body was.
+        submit.memory.rest();
         let taken = self
             .take_in(
                 &submit.tenant,
@@ -106,6 +113,7 @@ impl Service {
                 written,
             )
             .await?;
+        submit.memory.work_on().await?;
         let input_files = taken.iter().filter_map(|t| t.blob.clone()).collect();
         let mut meta = submit.meta;
         let id = JobId::new(&*self.ids);
@@ -165,6 +173,41 @@ impl Service {
                 endpoint: submit.endpoint.to_string(),
                 queued,
             }),
+        }
+    }
+
+    /// What can be said of a submit before any work on it: the job that has its name already, so that a repeated request
+    /// costs nothing and needs nothing that was there the first time; and that the queue is full. Two reads; the
+    /// transaction decides.
+    async fn known(&self, submit: &ComfySubmit, max_queued: u64) -> Result<Option<Accepted>, Error> {
+        let named = submit.external_id.as_ref();
+        if let Some(external) = named.filter(|e| e.on_duplicate != OnDuplicate::Replace) {
+            let first = self
+                .store
+                .job_by_external_id(
+                    &submit.tenant,
+                    Some(&submit.endpoint),
+                    &external.dialect,
+                    &external.id,
+                )
+                .await?;
+            match (first, external.on_duplicate) {
+                (Some(job), OnDuplicate::Existing) => return Ok(Some(Accepted { job, existed: true })),
+                (Some(job), OnDuplicate::Reject) => {
+                    let id = external.id.clone();
+                    return Err(Error::Duplicate { id, job });
+                }
+                (Some(_), OnDuplicate::Replace) | (None, _) => {}
+            }
+        }
+        let queued = self.store.counters().await?;
+        let queued = queued.get(&submit.endpoint).map_or(0, |c| c.queued);
+        match queued >= max_queued {
+            true => Err(Error::QueueFull {
+                endpoint: submit.endpoint.to_string(),
+                queued,
+            }),
+            false => Ok(None),
         }
     }
 
@@ -312,17 +355,20 @@ fn models(graph: &Graph) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::{
-        future::Future,
-        pin::{Pin, pin},
-        task::Poll,
+        pin::pin,
+        sync::{
+            atomic::{AtomicU32, Ordering},
+            mpsc,
+        },
         time::Duration,
     };
 
     use base64::{Engine, engine::general_purpose::STANDARD};
     use serde_json::json;
+    use tokio::sync::oneshot;
 
     use super::*;
-    use crate::service::{jobs::OnDuplicate, testing::Bench};
+    use crate::{beside::tests::MEANWHILE, service::testing::Bench};
 
     /// Nobody serves it, and nothing is known of its nodes.
     const PARKED: &str = "[endpoints.parked]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n[endpoints.parked.limits]\nmax_queued = 2\n";
@@ -344,6 +390,7 @@ mod tests {
             randomise_seeds: false,
             fetch: Fetch::Now,
             meta: JobMeta::default(),
+            memory: Held::default(),
         }
     }
 
@@ -415,30 +462,79 @@ mod tests {
         assert_eq!(bench.blob_keys().await.len(), 2, "the file and the body");
     }
 
-    /// Time that this thread's processor spent on it so far, however busy the machine is.
-    fn thread_time() -> Duration {
-        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::new(
-            spent.tv_sec.try_into().unwrap(),
-            spent.tv_nsec.try_into().unwrap(),
-        )
+    /// A web server that says when it is asked, and answers once the gate opens.
+    async fn gated(bytes: &'static [u8]) -> (String, oneshot::Receiver<()>, oneshot::Sender<()>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/x.wav", listener.local_addr().unwrap());
+        let (asked, is_asked) = oneshot::channel();
+        let (open, gate) = oneshot::channel();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request).await;
+            asked.send(()).unwrap();
+            let _: Result<(), _> = gate.await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len());
+            socket
+                .write_all(&[head.as_bytes(), bytes].concat())
+                .await
+                .unwrap();
+        });
+        (url, is_asked, open)
     }
 
-    /// The longest time that one poll of a future held its thread.
-    async fn longest_poll<T>(future: impl Future<Output = T>) -> (T, Duration) {
-        let mut future = pin!(future);
-        let mut longest = Duration::ZERO;
-        let output = std::future::poll_fn(|cx| {
-            let before = thread_time();
-            let polled = Pin::as_mut(&mut future).poll(cx);
-            longest = longest.max(thread_time() - before);
-            match polled {
-                Poll::Ready(output) => Poll::Ready(output),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        (output, longest)
+    fn fetching() -> String {
+        format!("[fetch]\nallow = [\"127.0.0.1\"]\n[server]\nbody_memory = \"8MiB\"\n{PARKED}")
+    }
+
+    #[tokio::test]
+    async fn nobody_holds_the_memory_for_work_while_a_web_server_takes_its_time() {
+        let bench = Bench::configured(&fetching());
+        let memory = &bench.service.memory;
+        // All there is for work, by far.
+        let size: u64 = 3 << 20;
+        let (url, asked, open) = gated(b"bytes").await;
+        let mut slow = submit(with_file(&url), None);
+        slow.memory = memory.work(memory.read(size).await.unwrap(), size).await.unwrap();
+        let mut slow = pin!(bench.service.submit_comfy(slow));
+        tokio::select! {
+            early = &mut slow => panic!("{early:?}"),
+            asked = asked => asked.unwrap(),
+        }
+        let body = memory.read(1 << 20).await.unwrap();
+        let other = memory.work(body, 1 << 20).await;
+        drop(other.expect("others work meanwhile"));
+        open.send(()).unwrap();
+        slow.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_repeated_request_needs_nothing_that_was_there_the_first_time() {
+        let bench = Bench::configured(&fetching());
+        let (url, _asked, open) = gated(b"bytes").await;
+        open.send(()).unwrap();
+        let again = || submit(with_file(&url), Some(("a", OnDuplicate::Existing)));
+        let first = bench.service.submit_comfy(again()).await.unwrap();
+        // The web server is gone.
+        let second = bench.service.submit_comfy(again()).await.unwrap();
+        assert_eq!((second.job, second.existed), (first.job, true));
+        let rejected = submit(with_file(&url), Some(("a", OnDuplicate::Reject)));
+        let rejected = bench.service.submit_comfy(rejected).await.unwrap_err();
+        assert_eq!(rejected.code(), "duplicate");
+        let fine = STANDARD.encode([8; 300]);
+        bench
+            .service
+            .submit_comfy(submit(with_file(&fine), None))
+            .await
+            .unwrap();
+        let full = bench
+            .service
+            .submit_comfy(submit(with_file(&url), None))
+            .await
+            .unwrap_err();
+        assert_eq!(full.code(), "queue_full", "nothing is fetched for a full queue");
     }
 
     #[tokio::test]
@@ -449,8 +545,23 @@ mod tests {
             graph[n.to_string()] = json!({"class_type": "Text", "inputs": {"text": "some words", "n": n}});
         }
         let submit = submit(graph, None);
-        let (accepted, longest) = longest_poll(bench.service.submit_comfy(submit)).await;
-        accepted.unwrap();
-        assert!(longest < Duration::from_millis(5), "{longest:?}");
+        // Each piece of work waits until the runtime's only thread answers it.
+        let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<()>>();
+        tokio::spawn(async move {
+            while let Some(reply) = asked.recv().await {
+                reply.send(()).unwrap();
+            }
+        });
+        let pieces = Arc::new(AtomicU32::new(0));
+        let counted = pieces.clone();
+        let meanwhile = Arc::new(move || {
+            let (reply, answered) = mpsc::channel();
+            ask.send(reply).unwrap();
+            answered.recv_timeout(Duration::from_secs(60)).unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        let submitted = MEANWHILE.scope(meanwhile, bench.service.submit_comfy(submit));
+        submitted.await.unwrap();
+        assert_eq!(pieces.load(Ordering::SeqCst), 2, "reading and writing");
     }
 }

@@ -87,10 +87,10 @@ pub async fn submit(
                 ..JobMeta::default()
             },
             size_bytes,
+            memory: held,
         })
         .await
         .map_err(|e| call.fail(e))?;
-    drop(held);
     let record = state
         .service
         .job(Some(&call.caller.tenant), accepted.job)

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     beside::beside,
     http::read_body,
+    memory::Held,
     service::{
         intake::Fetch,
         jobs::{ExternalId, JobMeta, OnDuplicate},
@@ -66,11 +67,9 @@ pub async fn handler(
     let workflow = beside(body.len(), move || Workflow::read(&body))
         .await
         .map_err(refuse)?;
-    let job = submit(&state, &call, workflow, &invocation)
+    let job = submit(&state, &call, workflow, &invocation, memory)
         .await
         .map_err(refuse)?;
-    // Waiting for the job takes none.
-    drop(memory);
     let task_id = invocation
         .task_id
         .as_ref()
@@ -122,6 +121,7 @@ pub async fn submit(
     call: &FcCall<Flags>,
     workflow: Workflow,
     invocation: &Invocation,
+    memory: Held,
 ) -> Result<JobId, FcError> {
     let external_id = invocation.task_id.as_ref().map(|id| ExternalId {
         dialect: DIALECT.to_owned(),
@@ -155,6 +155,7 @@ pub async fn submit(
                 ..JobMeta::default()
             },
             size_bytes: workflow.size_bytes,
+            memory,
         })
         .await?;
     Ok(accepted.job)

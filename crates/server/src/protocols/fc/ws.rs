@@ -121,8 +121,7 @@ impl Session {
             Workflow::of(json, body.len())
         };
         let workflow = beside(size, read).await?;
-        let job = submit(&self.state, &self.call, workflow, &self.invocation).await?;
-        drop(held);
+        let job = submit(&self.state, &self.call, workflow, &self.invocation, held).await?;
         let transcript = Transcript::new(self.state.service.clone(), self.call.query, self.call.base_url);
         Ok(Some(Reader::new(self.state, job, transcript)))
     }
