@@ -35,6 +35,9 @@ pub trait Files: Send + Sync {
     /// finds it here. Does not wait for the disk.
     async fn intend(&self, blob: &BlobKey) -> Result<(), Error>;
 
+    /// The same for bytes that a caller brings: refused below the disk reserve, which is kept for what running jobs make.
+    async fn intend_input(&self, blob: &BlobKey) -> Result<(), Error>;
+
     /// Takes an intent back: what would have referred to the blob was refused. `true`: its bytes may be deleted now; `false`:
     /// a reference was made all the same, or it was not intended.
     async fn withdraw(&self, blob: &BlobKey) -> Result<bool, Error>;

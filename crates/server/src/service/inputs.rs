@@ -49,7 +49,7 @@ impl Service {
         }
         let key = self.asset_key(tenant, name)?;
         let kept = async {
-            self.store.intend(&key).await?;
+            self.store.intend_input(&key).await?;
             let stored = self.blobs.put_stream(&key, bytes, max_bytes).await?;
             let reference = FileRef {
                 owner: owner(tenant, endpoint),
@@ -137,9 +137,9 @@ impl Service {
         key.parse().map_err(|e| Error::Internal(anyhow::Error::new(e)))
     }
 
-    /// Stores bytes that a row will refer to; the intent is noted first, so that a crash leaves nothing for ever.
+    /// Stores bytes of a caller that a row will refer to; the intent is noted first, so that a crash leaves nothing for ever.
     pub(super) async fn put_intended(&self, key: &BlobKey, bytes: Bytes) -> Result<(), Error> {
-        self.store.intend(key).await?;
+        self.store.intend_input(key).await?;
         self.blobs.put_bytes(key, bytes).await?;
         Ok(())
     }

@@ -133,7 +133,7 @@ impl Service {
         (meta.summary, meta.models) = (summary, models);
         let key = BlobKey::job_input(id);
         written.push(key.clone());
-        let input = self.place(key, body.into()).await?;
+        let input = self.place_input(key, body.into()).await?;
         let external_name = submit
             .external_id
             .as_ref()
@@ -209,6 +209,16 @@ impl Service {
             }),
             false => Ok(None),
         }
+    }
+
+    /// As [`Service::place`], for what a caller sent: only while there is more space than the disk reserve.
+    async fn place_input(&self, key: BlobKey, body: Bytes) -> Result<Payload, Error> {
+        if body.len() <= INLINE_MAX_BYTES {
+            return Ok(Payload::Inline(body.to_vec()));
+        }
+        let size = body.len() as u64;
+        self.put_intended(&key, body).await?;
+        Ok(Payload::Blob { key, size })
     }
 
     /// Small payloads stay inline; large ones become blobs before any row names them.
@@ -460,6 +470,30 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(bench.blob_keys().await.len(), 2, "the file and the body");
+    }
+
+    #[tokio::test]
+    async fn below_the_disk_reserve_no_byte_of_a_caller_is_written_and_results_still_are() {
+        let bench = Bench::configured(PARKED);
+        bench.free_space.store(1 << 20, Ordering::SeqCst);
+        let (tenant, endpoint) = ("t".parse().unwrap(), "parked".parse().unwrap());
+        let upload = async || {
+            let bytes = futures::stream::iter([Ok(Bytes::from_static(b"bytes"))]);
+            let service = &bench.service;
+            service
+                .upload(&tenant, &endpoint, "a.wav", Box::pin(bytes), 100)
+                .await
+        };
+        assert_eq!(upload().await.unwrap_err().code(), "unavailable");
+        let given = submit(with_file(&STANDARD.encode([8; 300])), None);
+        let refused = bench.service.submit_comfy(given).await.unwrap_err();
+        assert_eq!(refused.code(), "unavailable");
+        assert_eq!(bench.blobs.puts(), 0, "refused before anything was written");
+        let result = Bytes::from(vec![1; 2 * INLINE_MAX_BYTES]);
+        let key = BlobKey::job_part(JobId::new(&*bench.service.ids), "result-1.json");
+        bench.service.place(key, result).await.unwrap();
+        bench.free_space.store(u64::MAX, Ordering::SeqCst);
+        upload().await.unwrap();
     }
 
     /// A web server that says when it is asked, and answers once the gate opens.

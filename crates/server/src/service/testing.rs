@@ -36,6 +36,8 @@ pub(crate) struct Bench {
     pub service: Service,
     pub blobs: Arc<FlakyBlobs>,
     pub clock: Arc<MovedClock>,
+    /// What the store is told is left of the disk, in bytes.
+    pub free_space: Arc<AtomicU64>,
     dir: tempfile::TempDir,
 }
 
@@ -52,13 +54,20 @@ impl Bench {
             system: SystemClock::new(),
             ahead_micros: AtomicU64::new(0),
         });
-        let store = SqliteStore::open(&dir.path().join("db.sqlite"), Options::new(clock.clone())).unwrap();
+        let free_space = Arc::new(AtomicU64::new(u64::MAX));
+        let told = free_space.clone();
+        let options = Options {
+            free_space: Arc::new(move |_| Ok(told.load(Ordering::SeqCst))),
+            ..Options::new(clock.clone())
+        };
+        let store = SqliteStore::open(&dir.path().join("db.sqlite"), options).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let blobs = dir.path().join("blobs");
         std::fs::create_dir(&blobs).unwrap();
         let blobs = Arc::new(FlakyBlobs {
             inner: LocalBlobs::open(&blobs, None).unwrap(),
             failures: AtomicU32::new(0),
+            puts: AtomicU32::new(0),
         });
         let config = Config::from_text(None, toml, &Default::default(), &Overrides::default()).unwrap();
         let service = Service::new(Parts {
@@ -91,6 +100,7 @@ impl Bench {
             service,
             blobs,
             clock,
+            free_space,
             dir,
         }
     }
@@ -215,6 +225,7 @@ impl Clock for MovedClock {
 pub(crate) struct FlakyBlobs {
     inner: LocalBlobs,
     failures: AtomicU32,
+    puts: AtomicU32,
 }
 
 impl FlakyBlobs {
@@ -226,6 +237,11 @@ impl FlakyBlobs {
     /// Failures that were not asked for yet.
     pub fn failures_left(&self) -> u32 {
         self.failures.load(Ordering::SeqCst)
+    }
+
+    /// How often anything was written.
+    pub fn puts(&self) -> u32 {
+        self.puts.load(Ordering::SeqCst)
     }
 
     fn here(&self) -> Result<(), Error> {
@@ -245,6 +261,7 @@ impl FlakyBlobs {
 #[async_trait]
 impl Blobs for FlakyBlobs {
     async fn put_bytes(&self, key: &BlobKey, bytes: Bytes) -> Result<BlobMeta, Error> {
+        self.puts.fetch_add(1, Ordering::SeqCst);
         self.inner.put_bytes(key, bytes).await
     }
     async fn put_file(&self, key: &BlobKey, path: &Path) -> Result<BlobMeta, Error> {
@@ -256,6 +273,7 @@ impl Blobs for FlakyBlobs {
         body: BoxStream<'_, Result<Bytes, std::io::Error>>,
         max_bytes: u64,
     ) -> Result<BlobMeta, Error> {
+        self.puts.fetch_add(1, Ordering::SeqCst);
         self.inner.put_stream(key, body, max_bytes).await
     }
     async fn open(&self, key: &BlobKey, range: Option<Range<u64>>) -> Result<Option<BlobReader>, Error> {

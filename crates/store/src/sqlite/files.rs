@@ -271,6 +271,15 @@ impl Files for SqliteStore {
         self.riding(SMALL, move |tx| intend(tx, &blob)).await
     }
 
+    async fn intend_input(&self, blob: &BlobKey) -> Result<(), Error> {
+        let blob = blob.clone();
+        self.riding(SMALL, move |tx| {
+            tx.check_disk()?;
+            intend(tx, &blob)
+        })
+        .await
+    }
+
     async fn withdraw(&self, blob: &BlobKey) -> Result<bool, Error> {
         let blob = blob.clone();
         // A reference deletes the intent, so an intent that is there has none.
