@@ -45,6 +45,9 @@ pub struct Endpoint {
     /// Bounds on jobs.
     #[serde(default)]
     pub limits: Limits,
+    /// Bounds on the items of its queues, and when they are delivered again.
+    #[serde(default)]
+    pub queue: QueueLimits,
 }
 
 impl Endpoint {
@@ -161,4 +164,47 @@ impl Default for Limits {
             vendor_limits: false,
         }
     }
+}
+
+/// Bounds on the items of an endpoint's queues, and when they are delivered again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueLimits {
+    /// The largest item, in bytes.
+    pub max_payload_bytes: u64,
+    /// Puts beyond this many items are refused; results of jobs are always taken.
+    pub max_length: u64,
+    /// An item that was delivered this often is not delivered again.
+    pub max_delivery: u32,
+    /// An item that a consumer holds for longer is given to another one; `None`: never.
+    pub max_idle: Option<Duration>,
+    /// What a consumer held that went away is kept for its return this long.
+    pub leave_grace: Duration,
+    /// A group without a consumer for this long is forgotten, and holds no item back any more.
+    pub group_idle: Duration,
+    /// What becomes of an item that was delivered too often.
+    pub dead_letter: DeadLetter,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        QueueLimits {
+            max_payload_bytes: 16_000_000,
+            max_length: 100_000,
+            max_delivery: 5,
+            max_idle: Some(Duration::from_secs(3600)),
+            leave_grace: Duration::from_secs(5),
+            group_idle: Duration::from_secs(3600),
+            dead_letter: DeadLetter::Rear,
+        }
+    }
+}
+
+/// What becomes of an item that was delivered too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadLetter {
+    /// It goes to the queue's rear, from where it can be read.
+    Rear,
+    /// It goes.
+    Drop,
 }

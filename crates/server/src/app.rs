@@ -90,9 +90,11 @@ pub async fn run(
         metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
         deletions: tokio::sync::RwLock::default(),
+        chores: Default::default(),
         failpoint: options.failpoint.clone(),
     });
     learn_engine(&service, options.engine_object_info.as_deref()).await?;
+    service.recover_queues().await?;
 
     let stored_keys = store.keys().await?;
     let keyring = Keyring::new(&config.keys, &stored_keys, config.endpoints.values());
@@ -125,6 +127,7 @@ pub async fn run(
     let state = AppState {
         service: service.clone(),
         auth: auth.clone(),
+        stopping: stopping.clone(),
         closing: closing.clone(),
         base_url: BaseUrl::new(&config.server, address),
         readiness: readiness.clone(),
@@ -165,6 +168,11 @@ pub async fn run(
         let (control, shutdown) = (control.clone(), shutdown.clone());
         async move { control.sweep(shutdown).await }
     });
+    let served_all = CancellationToken::new();
+    let keeping = tokio::spawn({
+        let (service, served_all) = (service.clone(), served_all.clone());
+        async move { service.keep_queues(served_all).await }
+    });
     tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
 
     // It returns at the shutdown. A plan that is being carried out then is waited for: an instance that it starts after
@@ -185,6 +193,9 @@ pub async fn run(
     shutdown.cancel();
     reloading.abort();
     let _ = sweeping.await;
+    // What the last connections left to do is done before the store closes.
+    served_all.cancel();
+    let _ = keeping.await;
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
     served.context("serving panicked")?.context("serving failed")?;
@@ -216,6 +227,7 @@ async fn reload(
 fn router(state: AppState) -> Router {
     let selected = protocols::fc::routes();
     Router::new()
+        .merge(protocols::eas::routes())
         .merge(selected.clone())
         .nest("/e/{endpoint}", selected)
         .nest("/darkroom/v1", protocols::darkroom::routes())

@@ -1,10 +1,13 @@
 //! Every metric of the server, with its help text and typed labels. Label values are words of closed sets and names
 //! of configured endpoints, never ids or anything a caller chose.
 
-use std::{sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
-use darkroom_core::{EndpointName, InstanceState, JobState, event::EventKind};
-use darkroom_store::sqlite::{Committed, Ended};
+use darkroom_core::{EndpointName, InstanceState, JobState, Timestamp, event::EventKind};
+use darkroom_store::{
+    queues::QueueView,
+    sqlite::{Committed, Ended},
+};
 use http::StatusCode;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
@@ -22,6 +25,10 @@ pub struct Metrics {
     attempts_lost: Family<ByEndpoint, Counter>,
     jobs_queued: Family<ByEndpoint, Gauge>,
     jobs_running: Family<ByEndpoint, Gauge>,
+    queue_items: Family<ByQueue, Gauge>,
+    queue_pending: Family<ByQueue, Gauge>,
+    queue_consumers: Family<ByQueue, Gauge>,
+    queue_lag_seconds: Family<ByQueue, Gauge>,
     instances: Family<ByEndpointAndState, Gauge>,
     events: Family<ByKind, Counter>,
     plan_actions: Family<ByAction, Counter>,
@@ -54,6 +61,10 @@ impl Metrics {
             attempts_lost: Family::default(),
             jobs_queued: Family::default(),
             jobs_running: Family::default(),
+            queue_items: Family::default(),
+            queue_pending: Family::default(),
+            queue_consumers: Family::default(),
+            queue_lag_seconds: Family::default(),
             instances: Family::default(),
             events: Family::default(),
             plan_actions: Family::default(),
@@ -90,6 +101,26 @@ impl Metrics {
             "jobs_running",
             "Jobs that an attempt holds",
             self.jobs_running.clone(),
+        );
+        r.register(
+            "queue_items",
+            "Items of a queue, of all tenants",
+            self.queue_items.clone(),
+        );
+        r.register(
+            "queue_pending",
+            "Items that consumers hold",
+            self.queue_pending.clone(),
+        );
+        r.register(
+            "queue_consumers",
+            "Consumers that are connected",
+            self.queue_consumers.clone(),
+        );
+        r.register(
+            "queue_lag_seconds",
+            "Age of the oldest item",
+            self.queue_lag_seconds.clone(),
         );
         r.register("instances", "Instances by state", self.instances.clone());
         r.register(
@@ -153,6 +184,37 @@ impl Metrics {
         let labels = ByEndpoint::new(endpoint);
         self.jobs_queued.get_or_create(&labels).set(gauge_value(queued));
         self.jobs_running.get_or_create(&labels).set(gauge_value(running));
+    }
+
+    /// What queues hold now; those of one endpoint and side are added up over the tenants.
+    pub fn set_queues(&self, views: &[QueueView], now: Timestamp) {
+        let mut sums: BTreeMap<(&EndpointName, &'static str), [u64; 4]> = BTreeMap::new();
+        for view in views {
+            let sum = sums
+                .entry((&view.id.endpoint, view.id.side.as_str()))
+                .or_default();
+            let lag = view.oldest_put_at.map_or(0, |at| now.since(at).as_secs());
+            *sum = [
+                sum[0] + view.length,
+                sum[1] + view.pending,
+                sum[2] + view.consumers,
+                sum[3].max(lag),
+            ];
+        }
+        for ((endpoint, side), [items, pending, consumers, lag]) in sums {
+            let labels = ByQueue {
+                endpoint: endpoint.to_string(),
+                side: Word(side),
+            };
+            for (family, value) in [
+                (&self.queue_items, items),
+                (&self.queue_pending, pending),
+                (&self.queue_consumers, consumers),
+                (&self.queue_lag_seconds, lag),
+            ] {
+                family.get_or_create(&labels).set(gauge_value(value));
+            }
+        }
     }
 
     /// How many instances are in a state now.
@@ -289,6 +351,12 @@ impl ByEndpoint {
 struct ByEndpointAndState {
     endpoint: String,
     state: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByQueue {
+    endpoint: String,
+    side: Word,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -22,6 +22,8 @@ pub struct AppState {
     pub service: Service,
     /// Who callers are.
     pub auth: AuthState,
+    /// Cancelled when a stop begins: whoever waits for new work answers now.
+    pub stopping: CancellationToken,
     /// Cancelled when the grace of a stop is over: whoever waits for a job's end, or follows it, ends now.
     pub closing: CancellationToken,
     /// Finds the base of absolute addresses.

@@ -65,6 +65,7 @@ fn endpoint(name: &str, anonymous: bool) -> Endpoint {
         anonymous_history: false,
         scaling: Default::default(),
         limits: Default::default(),
+        queue: Default::default(),
     }
 }
 

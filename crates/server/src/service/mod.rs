@@ -29,6 +29,7 @@ pub mod keys;
 pub mod object_info;
 pub mod outputs;
 pub mod preflight;
+pub mod queues;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
     /// Held for reading by who is about to refer to a blob that may be in the trash, for writing by who deletes one.
     pub(crate) deletions: tokio::sync::RwLock<()>,
+    /// What connections of queues leave to do.
+    pub(crate) chores: queues::Chores,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }

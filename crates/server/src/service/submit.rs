@@ -77,16 +77,50 @@ impl Service {
         outcome
     }
 
-    async fn accept(&self, mut submit: ComfySubmit, written: &mut Vec<BlobKey>) -> Result<Accepted, Error> {
+    async fn accept(&self, submit: ComfySubmit, written: &mut Vec<BlobKey>) -> Result<Accepted, Error> {
+        let max_queued = self.endpoint(&submit.endpoint)?.limits.max_queued;
+        if let Some(known) = self.known(&submit, max_queued).await? {
+            return Ok(known);
+        }
+        let job = self.prepare(submit, written).await?;
+        let (id, endpoint) = (job.id, job.endpoint.clone());
+        let external_name = job.external_id.as_ref().map(|e| e.id.clone()).unwrap_or_default();
+        match self.store.submit(job).await? {
+            Submitted::Accepted => {
+                self.metrics.job_submitted(&endpoint);
+                Ok(Accepted {
+                    job: id,
+                    existed: false,
+                })
+            }
+            Submitted::Existing(job) => Ok(Accepted { job, existed: true }),
+            Submitted::Duplicate(job) => Err(Error::Duplicate {
+                id: external_name,
+                job,
+            }),
+            Submitted::QueueFull { queued } => Err(Error::QueueFull {
+                endpoint: endpoint.to_string(),
+                queued,
+            }),
+        }
+    }
+
+    /// Everything that comes before the row: the graph is checked, its files and its body are stored, and named in
+    /// `written`.
+    ///
+    /// # Errors
+    /// Every refusal of [`Error`]; the caller discards what was written.
+    pub(super) async fn prepare(
+        &self,
+        mut submit: ComfySubmit,
+        written: &mut Vec<BlobKey>,
+    ) -> Result<NewJob, Error> {
         let endpoint = self.endpoint(&submit.endpoint)?;
         if endpoint.kind != endpoint::Kind::Comfyui {
             return Err(Error::Invalid(format!(
                 "endpoint '{}' does not take ComfyUI workflows",
                 endpoint.name
             )));
-        }
-        if let Some(known) = self.known(&submit, endpoint.limits.max_queued).await? {
-            return Ok(known);
         }
         let info = self.object_info(&submit.endpoint).await?;
         let size = submit.size_bytes;
@@ -134,52 +168,30 @@ impl Service {
         let key = BlobKey::job_input(id);
         written.push(key.clone());
         let input = self.place_input(key, body.into()).await?;
-        let external_name = submit
-            .external_id
-            .as_ref()
-            .map(|e| e.id.clone())
-            .unwrap_or_default();
-        let submitted = self
-            .store
-            .submit(NewJob {
-                id,
-                tenant: submit.tenant,
-                endpoint: submit.endpoint.clone(),
-                priority: submit.priority,
-                input,
-                sealed,
-                input_files,
-                meta,
-                external_id: submit.external_id,
-                queue_ttl: endpoint.limits.queue_ttl,
-                max_attempts: endpoint.limits.max_attempts,
-                max_queued: endpoint.limits.max_queued,
-            })
-            .await?;
-        match submitted {
-            Submitted::Accepted => {
-                self.metrics.job_submitted(&submit.endpoint);
-                Ok(Accepted {
-                    job: id,
-                    existed: false,
-                })
-            }
-            Submitted::Existing(job) => Ok(Accepted { job, existed: true }),
-            Submitted::Duplicate(job) => Err(Error::Duplicate {
-                id: external_name,
-                job,
-            }),
-            Submitted::QueueFull { queued } => Err(Error::QueueFull {
-                endpoint: submit.endpoint.to_string(),
-                queued,
-            }),
-        }
+        Ok(NewJob {
+            id,
+            tenant: submit.tenant,
+            endpoint: submit.endpoint,
+            priority: submit.priority,
+            input,
+            sealed,
+            input_files,
+            meta,
+            external_id: submit.external_id,
+            queue_ttl: endpoint.limits.queue_ttl,
+            max_attempts: endpoint.limits.max_attempts,
+            max_queued: endpoint.limits.max_queued,
+        })
     }
 
     /// What can be said of a submit before any work on it: the job that has its name already, so that a repeated request
     /// costs nothing and needs nothing that was there the first time; and that the queue is full. Two reads; the
     /// transaction decides.
-    async fn known(&self, submit: &ComfySubmit, max_queued: u64) -> Result<Option<Accepted>, Error> {
+    pub(super) async fn known(
+        &self,
+        submit: &ComfySubmit,
+        max_queued: u64,
+    ) -> Result<Option<Accepted>, Error> {
         let named = submit.external_id.as_ref();
         if let Some(external) = named.filter(|e| e.on_duplicate != OnDuplicate::Replace) {
             let first = self
@@ -212,7 +224,7 @@ impl Service {
     }
 
     /// As [`Service::place`], for what a caller sent: only while there is more space than the disk reserve.
-    async fn place_input(&self, key: BlobKey, body: Bytes) -> Result<Payload, Error> {
+    pub(super) async fn place_input(&self, key: BlobKey, body: Bytes) -> Result<Payload, Error> {
         if body.len() <= INLINE_MAX_BYTES {
             return Ok(Payload::Inline(body.to_vec()));
         }

@@ -94,6 +94,7 @@ impl Bench {
             metrics: Arc::new(Metrics::new()),
             planner: std::sync::OnceLock::new(),
             deletions: tokio::sync::RwLock::default(),
+            chores: Default::default(),
             failpoint: None,
         });
         Bench {

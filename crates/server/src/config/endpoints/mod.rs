@@ -2,6 +2,7 @@
 
 mod limits;
 mod process;
+mod queue;
 mod scaling;
 
 use std::collections::BTreeMap;
@@ -119,6 +120,7 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     };
     let scaling = scaling::read(section.section("scaling"), embedded, most_instances);
     let limits = limits::read(section.section("limits"));
+    let queue = queue::read(section.section("queue"));
     section.finish();
     Endpoint {
         name,
@@ -130,6 +132,7 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
         anonymous_history,
         scaling,
         limits,
+        queue,
     }
 }
 

@@ -1,0 +1,103 @@
+//! PAI-EAS's asynchronous queue service (`protocols/eas-queue.md`): the input and the sink of a service as queues, and
+//! workflows that are posted to `api_prompt`.
+//!
+//! Which operation a request means is said by its method and by query keys of the form `_name_`; every other key is a tag.
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    response::Response,
+    routing::{any, get, post},
+};
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::{
+    service::queues::{OpenQueue, Side},
+    state::AppState,
+};
+
+mod attributes;
+mod call;
+mod codec;
+mod commit;
+mod error;
+mod get_items;
+mod outputs;
+mod prompt;
+mod put;
+mod query;
+mod remove;
+mod search;
+mod watch;
+
+use self::{
+    call::EasCall,
+    error::{EasError, Refused},
+};
+
+/// The header that says which request an answer belongs to; the Python SDK reads it from the answer to a put.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-eas-queueservice-request-id");
+
+/// The routes. A service's name is one segment of the path, so nothing lies below `/e/{endpoint}`.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/api/predict/{service}", any(input))
+        .route("/api/predict/{service}/", any(input))
+        .route("/api/predict/{service}/sink", any(sink))
+        .route("/api/predict/{service}/sink/", any(sink))
+        .route("/api/predict/{service}/api_prompt", post(prompt::handler))
+        .route("/api/predict/{service}/output/{*name}", get(outputs::handler))
+        .route("/api/predict/{service}/{*path}", any(elsewhere))
+        // The handlers measure by themselves, so that a refusal has the protocol's shape.
+        .layer(DefaultBodyLimit::disable())
+}
+
+async fn input(State(state): State<AppState>, call: EasCall, request: Request) -> Result<Response, Refused> {
+    serve(state, call, Side::Input, request).await
+}
+
+async fn sink(State(state): State<AppState>, call: EasCall, request: Request) -> Result<Response, Refused> {
+    serve(state, call, Side::Sink, request).await
+}
+
+/// Any other path is for the program on an instance; those of ComfyUI take workflows only.
+async fn elsewhere(call: EasCall) -> Refused {
+    call.refuse(EasError::not_found(format!(
+        "service '{}' has no such path: there are sink, api_prompt and output",
+        call.endpoint.name
+    )))
+}
+
+async fn serve(state: AppState, call: EasCall, side: Side, request: Request) -> Result<Response, Refused> {
+    let side = match call.rear {
+        true => side.rear().unwrap_or(side),
+        false => side,
+    };
+    let queue = OpenQueue::new(&call.caller.tenant, call.endpoint.clone(), side);
+    let query = &call.query;
+    let answer = match *request.method() {
+        Method::POST if query.flag("_eos_") => remove::end(&state, &queue, &call).await,
+        Method::POST => put::put(&state, &queue, &call, request).await,
+        Method::PUT => commit::commit(&state, &queue, &call, request).await,
+        Method::DELETE => remove::remove(&state, &queue, &call).await,
+        Method::GET if query.flag("_watch_") => watch::watch(&state, &queue, &call, request).await,
+        Method::GET if query.flag("_attrs_") => attributes::attributes(&state, &queue, &call).await,
+        Method::GET if query.flag("_search_") => search::search(&state, &queue, &call).await,
+        Method::GET if query.flag("_count_") => search::count(&state, &queue, &call).await,
+        Method::GET => get_items::get(&state, &queue, &call).await,
+        _ => Err(EasError::method_not_allowed("GET, POST, PUT, DELETE")),
+    };
+    let mut response = answer.map_err(|error| call.refuse(error))?;
+    named(&mut response, call.caller.request_id.as_str());
+    Ok(response)
+}
+
+/// Says which request an answer belongs to, unless it says so already.
+fn named(response: &mut Response, request_id: &str) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().entry(REQUEST_ID).or_insert(value);
+    }
+}
+
+/// The answer to what was done and has nothing to say.
+const DONE: &str = "OK";

@@ -1,0 +1,85 @@
+"""A server with a plain queue service, its death by kill -9, and an inference service that answers every item."""
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from eas_prediction import PredictException, QueueClient
+
+TOKEN = "sk_eas"
+SERVICE = "test_group.qservice"
+CONFIG = f"""
+[[keys]]
+name = "app"
+secret = "{TOKEN}"
+scopes = ["client"]
+[endpoints.default]
+[endpoints.qservice]
+kind = "queue"
+[endpoints.qservice.queue]
+leave_grace = "1s"
+"""
+READY_LIMIT_S = 30
+
+
+def host(server):
+    """What the SDK calls an endpoint: without a scheme."""
+    return server.url.removeprefix("http://")
+
+
+def client(server, name=SERVICE, **identity):
+    """An SDK client of a queue."""
+    queue = QueueClient(host(server), name)
+    queue.set_token(TOKEN)
+    queue.init(**identity)
+    return queue
+
+
+def kill_child(parent_pid, url):
+    """kill -9 of the serving process; its parent keeps the socket and starts another, for which this waits."""
+    with open(f"/proc/{parent_pid}/task/{parent_pid}/children", encoding="ascii") as children:
+        child = int(children.read().split()[0])
+    os.kill(child, signal.SIGKILL)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + READY_LIMIT_S
+    while True:
+        try:
+            if opener.open(f"{url}/readyz", timeout=5).status == 200:
+                return
+        except (urllib.error.URLError, OSError):
+            assert time.monotonic() < deadline, "the server did not come back"
+            time.sleep(0.02)
+
+
+def insist(call, *args, **kwargs):
+    """As a careful program calls: until it is answered."""
+    deadline = time.monotonic() + READY_LIMIT_S
+    while True:
+        try:
+            return call(*args, **kwargs)
+        except PredictException:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+class Echo(threading.Thread):
+    """Watches the input, puts an answer with the same tags onto the sink, then commits."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.input = client(server, uid="echo")
+        self.sink = client(server, f"{SERVICE}/sink", uid="echo")
+        for queue in (self.input, self.sink):
+            queue.set_timeout(30000)
+
+    def run(self):
+        watcher = self.input.watch(0, 50, auto_commit=False)
+        for item in watcher.run():
+            answer = json.dumps([{"received": item.data.decode(), "ok": True}])
+            # The request id travels as a tag: an answer that is put twice is one.
+            insist(self.sink.put, answer, dict(item.tags))
+            insist(self.input.commit, item.index)

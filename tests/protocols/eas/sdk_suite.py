@@ -1,0 +1,30 @@
+"""Runs the SDK's own tests, out of the installed package, with its endpoint and token changed and nothing else.
+
+    python sdk_suite.py HOST:PORT TOKEN [PARENT_PID]
+
+With the server's parent process, the serving process is killed between any two tests.
+"""
+
+import sys
+import unittest
+
+from eas_prediction import test_queue_client as suite
+
+from queue_server import kill_child
+
+host, token, *parent = sys.argv[1:]
+suite.QueueEndpoint = host
+suite.QueueToken = token
+
+
+class Result(unittest.TextTestResult):
+    def stopTest(self, test):
+        super().stopTest(test)
+        if parent:
+            kill_child(int(parent[0]), f"http://{host}")
+
+
+tests = unittest.defaultTestLoader.loadTestsFromModule(suite)
+outcome = unittest.TextTestRunner(resultclass=Result, verbosity=2).run(tests)
+assert outcome.testsRun == 9, outcome
+sys.exit(not outcome.wasSuccessful())
