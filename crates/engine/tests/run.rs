@@ -211,6 +211,40 @@ async fn a_node_that_does_not_listen_stops_the_next_one() {
     );
 }
 
+/// Unoptimized, the nodes would take far longer than anything here is waited for.
+#[tokio::test]
+async fn an_interrupt_ends_a_node_in_the_middle_of_its_pixels() {
+    let engine = TestEngine::start().await;
+    let empty = |side: i32| {
+        json!({"class_type": "EmptyImage",
+            "inputs": {"width": side, "height": side, "batch_size": 1, "color": 255}})
+    };
+    let scale = json!({"class_type": "ImageScale", "inputs": {
+        "image": ["1", 0], "upscale_method": "bicubic", "width": 10_000, "height": 10_000, "crop": "disabled"}});
+    let blur =
+        json!({"class_type": "ImageBlur", "inputs": {"image": ["1", 0], "blur_radius": 31, "sigma": 1.0}});
+    for (small, slow) in [(empty(64), scale), (empty(2500), blur)] {
+        let mut socket = engine.connect("a").await;
+        let graph = json!({
+            "1": small,
+            "2": slow,
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        });
+        let id = engine.submit(&graph, "a").await;
+        while socket.until("executing").await.last().unwrap()["data"]["node"] != "2" {}
+        engine.post("/interrupt", json!({})).await;
+        let messages = socket.until_end(&id).await;
+        let told = messages
+            .iter()
+            .find(|m| m["type"] == "execution_interrupted")
+            .unwrap();
+        assert_eq!(told["data"]["node_id"], "2");
+        assert_eq!(told["data"]["executed"], json!(["1"]));
+    }
+    let (_, history) = engine.run(&empty_and_save(8, "after")).await;
+    assert_eq!(history["status"]["status_str"], "success");
+}
+
 #[tokio::test]
 async fn a_failure_names_the_node_and_keeps_what_was_made() {
     let engine = TestEngine::start().await;
@@ -240,6 +274,24 @@ async fn a_failure_names_the_node_and_keeps_what_was_made() {
             .starts_with("tensor([[[[0., 0., 0.],")
     );
     assert_eq!(error["current_outputs"], json!(["1", "2", "3", "4"]));
+    let parts: Vec<&String> = error.as_object().unwrap().keys().collect();
+    assert_eq!(
+        parts,
+        [
+            "prompt_id",
+            "node_id",
+            "node_type",
+            "executed",
+            "exception_message",
+            "exception_type",
+            "traceback",
+            "current_inputs",
+            "current_outputs",
+            "timestamp"
+        ]
+    );
+    let traceback = error["traceback"].as_array().unwrap();
+    assert!(!traceback.is_empty() && traceback.iter().all(Value::is_string));
     assert_eq!(
         history["outputs"].as_object().unwrap().keys().collect::<Vec<_>>(),
         ["4"]
@@ -565,4 +617,39 @@ async fn a_large_graph_runs_and_its_messages_stay_small() {
     let (messages, history) = engine.run(&Value::Object(graph)).await;
     assert_eq!(history["status"]["status_str"], "success");
     assert!(messages.iter().all(|message| message.to_string().len() < 30_000));
+}
+
+#[tokio::test]
+async fn a_list_runs_what_follows_once_for_each_item() {
+    let engine = TestEngine::start().await;
+    let graph = json!({
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 5, "color": 0}},
+        "2": {"class_type": "RebatchImages", "inputs": {"images": ["1", 0], "batch_size": 2}},
+        "3": {"class_type": "ImageInvert", "inputs": {"image": ["2", 0]}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "l"}},
+    });
+    let (messages, history) = engine.run(&graph).await;
+    let told = messages.iter().filter(|m| m["type"] == "executed");
+    assert_eq!(told.count(), 1, "one message for all calls");
+    let images = history["outputs"]["4"]["images"].as_array().unwrap();
+    let names: Vec<&str> = images.iter().map(|i| i["filename"].as_str().unwrap()).collect();
+    // Three calls with 2, 2 and 1 images; the counter goes on from call to call.
+    let wanted: Vec<String> = (1..=5).map(|n| format!("l_{n:05}_.png")).collect();
+    assert_eq!(names, wanted);
+    assert_eq!(files(&engine.file("output")), wanted);
+}
+
+#[tokio::test]
+async fn widget_values_are_brought_to_their_types() {
+    let engine = TestEngine::start().await;
+    let mut graph = empty_and_save(8, "c");
+    graph["1"]["inputs"] = json!({"width": "16", "height": 8.9, "batch_size": true, "color": "255"});
+    graph["2"]["inputs"]["filename_prefix"] = json!(12);
+    let (_, history) = engine.run(&graph).await;
+    assert_eq!(history["status"]["status_str"], "success", "{history}");
+    assert_eq!(files(&engine.file("output")), ["12_00001_.png"]);
+    let bytes = std::fs::read(engine.file("output/12_00001_.png")).unwrap();
+    let frames = darkroom_engine::pixels::decode::frames(&bytes).unwrap();
+    assert_eq!((frames[0].width, frames[0].height), (16, 8));
+    assert_eq!(frames[0].rgb[..3], [0, 0, 255]);
 }

@@ -45,7 +45,14 @@ pub fn split(call: &Call<'_>) -> Result<Output, Raised> {
 /// images as the shorter of both batches has.
 pub fn join(call: &Call<'_>) -> Result<Output, Raised> {
     let (image, mask) = (call.image("image")?, call.mask("alpha")?);
-    let mask = resize::mask(mask, image.width, image.height, Method::Bilinear, false)?;
+    let mask = resize::mask(
+        mask,
+        image.width,
+        image.height,
+        Method::Bilinear,
+        false,
+        call.progress,
+    )?;
     let colors = image.channels.min(COLORS);
     let channels = colors + 1;
     let mut out = Image::zeros(image.batch.min(mask.batch), image.height, image.width, channels)?;

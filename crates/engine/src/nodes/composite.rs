@@ -33,6 +33,7 @@ pub fn masked(call: &Call<'_>) -> Result<Output, Raised> {
             below.height,
             Method::Bilinear,
             false,
+            call.progress,
         )?)
     } else {
         Cow::Borrowed(source)
@@ -47,6 +48,7 @@ pub fn masked(call: &Call<'_>) -> Result<Output, Raised> {
                 source.height,
                 Method::Bilinear,
                 false,
+                call.progress,
             )?)
         }
     };

@@ -61,6 +61,7 @@ pub fn batch(call: &Call<'_>) -> Result<Output, Raised> {
             first.height,
             Method::Bilinear,
             true,
+            call.progress,
         )?)
     };
     if first.channels != second.channels {

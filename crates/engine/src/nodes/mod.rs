@@ -1,7 +1,7 @@
 //! The node classes: one function each, and one line in a table of [`FAMILIES`].
 //!
 //! To add a class: its `/object_info` entry into a file of `schemas/`, a function and a line of the
-//! table into the family's file. `docs/nodes.md` has an example.
+//! table into the family's file. `docs/engine-nodes.md` has an example.
 
 mod alpha;
 mod animation;

@@ -71,7 +71,14 @@ fn scaled(
     center: bool,
 ) -> Result<Output, Raised> {
     let method = method(call, "upscale_method")?;
-    Ok(Output::one(common_upscale(image, width, height, method, center)?))
+    Ok(Output::one(common_upscale(
+        image,
+        width,
+        height,
+        method,
+        center,
+        call.progress,
+    )?))
 }
 
 /// The resampling method that an input names.
@@ -89,7 +96,10 @@ pub fn method(call: &Call<'_>, input: &str) -> Result<Method, Raised> {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::nodes::trial::{Trial, any_image, noise};
+    use crate::{
+        exec::Raised,
+        nodes::trial::{Trial, any_image, noise},
+    };
 
     #[test]
     fn sizes_keep_the_aspect() {
@@ -121,6 +131,19 @@ mod tests {
             "RuntimeError",
             "nothing is left of the height"
         );
+    }
+
+    #[test]
+    fn an_interrupt_ends_every_method() {
+        for method in ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"] {
+            let scaled = Trial::new("ImageScaleBy")
+                .image("image", &noise(1, (40, 40), 3))
+                .text("upscale_method", method)
+                .float("scale_by", 20.0)
+                .interrupted_after(4)
+                .run();
+            assert_eq!(scaled.unwrap_err(), Raised::Interrupted, "{method}");
+        }
     }
 
     proptest! {

@@ -2,6 +2,8 @@
 //!
 //! Bounded before anything is decoded: a file says how large it is, and what is above the limits is refused at once.
 
+#[cfg(test)]
+mod bombs;
 mod gif_file;
 mod png_file;
 mod webp_file;

@@ -5,33 +5,40 @@ use super::{
     resize::{Frame, Target},
     to_byte,
 };
-use crate::{exec::Raised, parallel};
+use crate::{exec::Raised, nodes::call::Progress, parallel};
 
 /// Weights carry 22 fractional bits: 32 minus 8 of the sample minus 2 for the overshoot of the kernel.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const LOBES: f64 = 3.0;
 
 /// The frame resized. Four channels are treated as RGBA: colours are weighted by alpha.
-pub fn resize(frame: Frame<'_>, target: Target, out: &mut [f32]) -> Result<(), Raised> {
+pub fn resize(
+    frame: Frame<'_>,
+    target: Target,
+    out: &mut [f32],
+    progress: &dyn Progress,
+) -> Result<(), Raised> {
     match frame.channels {
-        3 => resize_channels::<3>(frame, target, out),
-        4 => resize_channels::<4>(frame, target, out),
-        channels => {
-            return Err(Raised::new(
-                "TypeError",
-                format!("Cannot handle this data type: {channels} channels"),
-            ));
-        }
+        3 => resize_channels::<3>(frame, target, out, progress),
+        4 => resize_channels::<4>(frame, target, out, progress),
+        channels => Err(Raised::new(
+            "TypeError",
+            format!("Cannot handle this data type: {channels} channels"),
+        )),
     }
-    Ok(())
 }
 
-fn resize_channels<const C: usize>(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+fn resize_channels<const C: usize>(
+    frame: Frame<'_>,
+    target: Target,
+    out: &mut [f32],
+    progress: &dyn Progress,
+) -> Result<(), Raised> {
     let Target { width, height } = target;
     let weighted = C == 4 && (width != frame.width || height != frame.height);
     let mut narrow = vec![0; frame.height * width * C];
     let columns = (width != frame.width).then(|| windows(frame.width, width));
-    parallel::rows_to_the_end(&mut narrow, width * C, |y, out| {
+    parallel::rows(progress, &mut narrow, width * C, |y, out| {
         let row = &frame.samples[y * frame.width * C..][..frame.width * C];
         let mut bytes: Vec<u8> = row.iter().map(|x| to_byte(*x)).collect();
         if weighted {
@@ -41,9 +48,9 @@ fn resize_channels<const C: usize>(frame: Frame<'_>, target: Target, out: &mut [
             Some(windows) => horizontal::<C>(&bytes, windows, out),
             None => out.copy_from_slice(&bytes),
         }
-    });
+    })?;
     let rows = (height != frame.height).then(|| windows(frame.height, height));
-    parallel::rows_to_the_end(out, width * C, |y, out| {
+    parallel::rows(progress, out, width * C, |y, out| {
         let mut bytes = vec![0; width * C];
         match &rows {
             Some(windows) => vertical(&narrow, &windows[y], &mut bytes),
@@ -55,7 +62,7 @@ fn resize_channels<const C: usize>(frame: Frame<'_>, target: Target, out: &mut [
         for (out, byte) in out.iter_mut().zip(bytes) {
             *out = from_byte(byte);
         }
-    });
+    })
 }
 
 fn premultiply(pixel: &mut [u8]) {

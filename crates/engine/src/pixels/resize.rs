@@ -5,6 +5,7 @@
 use super::{lanczos, round_half_even};
 use crate::{
     exec::Raised,
+    nodes::call::Progress,
     parallel,
     value::{Image, Mask, zeros},
 };
@@ -38,13 +39,15 @@ impl Method {
     }
 }
 
-/// Resamples every frame to `width` x `height`, first cropping to the new aspect ratio if `center`.
+/// Resamples every frame to `width` x `height`, first cropping to the new aspect ratio if `center`. Ends early, with an
+/// error, when the prompt is interrupted.
 pub fn common_upscale(
     image: &Image,
     width: usize,
     height: usize,
     method: Method,
     center: bool,
+    progress: &dyn Progress,
 ) -> Result<Image, Raised> {
     let cropped = if center && height > 0 {
         center_crop(image, width, height)
@@ -77,11 +80,11 @@ pub fn common_upscale(
             channels: source.channels,
         };
         match method {
-            Method::Nearest => nearest(frame, target, out),
-            Method::Bilinear => bilinear(frame, target, out),
-            Method::Area => area(frame, target, out),
-            Method::Bicubic => bicubic(frame, target, out),
-            Method::Lanczos => lanczos::resize(frame, target, out)?,
+            Method::Nearest => nearest(frame, target, out, progress)?,
+            Method::Bilinear => bilinear(frame, target, out, progress)?,
+            Method::Area => area(frame, target, out, progress)?,
+            Method::Bicubic => bicubic(frame, target, out, progress)?,
+            Method::Lanczos => lanczos::resize(frame, target, out, progress)?,
         }
     }
     Ok(Image {
@@ -94,9 +97,16 @@ pub fn common_upscale(
 }
 
 /// [`common_upscale`] of a mask.
-pub fn mask(mask: &Mask, width: usize, height: usize, method: Method, center: bool) -> Result<Mask, Raised> {
+pub fn mask(
+    mask: &Mask,
+    width: usize,
+    height: usize,
+    method: Method,
+    center: bool,
+    progress: &dyn Progress,
+) -> Result<Mask, Raised> {
     let plane = mask.clone().into_plane();
-    common_upscale(&plane, width, height, method, center).map(Mask::from)
+    common_upscale(&plane, width, height, method, center, progress).map(Mask::from)
 }
 
 /// One frame to read from.
@@ -182,7 +192,7 @@ pub fn crop(image: &Image, x: usize, y: usize, width: usize, height: usize) -> I
     }
 }
 
-fn nearest(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+fn nearest(frame: Frame<'_>, target: Target, out: &mut [f32], progress: &dyn Progress) -> Result<(), Raised> {
     let index = |o: usize, input: usize, output: usize| {
         let scale = input as f32 / output as f32;
         (((o as f32 + 0.5) * scale).floor() as usize).min(input - 1)
@@ -190,16 +200,12 @@ fn nearest(frame: Frame<'_>, target: Target, out: &mut [f32]) {
     let columns: Vec<usize> = (0..target.width)
         .map(|x| index(x, frame.width, target.width))
         .collect();
-    each_row(frame, target, out, |y, out| {
+    parallel::rows(progress, out, target.width * frame.channels, |y, out| {
         let row = index(y, frame.height, target.height);
         for (out, &column) in out.chunks_exact_mut(frame.channels).zip(&columns) {
             out.copy_from_slice(frame.pixel(row, column));
         }
-    });
-}
-
-fn each_row(frame: Frame<'_>, target: Target, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
-    parallel::rows_to_the_end(out, target.width * frame.channels, work);
+    })
 }
 
 /// The two source positions of an output position and the weight of the second.
@@ -214,11 +220,16 @@ pub fn linear_taps(o: usize, input: usize, output: usize) -> (usize, usize, f32)
     )
 }
 
-fn bilinear(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+fn bilinear(
+    frame: Frame<'_>,
+    target: Target,
+    out: &mut [f32],
+    progress: &dyn Progress,
+) -> Result<(), Raised> {
     let columns: Vec<_> = (0..target.width)
         .map(|x| linear_taps(x, frame.width, target.width))
         .collect();
-    each_row(frame, target, out, |y, out| {
+    parallel::rows(progress, out, target.width * frame.channels, |y, out| {
         let (top, bottom, down) = linear_taps(y, frame.height, target.height);
         for (out, &(left, right, across)) in out.chunks_exact_mut(frame.channels).zip(&columns) {
             let (a, b) = (frame.pixel(top, left), frame.pixel(top, right));
@@ -229,13 +240,13 @@ fn bilinear(frame: Frame<'_>, target: Target, out: &mut [f32]) {
                 *out = (1.0 - down) * upper + down * lower;
             }
         }
-    });
+    })
 }
 
-fn area(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+fn area(frame: Frame<'_>, target: Target, out: &mut [f32], progress: &dyn Progress) -> Result<(), Raised> {
     let window =
         |o: usize, input: usize, output: usize| (o * input / output, ((o + 1) * input).div_ceil(output));
-    each_row(frame, target, out, |y, out| {
+    parallel::rows(progress, out, target.width * frame.channels, |y, out| {
         let (top, bottom) = window(y, frame.height, target.height);
         for (x, out) in out.chunks_exact_mut(frame.channels).enumerate() {
             let (left, right) = window(x, frame.width, target.width);
@@ -250,7 +261,7 @@ fn area(frame: Frame<'_>, target: Target, out: &mut [f32]) {
                 *out = sum / (bottom - top) as f32 / (right - left) as f32;
             }
         }
-    });
+    })
 }
 
 /// Four clamped source positions and their cubic weights (A = -0.75, as in torch).
@@ -270,11 +281,11 @@ fn cubic_taps(o: usize, input: usize, output: usize) -> [(usize, f32); 4] {
     ]
 }
 
-fn bicubic(frame: Frame<'_>, target: Target, out: &mut [f32]) {
+fn bicubic(frame: Frame<'_>, target: Target, out: &mut [f32], progress: &dyn Progress) -> Result<(), Raised> {
     let columns: Vec<_> = (0..target.width)
         .map(|x| cubic_taps(x, frame.width, target.width))
         .collect();
-    each_row(frame, target, out, |y, out| {
+    parallel::rows(progress, out, target.width * frame.channels, |y, out| {
         let rows = cubic_taps(y, frame.height, target.height);
         for (out, taps) in out.chunks_exact_mut(frame.channels).zip(&columns) {
             for (k, out) in out.iter_mut().enumerate() {
@@ -289,7 +300,7 @@ fn bicubic(frame: Frame<'_>, target: Target, out: &mut [f32]) {
                 *out = sum;
             }
         }
-    });
+    })
 }
 
 #[cfg(test)]
@@ -297,6 +308,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::nodes::call::Silent;
 
     const ALL: [Method; 5] = [
         Method::Nearest,
@@ -320,7 +332,7 @@ mod tests {
         #[test]
         fn a_flat_image_stays_flat(w in 1usize..20, h in 1usize..20, ow in 1usize..30, oh in 1usize..30, center: bool) {
             for method in ALL {
-                let out = common_upscale(&flat(w, h, 0.6), ow, oh, method, center);
+                let out = common_upscale(&flat(w, h, 0.6), ow, oh, method, center, &Silent);
                 // A crop may leave nothing of a very thin image; that is an error, as in the original.
                 if let Ok(out) = out {
                     prop_assert_eq!((out.width, out.height, out.data.len()), (ow, oh, ow * oh * 3));
@@ -334,7 +346,7 @@ mod tests {
     fn the_number_of_threads_changes_nothing() {
         let image = crate::nodes::trial::noise(2, (150, 90), 4);
         for method in ALL {
-            let run = || common_upscale(&image, 260, 240, method, true).unwrap();
+            let run = || common_upscale(&image, 260, 240, method, true, &Silent).unwrap();
             assert_eq!(
                 parallel::on_threads(1, run),
                 parallel::on_threads(5, run),
@@ -346,7 +358,7 @@ mod tests {
     #[test]
     fn an_empty_target_is_an_error() {
         for (method, exception) in [(Method::Area, "RuntimeError"), (Method::Lanczos, "ValueError")] {
-            let raised = common_upscale(&flat(2, 2, 0.0), 0, 4, method, false).unwrap_err();
+            let raised = common_upscale(&flat(2, 2, 0.0), 0, 4, method, false, &Silent).unwrap_err();
             assert!(
                 matches!(raised, Raised::Error { kind, .. } if kind == exception),
                 "{method:?}"

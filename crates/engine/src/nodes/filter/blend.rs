@@ -19,7 +19,14 @@ pub fn blend(call: &Call<'_>) -> Result<Output, Raised> {
         second
     } else {
         let (width, height) = first.size();
-        Cow::Owned(common_upscale(&second, width, height, Method::Bicubic, true)?)
+        Cow::Owned(common_upscale(
+            &second,
+            width,
+            height,
+            Method::Bicubic,
+            true,
+            call.progress,
+        )?)
     };
     let (keep, take) = ((1.0 - factor) as f32, factor as f32);
     zipped(call, &first, &second, |a, b| {

@@ -50,7 +50,14 @@ pub fn blend(call: &Call<'_>) -> Result<Output, Raised> {
         a.zip(&second.samples, |x, y| x * near + y * far)?
     } else {
         let (width, height) = (a.side(3)?, a.side(2)?);
-        let b = scale::common_upscale(&second.samples, width, height, Method::Bicubic, true)?;
+        let b = scale::common_upscale(
+            &second.samples,
+            width,
+            height,
+            Method::Bicubic,
+            true,
+            call.progress,
+        )?;
         a.zip(&b, |x, y| x * near + y * far)?
     };
     Ok(Output::one(first.with(mixed)))
@@ -62,7 +69,8 @@ fn combine(
     f: impl Fn(&Tensor, &Tensor) -> Result<Tensor, Raised>,
 ) -> Result<Output, Raised> {
     let (first, second) = (call.latent("samples1")?, call.latent("samples2")?);
-    let fitted = scale::fit(&second.samples, &first.samples)?.repeat_to_batch(first.samples.batch())?;
+    let fitted =
+        scale::fit(&second.samples, &first.samples, call.progress)?.repeat_to_batch(first.samples.batch())?;
     Ok(Output::one(first.with(f(&first.samples, &fitted)?)))
 }
 

@@ -12,7 +12,7 @@ use crate::{
 /// `LatentBatch`: one after the other.
 pub fn join(call: &Call<'_>) -> Result<Output, Raised> {
     let (first, second) = (call.latent("samples1")?, call.latent("samples2")?);
-    let fitted = scale::fit(&second.samples, &first.samples)?;
+    let fitted = scale::fit(&second.samples, &first.samples, call.progress)?;
     let samples = Tensor::cat(&[&first.samples, &fitted], 0)?;
     let mut index = index_of(first).into_owned();
     index.extend_from_slice(&index_of(second));

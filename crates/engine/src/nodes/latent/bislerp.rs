@@ -1,12 +1,18 @@
 //! Bislerp: between two neighbours the direction of the channel vector turns on a circle and its length changes evenly.
 
-use crate::{exec::Raised, pixels::resize, value::Tensor};
+use crate::{exec::Raised, nodes::call::Progress, pixels::resize, value::Tensor};
 
 /// Vectors closer to equal or to opposite than this are not turned.
 const NEARLY: f32 = 1e-5;
 
 /// Resamples the last two dimensions, columns first.
-pub fn scale(samples: &Tensor, width: usize, height: usize, center: bool) -> Result<Tensor, Raised> {
+pub fn scale(
+    samples: &Tensor,
+    width: usize,
+    height: usize,
+    center: bool,
+    progress: &dyn Progress,
+) -> Result<Tensor, Raised> {
     samples.dimension(3)?;
     let cropped = if center {
         crop(samples, width, height)?
@@ -24,7 +30,12 @@ pub fn scale(samples: &Tensor, width: usize, height: usize, center: bool) -> Res
             ),
         ));
     }
-    along(&along(samples, columns, width)?, columns - 1, height)
+    along(
+        &along(samples, columns, width, progress)?,
+        columns - 1,
+        height,
+        progress,
+    )
 }
 
 fn crop(samples: &Tensor, width: usize, height: usize) -> Result<Option<Tensor>, Raised> {
@@ -41,7 +52,12 @@ fn crop(samples: &Tensor, width: usize, height: usize) -> Result<Option<Tensor>,
 }
 
 /// One dimension brought to a new length.
-fn along(samples: &Tensor, dimension: usize, length: usize) -> Result<Tensor, Raised> {
+fn along(
+    samples: &Tensor,
+    dimension: usize,
+    length: usize,
+    progress: &dyn Progress,
+) -> Result<Tensor, Raised> {
     let old = samples.shape[dimension];
     let taps = taps(old, length);
     let (batch, channels) = (samples.shape[0], samples.shape[1]);
@@ -54,6 +70,7 @@ fn along(samples: &Tensor, dimension: usize, length: usize) -> Result<Tensor, Ra
     let (mut first, mut second, mut mixed) = (vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]);
     for item in 0..batch {
         for place in 0..outer * inner {
+            progress.check()?;
             let (block, offset) = (place / inner, place % inner);
             for (to, (left, right, ratio)) in taps.iter().enumerate() {
                 for channel in 0..channels {
@@ -119,6 +136,7 @@ fn slerp(a: &[f32], b: &[f32], ratio: f32, out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nodes::call::Silent;
 
     #[test]
     fn directions_turn_and_lengths_change_evenly() {
@@ -139,7 +157,7 @@ mod tests {
             shape: vec![1, 4, 3, 3],
             data,
         };
-        let scaled = scale(&tensor, 3, 3, false).unwrap();
+        let scaled = scale(&tensor, 3, 3, false, &Silent).unwrap();
         let worst = scaled
             .data
             .iter()

@@ -54,6 +54,7 @@ pub fn masked(call: &Call<'_>) -> Result<Output, Raised> {
             rows as usize,
             Method::Bilinear,
             false,
+            call.progress,
         )?
     } else {
         (*source.samples).clone()
@@ -67,8 +68,15 @@ pub fn masked(call: &Call<'_>) -> Result<Output, Raised> {
         None => source.map(|_| 1.0),
         Some(_) => {
             let mask = planes(call.mask("mask")?);
-            scale::common_upscale(&mask, width as usize, height as usize, Method::Bilinear, false)?
-                .repeat_to_batch(source.batch())?
+            scale::common_upscale(
+                &mask,
+                width as usize,
+                height as usize,
+                Method::Bilinear,
+                false,
+                call.progress,
+            )?
+            .repeat_to_batch(source.batch())?
         }
     };
     // In pixels where the place is negative: that is how the original counts.

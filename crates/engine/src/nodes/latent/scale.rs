@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::bislerp;
 use crate::{
     exec::Raised,
-    nodes::call::{Call, Output},
+    nodes::call::{Call, Output, Progress},
     pixels::{resize, round_half_even},
     value::{Image, Tensor, Value},
 };
@@ -54,6 +54,7 @@ pub fn to_size(call: &Call<'_>) -> Result<Output, Raised> {
         height / CELL,
         method(call)?,
         center,
+        call.progress,
     )?;
     Ok(Output::one(latent.with(samples)))
 }
@@ -66,17 +67,28 @@ pub fn by_factor(call: &Call<'_>) -> Result<Output, Raised> {
         let side = round_half_even(latent.samples.side(dimension)? as f64 * factor);
         Ok::<_, Raised>(usize::try_from(side).unwrap_or(0))
     };
-    let samples = common_upscale(&latent.samples, side(-1)?, side(-2)?, method(call)?, false)?;
+    let samples = common_upscale(
+        &latent.samples,
+        side(-1)?,
+        side(-2)?,
+        method(call)?,
+        false,
+        call.progress,
+    )?;
     Ok(Output::one(latent.with(samples)))
 }
 
 /// `samples` with the size of `target`, if anything but the batch differs.
-pub fn fit<'a>(samples: &'a Tensor, target: &Tensor) -> Result<Cow<'a, Tensor>, Raised> {
+pub fn fit<'a>(
+    samples: &'a Tensor,
+    target: &Tensor,
+    progress: &dyn Progress,
+) -> Result<Cow<'a, Tensor>, Raised> {
     if samples.shape.get(1..) == target.shape.get(1..) {
         return Ok(Cow::Borrowed(samples));
     }
     let (width, height) = (target.side(-1)?, target.side(-2)?);
-    common_upscale(samples, width, height, Method::Bilinear, true).map(Cow::Owned)
+    common_upscale(samples, width, height, Method::Bilinear, true, progress).map(Cow::Owned)
 }
 
 /// Resamples the last two dimensions, first cropping to the new aspect ratio if `center`.
@@ -86,12 +98,13 @@ pub fn common_upscale(
     height: usize,
     method: Method,
     center: bool,
+    progress: &dyn Progress,
 ) -> Result<Tensor, Raised> {
     let image_method = match method {
         Method::Bilinear => resize::Method::Bilinear,
         Method::Bicubic => resize::Method::Bicubic,
         Method::Other(method) => method,
-        Method::Bislerp => return bislerp::scale(samples, width, height, center),
+        Method::Bislerp => return bislerp::scale(samples, width, height, center, progress),
     };
     // Every plane is an image of one channel: these methods look at no other plane.
     let (rows, columns) = (samples.side(-2)?, samples.side(-1)?);
@@ -102,7 +115,7 @@ pub fn common_upscale(
         channels: 1,
         data: samples.data.clone(),
     };
-    let scaled = resize::common_upscale(&image, width, height, image_method, center)?;
+    let scaled = resize::common_upscale(&image, width, height, image_method, center, progress)?;
     let mut shape = samples.shape.clone();
     let last = shape.len() - 2;
     shape[last..].copy_from_slice(&[height, width]);

@@ -4,7 +4,7 @@ mod mode;
 
 use std::borrow::Cow;
 
-use super::call::{Call, Output};
+use super::call::{Call, Output, Progress};
 use crate::{
     exec::Raised,
     parallel,
@@ -38,7 +38,7 @@ pub fn composite(call: &Call<'_>) -> Result<Output, Raised> {
         ));
     }
     let (height, width, channels) = (below.height, below.width, below.channels);
-    let below_mask = fitted(below_mask, width, height)?;
+    let below_mask = fitted(below_mask, width, height, call.progress)?;
     let source = if (source.height, source.width) == (height, width) {
         Cow::Borrowed(&**source)
     } else {
@@ -48,9 +48,10 @@ pub fn composite(call: &Call<'_>) -> Result<Output, Raised> {
             height,
             Method::Bicubic,
             true,
+            call.progress,
         )?)
     };
-    let source_mask = fitted(source_mask, width, height)?;
+    let source_mask = fitted(source_mask, width, height, call.progress)?;
     let batch = [source.batch, below.batch, source_mask.batch, below_mask.batch];
     let batch = batch.into_iter().min().unwrap_or(0);
 
@@ -83,7 +84,12 @@ pub fn composite(call: &Call<'_>) -> Result<Output, Raised> {
     Ok(Output::values([out.into(), mask.into()]))
 }
 
-fn fitted(mask: &Mask, width: usize, height: usize) -> Result<Cow<'_, Mask>, Raised> {
+fn fitted<'m>(
+    mask: &'m Mask,
+    width: usize,
+    height: usize,
+    progress: &dyn Progress,
+) -> Result<Cow<'m, Mask>, Raised> {
     if mask.height == 0 {
         return Err(Raised::new(
             "ZeroDivisionError",
@@ -93,7 +99,14 @@ fn fitted(mask: &Mask, width: usize, height: usize) -> Result<Cow<'_, Mask>, Rai
     Ok(if (mask.width, mask.height) == (width, height) {
         Cow::Borrowed(mask)
     } else {
-        Cow::Owned(resize::mask(mask, width, height, Method::Bicubic, true)?)
+        Cow::Owned(resize::mask(
+            mask,
+            width,
+            height,
+            Method::Bicubic,
+            true,
+            progress,
+        )?)
     })
 }
 

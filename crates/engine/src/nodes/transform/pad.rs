@@ -20,7 +20,14 @@ pub fn resize_and_pad(call: &Call<'_>) -> Result<Output, Raised> {
         (image.width as f64 * scale) as usize,
         (image.height as f64 * scale) as usize,
     );
-    let resized = common_upscale(image, inner.0, inner.1, method(call, "interpolation")?, false)?;
+    let resized = common_upscale(
+        image,
+        inner.0,
+        inner.1,
+        method(call, "interpolation")?,
+        false,
+        call.progress,
+    )?;
     let color = if call.text("padding_color")? == "black" {
         0.0
     } else {

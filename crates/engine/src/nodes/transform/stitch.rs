@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use super::canvas;
 use crate::{
     exec::Raised,
-    nodes::call::{Call, Output},
+    nodes::call::{Call, Output, Progress},
     pixels::resize::{Method, common_upscale},
     value::{Image, Value},
 };
@@ -28,7 +28,7 @@ pub fn stitch(call: &Call<'_>) -> Result<Output, Raised> {
     let color = Color::parse(call.text("spacing_color")?)?;
     let matched = call.flag("match_image_size")?;
     let second: Cow<'_, Image> = if matched {
-        Cow::Owned(brought_to_size(second, first, across)?)
+        Cow::Owned(brought_to_size(second, first, across, call.progress)?)
     } else {
         Cow::Borrowed(second)
     };
@@ -43,14 +43,19 @@ pub fn stitch(call: &Call<'_>) -> Result<Output, Raised> {
 }
 
 /// The second image with the height (`across`) or the width of the first, its aspect kept.
-fn brought_to_size(second: &Image, first: &Image, across: bool) -> Result<Image, Raised> {
+fn brought_to_size(
+    second: &Image,
+    first: &Image,
+    across: bool,
+    progress: &dyn Progress,
+) -> Result<Image, Raised> {
     let aspect = second.width as f64 / second.height as f64;
     let (width, height) = if across {
         ((first.height as f64 * aspect) as usize, first.height)
     } else {
         (first.width, (first.width as f64 / aspect) as usize)
     };
-    common_upscale(second, width, height, Method::Lanczos, false)
+    common_upscale(second, width, height, Method::Lanczos, false, progress)
 }
 
 /// Both images, the smaller one in the middle of its stripe.
