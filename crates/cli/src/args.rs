@@ -103,6 +103,8 @@ pub enum Command {
     Instances(commands::instances::InstancesArgs),
     /// List endpoints, or show one with its latest scaling decisions
     Endpoints(commands::endpoints::EndpointsArgs),
+    /// List queues of the EAS queue service, or show one with its consumers
+    Queues(commands::queues::QueuesArgs),
     /// Print the log of an instance, or of the instance a job ran on
     Logs(commands::logs::LogsArgs),
     /// Create, list, or revoke keys

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -39,11 +40,32 @@ def client(server, name=SERVICE, **identity):
     return queue
 
 
-def kill_child(parent_pid, url):
+def kill_child(server):
+    """As `kill_serving`, of a server that this process started."""
+    kill_serving(server.process.pid, server.url)
+
+
+def stop_and_start(server):
+    """A graceful stop of everything, and a new start on the same port with the same data."""
+    server.process.terminate()
+    assert server.process.wait(READY_LIMIT_S) == 0
+    with open(server.log_path, "ab") as log:
+        server.process = subprocess.Popen(
+            server.process.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    wait_ready(server.url)
+
+
+def kill_serving(parent_pid, url):
     """kill -9 of the serving process; its parent keeps the socket and starts another, for which this waits."""
     with open(f"/proc/{parent_pid}/task/{parent_pid}/children", encoding="ascii") as children:
         child = int(children.read().split()[0])
     os.kill(child, signal.SIGKILL)
+    wait_ready(url)
+
+
+def wait_ready(url):
+    """Waits until a server takes requests."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + READY_LIMIT_S
     while True:

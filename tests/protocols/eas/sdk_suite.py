@@ -10,7 +10,7 @@ import unittest
 
 from eas_prediction import test_queue_client as suite
 
-from queue_server import kill_child
+from queue_server import kill_serving
 
 host, token, *parent = sys.argv[1:]
 suite.QueueEndpoint = host
@@ -21,7 +21,7 @@ class Result(unittest.TextTestResult):
     def stopTest(self, test):
         super().stopTest(test)
         if parent:
-            kill_child(int(parent[0]), f"http://{host}")
+            kill_serving(int(parent[0]), f"http://{host}")
 
 
 tests = unittest.defaultTestLoader.loadTestsFromModule(suite)

@@ -4,13 +4,14 @@ import base64
 import contextlib
 import socket
 import struct
+import subprocess
 import time
 import urllib.parse
 
 import pytest
 import requests
 import websocket
-from darkroom_server import Server
+from darkroom_server import Server, binary
 from eas_prediction.queue_types.queueservice_pb2 import AttributesProto, DataFrameListProto, DataFrameProto
 from queue_server import CONFIG, SERVICE, TOKEN, client
 
@@ -18,6 +19,11 @@ PROTOBUF = {"Accept": "application/vnd.google.protobuf"}
 TIGHT = CONFIG + """max_payload = "1KB"
 max_length = 50
 max_delivery = 2
+[[keys]]
+name = "other"
+secret = "sk_other"
+scopes = ["client"]
+tenant = "other"
 [endpoints.groups]
 kind = "queue"
 [endpoints.hasty]
@@ -399,6 +405,47 @@ def test_a_put_with_a_million_tags_is_refused_at_once(server):
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(64).split()[1] in (b"414", b"431", b"400")
     assert requests.get(f"{server.url}/readyz", timeout=LIMIT_S).status_code == 200
+
+
+def test_large_bodies_come_back_whole_by_get_and_by_watch(server):
+    queue = Queue(server, service="groups")
+    large = bytes(range(256)) * 2000
+    for _ in range(3):
+        queue.put(large, requestId="")
+    assert queue.get(_auto_delete_="false").content == large
+    items = DataFrameListProto()
+    items.ParseFromString(queue.get(PROTOBUF, _raw_="false", _length_=2, _auto_delete_="false").content)
+    assert [item.data for item in items.index] == [large] * 2
+    with queue.watch(_auto_commit_="true", gid="a") as connection:
+        assert [frame(connection).data for _ in range(3)] == [large] * 3
+    assert queue.get().content == large
+
+
+def test_queues_are_shown_to_their_tenant_and_counted(server):
+    queue = Queue(server)
+    queue.put()
+    with queue.watch(uid="seen"):
+        headers = {"Authorization": TOKEN}
+        listed = requests.get(f"{server.url}/darkroom/v1/queues", headers=headers, timeout=LIMIT_S).json()["queues"]
+        (mine,) = [q for q in listed if (q["endpoint"], q["side"]) == ("qservice", "input")]
+        assert (mine["length"], mine["connected_consumers"], mine["ended"]) == (1, 1, False)
+        shown = requests.get(f"{server.url}/darkroom/v1/queues/qservice/input", headers=headers, timeout=LIMIT_S).json()
+        (consumer,) = [c for c in shown["consumers"] if c["name"] == "seen"]
+        assert (consumer["group"], consumer["connected"], consumer["window"]) == ("eas", True, 5)
+        assert [g["name"] for g in shown["groups"]] == ["eas"]
+        command = [str(binary()), "--server", server.url, "--key", TOKEN, "queues"]
+        for more, words in [([], ["qservice", "input"]), (["show", "qservice"], ["seen", "connected", "group eas"])]:
+            printed = subprocess.run([*command, *more], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+            assert all(word in printed.stdout for word in words), printed.stdout
+    unknown = requests.get(f"{server.url}/darkroom/v1/queues/qservice/side", headers=headers, timeout=LIMIT_S)
+    assert unknown.status_code == 404
+    line = 'darkroom_queue_items{endpoint="qservice",side="input"}'
+    eventually(lambda: line in requests.get(f"{server.url}/metrics", timeout=LIMIT_S).text)
+    other = requests.get(f"{server.url}/darkroom/v1/queues", headers={"Authorization": "sk_other"}, timeout=LIMIT_S)
+    assert other.json() == {"queues": []}
+    path = f"{server.url}/api/predict/qservice"
+    theirs = requests.get(path, params={"_attrs_": "true"}, headers={"Authorization": "sk_other"}, timeout=LIMIT_S)
+    assert theirs.json()["stream.lastEntry"] == "0", "another tenant has a queue of its own"
 
 
 def test_services_that_run_workflows_say_where_they_take_them(server):

@@ -17,6 +17,7 @@ pub mod instances;
 pub mod jobs;
 pub mod keys;
 pub mod logs;
+pub mod queues;
 pub mod run;
 pub mod serve;
 
@@ -29,6 +30,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Jobs(command) => block_on(jobs::jobs(command, global)),
         Command::Instances(args) => block_on(instances::instances(args, global)),
         Command::Endpoints(args) => block_on(endpoints::endpoints(args, global)),
+        Command::Queues(args) => block_on(queues::queues(args, global)),
         Command::Logs(args) => block_on(logs::logs(args, global)),
         Command::Doctor(args) => block_on(doctor::doctor(args, global)),
         Command::Keys(command) => block_on(keys::keys(command, global)),

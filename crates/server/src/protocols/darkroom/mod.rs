@@ -16,6 +16,7 @@ mod inputs;
 mod instances;
 mod jobs;
 mod keys;
+mod queues;
 mod views;
 
 /// Largest body of a submit, in bytes: a workflow with its images inline.
@@ -42,6 +43,8 @@ pub fn routes() -> Router<AppState> {
         .route("/instances", get(instances::list))
         .route("/instances/{instance}", get(instances::show))
         .route("/instances/{instance}/logs", get(instances::logs))
+        .route("/queues", get(queues::list))
+        .route("/queues/{endpoint}/{side}", get(queues::show))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
