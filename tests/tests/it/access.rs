@@ -196,3 +196,30 @@ async fn a_key_made_through_the_api_works_until_it_is_revoked() {
         "no key in the log"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_holds_no_prompt_whatever_becomes_of_it() {
+    const PROMPT: &str = "a portrait of Rumpelstilzchen";
+    let server = Server::start(Options::test_nodes()).await;
+    let api = server.api();
+    let text = |text: &str| json!({"class_type": "PrimitiveString", "inputs": {"value": text}});
+    let show = json!({"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}});
+    fc::run(&api, "", &json!({"1": text(PROMPT), "9": show}))
+        .await
+        .expect(200);
+    // Failing at its node, refused for its graph, and refused for its form.
+    let raises = graphs::through("TestRaise", json!({"message": PROMPT}), "a", 1);
+    fc::run(&api, "", &raises).await.expect(500);
+    let mut unknown = graphs::plain(1, 8, 8);
+    unknown["1"] = json!({"class_type": PROMPT, "inputs": {"text": PROMPT}});
+    fc::run(&api, "", &unknown).await.expect(500);
+    fc::run(&api, "", &json!([PROMPT])).await.expect(400);
+    let reference = format!("/darkroom/v1/jobs?state={}", PROMPT.replace(' ', "%20"));
+    api.get(&reference).await.expect(400);
+    let log = server.log();
+    assert!(
+        log.contains("starting an instance"),
+        "it is the server's log: {log}"
+    );
+    assert!(!log.contains("Rumpelstilzchen"), "{log}");
+}

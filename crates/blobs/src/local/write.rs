@@ -14,6 +14,10 @@ use crate::{BlobMeta, Error};
 /// How much is read, hashed and written at a time.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How much may be written that is not on the disk yet. A large blob that is synced only at its end keeps the disk busy for
+/// a tenth of a second, and the commits of everybody else wait behind it.
+const SYNC_EVERY_BYTES: usize = 2 << 20;
+
 /// How often a rename is tried again when a concurrent delete pruned the folder under it.
 const RENAME_TRIES: usize = 16;
 
@@ -25,6 +29,7 @@ pub(super) struct Staged {
     file: Box<dyn DiskFile>,
     hasher: blake3::Hasher,
     size: u64,
+    unsynced: usize,
     renamed: bool,
 }
 
@@ -43,17 +48,25 @@ impl Staged {
             file,
             hasher: blake3::Hasher::new(),
             size: 0,
+            unsynced: 0,
             renamed: false,
         })
     }
 
     /// Appends bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file
-            .write_all(bytes)
-            .map_err(|e| Error::from_io("write", &self.key, e))?;
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
+        for piece in bytes.chunks(SYNC_EVERY_BYTES) {
+            self.file
+                .write_all(piece)
+                .map_err(|e| Error::from_io("write", &self.key, e))?;
+            self.hasher.update(piece);
+            self.size += piece.len() as u64;
+            self.unsynced += piece.len();
+            if self.unsynced >= SYNC_EVERY_BYTES {
+                self.file.sync().map_err(|e| Error::from_io("sync", &self.key, e))?;
+                self.unsynced = 0;
+            }
+        }
         Ok(())
     }
 
