@@ -63,7 +63,9 @@ impl Staged {
             self.size += piece.len() as u64;
             self.unsynced += piece.len();
             if self.unsynced >= SYNC_EVERY_BYTES {
-                self.file.sync().map_err(|e| Error::from_io("sync", &self.key, e))?;
+                self.file
+                    .sync()
+                    .map_err(|e| Error::from_io("sync", &self.key, e))?;
                 self.unsynced = 0;
             }
         }
