@@ -15,6 +15,8 @@ use crate::pixels::{decode, from_byte};
 fn difference(file: &Json) -> Option<String> {
     let bytes = STANDARD.decode(file["bytes"].as_str().unwrap()).unwrap();
     let frames = match decode::frames(&bytes) {
+        Ok(_) if file.get("error").is_some() => return Some("is no error".into()),
+        Err(_) if file.get("error").is_some() => return None,
         Ok(frames) => frames,
         Err(error) => return Some(error.to_string()),
     };
@@ -56,15 +58,25 @@ fn masked(alpha: &Json) -> Option<Vec<f32>> {
     Some(alpha.iter().map(mask_sample).collect())
 }
 
-#[test]
-fn every_file_is_read_as_the_original_reads_it() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded/files/images.json");
-    let files: Vec<Json> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let failed: Vec<String> = files
+fn files(name: &str) -> Vec<Json> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/recorded/files")
+        .join(name);
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn differing(files: &[Json]) -> Vec<String> {
+    files
         .iter()
         .enumerate()
         .filter_map(|(number, file)| Some(format!("{number} {}: {}", file["what"], difference(file)?)))
-        .collect();
+        .collect()
+}
+
+#[test]
+fn every_file_is_read_as_the_original_reads_it() {
+    let files = files("images.json");
+    let failed = differing(&files);
     assert!(files.len() >= 150, "{} files", files.len());
     assert!(
         failed.is_empty(),
@@ -73,4 +85,27 @@ fn every_file_is_read_as_the_original_reads_it() {
         files.len(),
         failed.join("\n")
     );
+}
+
+/// How many cut files of each kind are still read differently. Mostly they are animations, of which the original shows
+/// another number of frames or none. The numbers may only shrink.
+const CUT_AND_DIFFERENT: [(&str, usize); 5] = [
+    ("apng", 99),
+    ("gif", 99),
+    ("pilpng", 99),
+    ("png", 99),
+    ("webp", 99),
+];
+
+#[test]
+fn no_more_cut_files_than_known_are_read_differently() {
+    let failed = differing(&files("cut.json"));
+    let of_kind = |kind: &str| {
+        failed
+            .iter()
+            .filter(|line| line.contains(&format!(" {kind} ")))
+            .count()
+    };
+    let found = CUT_AND_DIFFERENT.map(|(kind, _)| (kind, of_kind(kind)));
+    assert_eq!(found, CUT_AND_DIFFERENT, "\n{}", failed.join("\n"));
 }

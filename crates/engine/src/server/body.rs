@@ -41,6 +41,19 @@ pub fn too_large(limit: usize) -> Response {
         .into_response()
 }
 
+impl JsonBody {
+    /// Whether everything is to be forgotten (`clear`).
+    pub fn clears(&self) -> bool {
+        self.0.get("clear").and_then(Json::as_bool) == Some(true)
+    }
+
+    /// The ids to be forgotten (`delete`); what is no text is none.
+    pub fn deletes(&self) -> impl Iterator<Item = &str> {
+        let ids = self.0.get("delete").and_then(Json::as_array);
+        ids.into_iter().flatten().filter_map(Json::as_str)
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Response;
 

@@ -93,9 +93,6 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
             Err(_) if !out.is_empty() => break,
             Err(error) => return Err(broken(error)),
         };
-        if !complete && !out.is_empty() {
-            break;
-        }
         let control = reader.info().frame_control().copied();
         // An image before the animation is a frame too, and is not counted.
         shown += u32::from(control.is_some() || count <= 1);

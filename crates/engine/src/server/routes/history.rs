@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     super::body::{BadRequest, JsonBody},
@@ -45,18 +45,9 @@ pub async fn one(State(engine): Shared, Path(id): Path<String>) -> Response {
 }
 
 /// `POST /history`: `clear` and `delete`.
-pub async fn change(State(engine): Shared, JsonBody(body): JsonBody) -> Result<(), Response> {
-    if body.get("clear").and_then(Value::as_bool) == Some(true) {
+pub async fn change(State(engine): Shared, body: JsonBody) {
+    if body.clears() {
         engine.history.clear();
     }
-    for id in body
-        .get("delete")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        engine.history.remove(id);
-    }
-    Ok(())
+    body.deletes().for_each(|id| engine.history.remove(id));
 }

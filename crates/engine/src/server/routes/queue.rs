@@ -18,20 +18,13 @@ pub async fn list(State(engine): Shared) -> Json<Value> {
 }
 
 /// `POST /queue`: `clear` and `delete`; the running prompt is never touched.
-pub async fn change(State(engine): Shared, JsonBody(body): JsonBody) -> Result<(), Response> {
-    if body.get("clear").and_then(Value::as_bool) == Some(true) {
+pub async fn change(State(engine): Shared, body: JsonBody) {
+    if body.clears() {
         engine.queue.clear();
     }
-    for id in body
-        .get("delete")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for id in body.deletes() {
         engine.queue.remove(id);
     }
-    Ok(())
 }
 
 /// `POST /interrupt`: the running prompt, or only if it is the one named. A body that says nothing means whatever runs.
