@@ -21,6 +21,8 @@ mod keeper;
 mod prompt;
 mod put;
 pub mod results;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use self::{

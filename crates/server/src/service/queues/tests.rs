@@ -1,0 +1,179 @@
+//! Queues on a real store with their keeper, without HTTP.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::service::testing::Bench;
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Kept {
+    bench: Bench,
+    stop: CancellationToken,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+impl Kept {
+    fn new() -> Kept {
+        let bench =
+            Bench::configured("[endpoints.q]\nkind = \"queue\"\nqueue = { max_payload = \"100KB\" }\n");
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn({
+            let (service, stop) = (bench.service.clone(), stop.clone());
+            async move { service.keep_queues(stop).await }
+        });
+        Kept { bench, stop, keeper }
+    }
+
+    fn queue(&self) -> OpenQueue {
+        let endpoint = self.bench.service.service_named("group.q").unwrap();
+        OpenQueue::new(&"t".parse().unwrap(), endpoint, Side::Input)
+    }
+
+    async fn put(&self, size: usize) -> Result<u64, Error> {
+        let put = PutItem {
+            tags: Tags::new(),
+            priority: 0,
+            body: Bytes::from(vec![7; size]),
+        };
+        Ok(self.bench.service.put_item(&self.queue(), put).await?.index)
+    }
+
+    async fn get(&self, patience: Duration) -> Got {
+        let get = Get {
+            wanted: Wanted::default(),
+            length: 1,
+            patience,
+            group: "eas".to_owned(),
+            delete: true,
+        };
+        self.bench.service.get_items(&self.queue(), get).await.unwrap()
+    }
+
+    async fn watch(&self, consumer: &str) -> Watch {
+        let options = WatchOptions {
+            group: "eas".to_owned(),
+            consumer: consumer.to_owned(),
+            start: Start::At(0),
+            window: 5,
+            index_only: false,
+            auto_commit: true,
+            tags: Tags::new(),
+        };
+        self.bench.service.watch(&self.queue(), options).await.unwrap()
+    }
+
+    async fn view(&self) -> QueueView {
+        self.bench.service.queue_view(&self.queue().id).await.unwrap()
+    }
+
+    /// The keeper finishes what it was told.
+    async fn end(self) -> Bench {
+        self.stop.cancel();
+        tokio::time::timeout(SOON, self.keeper).await.unwrap().unwrap();
+        self.bench
+    }
+}
+
+fn indexes(step: Step) -> Vec<u64> {
+    match step {
+        Step::Items(items) => items.into_iter().map(|item| item.index).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_a_reader_was_not_sent_comes_back_and_what_it_was_goes() {
+    let kept = Kept::new();
+    let large = 50_000;
+    assert_eq!(kept.put(large).await.unwrap(), 1);
+    let unsent = kept.get(Duration::ZERO).await;
+    assert_eq!((unsent.items[0].data.len(), kept.view().await.length), (large, 0));
+    assert!(
+        kept.get(Duration::ZERO).await.items.is_empty(),
+        "nobody else sees it"
+    );
+    drop(unsent);
+    let again = kept.get(SOON).await;
+    assert_eq!(again.items[0].index, 1);
+    again.taken.unwrap().written();
+    let queue = kept.queue();
+    let bench = kept.end().await;
+    let trash = bench.service.store.trash_due(Duration::ZERO, 9).await.unwrap();
+    assert_eq!(trash.len(), 1, "its bytes go with it");
+    assert!(
+        bench
+            .service
+            .store
+            .items(&queue.id, Wanted::default(), 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_refused_item_leaves_no_bytes() {
+    let kept = Kept::new();
+    assert!(matches!(kept.put(100_001).await, Err(Error::TooLarge { .. })));
+    kept.bench.service.end_queue(&kept.queue(), true).await.unwrap();
+    assert!(matches!(kept.put(50_000).await, Err(Error::Invalid(_))));
+    let blobs = kept.bench.path().join("blobs/queues");
+    let files = std::fs::read_dir(blobs).map_or(0, |tenants| {
+        tenants
+            .flat_map(|tenant| std::fs::read_dir(tenant.unwrap().path()).unwrap())
+            .flat_map(|endpoint| std::fs::read_dir(endpoint.unwrap().path()).unwrap())
+            .count()
+    });
+    assert_eq!(files, 0);
+}
+
+#[tokio::test]
+async fn a_watch_gets_what_comes_commits_what_was_sent_and_leaves_when_dropped() {
+    let kept = Kept::new();
+    let mut watch = kept.watch("a").await;
+    let (step, _) = tokio::join!(watch.next(), kept.put(1));
+    assert_eq!(indexes(step.unwrap()), [1]);
+    assert_eq!(kept.view().await.length, 1, "not before it was sent");
+    watch.sent(vec![1]).await.unwrap();
+    assert_eq!(kept.view().await.length, 0);
+    let mut newer = kept.watch("a").await;
+    assert_eq!(watch.next().await.unwrap(), Step::TakenOver);
+    kept.put(1).await.unwrap();
+    assert_eq!(indexes(newer.next().await.unwrap()), [2]);
+    drop((watch, newer));
+    let queue = kept.queue();
+    let bench = kept.end().await;
+    let consumers = bench.service.queue_consumers(&queue.id).await.unwrap();
+    assert!(consumers[0].left_at.is_some());
+    assert_eq!(
+        bench.service.queue_view(&queue.id).await.unwrap().length,
+        1,
+        "it was never sent"
+    );
+}
+
+#[tokio::test]
+async fn the_input_of_instances_is_not_for_consumers() {
+    let bench = Bench::new();
+    let endpoint = bench.service.service_named("default").unwrap();
+    let queue = OpenQueue::new(&"t".parse().unwrap(), endpoint, Side::Input);
+    let put = PutItem {
+        tags: Tags::new(),
+        priority: 0,
+        body: Bytes::new(),
+    };
+    let refused = bench.service.put_item(&queue, put.clone()).await;
+    assert!(matches!(refused, Err(Error::Invalid(text)) if text.contains("api_prompt")));
+    let refused = bench.service.commit_items(&queue, "eas", vec![1]).await;
+    assert!(matches!(refused, Err(Error::Invalid(_))));
+    let sink = OpenQueue::new(&"t".parse().unwrap(), queue.endpoint, Side::Sink);
+    assert_eq!(bench.service.put_item(&sink, put).await.unwrap().index, 1);
+    assert!(matches!(
+        bench.service.service_named("a.b.c"),
+        Err(Error::NotFound { .. })
+    ));
+}
