@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod binary;
+pub mod config;
 pub mod fc;
 pub mod graphs;
 pub mod http;

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Api, binary, eventually, processes, within};
+use crate::{Api, binary, config, eventually, processes, within};
 
 /// How long a server may take to become ready, also on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -52,21 +52,7 @@ impl Options {
 
 /// An endpoint on an engine with the nodes for testing; `more` are lines of the endpoint (sub-tables written inline).
 pub fn endpoint_with_test_nodes(name: &str, more: &str) -> String {
-    let command = [
-        &binary::darkroom().display().to_string(),
-        "engine",
-        "--listen",
-        "127.0.0.1:{port}",
-        "--input-directory",
-        "{input_dir}",
-        "--output-directory",
-        "{output_dir}",
-        "--temp-directory",
-        "{temp_dir}",
-        "--user-directory",
-        "{user_dir}",
-        "--test-nodes",
-    ];
+    let command = config::engine_command();
     format!("[endpoints.{name}]\ncommand = {command:?}\n{more}\n")
 }
 

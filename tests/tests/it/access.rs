@@ -2,39 +2,23 @@
 
 use std::time::Duration;
 
-use darkroom_tests::{Options, Server, eventually, fc, graphs, server::endpoint_with_test_nodes};
+use darkroom_tests::{Options, Server, config, eventually, fc, graphs, server::endpoint_with_test_nodes};
 use reqwest::Method;
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-const KEYS: &str = r#"
-[[keys]]
-name = "alice"
-secret = "sk_alice"
-scopes = ["client"]
-tenant = "alice"
-[[keys]]
-name = "bob"
-secret = "sk_bob"
-scopes = ["client"]
-tenant = "bob"
-[[keys]]
-name = "worker"
-secret = "sk_worker"
-scopes = ["worker"]
-[[keys]]
-name = "operator"
-secret = "sk_operator"
-scopes = ["admin"]
-[endpoints.default]
-[endpoints.open]
-anonymous = true
-"#;
+/// An endpoint that wants a key and one that does not, keys of two tenants, and one of each other scope.
+fn keys() -> String {
+    config::alice_and_bob()
+        + &config::key("worker", &["worker"], "")
+        + &config::key("operator", &["admin"], "")
+        + "[endpoints.default]\n[endpoints.open]\nanonymous = true\n"
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_keys_nobody_enters_without_one() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let graph = graphs::plain(1, 8, 8);
     let nobody = server.api_as(None);
     nobody.get("/healthz").await.expect(200);
@@ -71,7 +55,7 @@ async fn with_keys_nobody_enters_without_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_never_sees_anothers_jobs() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let alice = server.api_as(Some("sk_alice"));
     let bob = server.api_as(Some("sk_bob"));
     let id = alice.submit(&graphs::plain(1, 8, 8)).await;
@@ -169,7 +153,7 @@ async fn a_reload_changes_keys_and_leaves_running_jobs_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_made_through_the_api_works_until_it_is_revoked() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let operator = server.api_as(Some("sk_operator"));
     let made = operator
         .post(

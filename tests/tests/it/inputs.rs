@@ -1,26 +1,17 @@
 //! Files that callers bring for their graphs: uploaded, listed, removed, each tenant's own; and names of files that only
 //! one instance has.
 
-use darkroom_tests::{Api, Options, Server, graphs, http::Answer, pixels, server::endpoint_with_test_nodes};
+use darkroom_tests::{
+    Api, Options, Server, config, graphs, http::Answer, pixels, server::endpoint_with_test_nodes,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 const INPUTS: &str = "/darkroom/v1/endpoints/default/inputs";
 
-const KEYS: &str = r#"
-[[keys]]
-name = "alice"
-secret = "sk_alice"
-scopes = ["client"]
-tenant = "alice"
-[[keys]]
-name = "bob"
-secret = "sk_bob"
-scopes = ["client"]
-tenant = "bob"
-[endpoints.default]
-anonymous = true
-"#;
+fn keys() -> String {
+    config::alice_and_bob() + "[endpoints.default]\nanonymous = true\n"
+}
 
 async fn put(api: &Api, name: &str, bytes: Vec<u8>) -> Answer {
     api.send(api.request(Method::PUT, &format!("{INPUTS}/{name}")).body(bytes))
@@ -41,7 +32,7 @@ async fn names(api: &Api, query: &str) -> (Vec<String>, Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_are_listed_and_removed_by_their_tenant_alone() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let (alice, bob) = (server.api_as(Some("sk_alice")), server.api_as(Some("sk_bob")));
     let picture = pixels::encode(&pixels::gradient(6, 5));
     for name in ["b.png", "sub/a.png", "图 1.png"] {

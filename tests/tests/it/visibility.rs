@@ -2,68 +2,32 @@
 
 use std::time::Duration;
 
-use darkroom_tests::{Api, Options, Server, binary, eventually, fc, graphs, http::Answer};
+use darkroom_tests::{Api, Options, Server, config, eventually, fc, graphs, http::Answer};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-const KEYS: &str = r#"
-[[keys]]
-name = "app"
-secret = "sk_app"
-scopes = ["client"]
-[[keys]]
-name = "narrow"
-secret = "sk_narrow"
-scopes = ["client"]
-endpoints = ["side"]
-[[keys]]
-name = "keeper"
-secret = "sk_keeper"
-scopes = ["admin"]
-endpoints = ["side"]
-[[keys]]
-name = "worker"
-secret = "sk_worker"
-scopes = ["worker"]
-[[keys]]
-name = "operator"
-secret = "sk_operator"
-scopes = ["admin"]
-[endpoints.side]
-"#;
+fn keys() -> String {
+    let side = "endpoints = [\"side\"]";
+    config::key("app", &["client"], "")
+        + &config::key("narrow", &["client"], side)
+        + &config::key("keeper", &["admin"], side)
+        + &config::key("worker", &["worker"], "")
+        + &config::key("operator", &["admin"], "")
+        + "[endpoints.side]\n"
+}
 
 /// What an instance prints, and nobody but an operator may read.
 const PRINTED: &str = "PRINTED-BY-THE-INSTANCE";
 
 /// An endpoint whose instance prints a line and then does this.
 fn talkative(name: &str, then: &str) -> String {
-    let program = binary::darkroom().display().to_string();
     let script = format!("echo {PRINTED}; {then}");
-    let command = [
-        "sh",
-        "-c",
-        &script,
-        "sh",
-        &program,
-        "engine",
-        "--listen",
-        "127.0.0.1:{port}",
-        "--input-directory",
-        "{input_dir}",
-        "--output-directory",
-        "{output_dir}",
-        "--temp-directory",
-        "{temp_dir}",
-        "--user-directory",
-        "{user_dir}",
-        "--test-nodes",
-    ];
-    format!("[endpoints.{name}]\ncommand = {command:?}\n")
+    config::endpoint_of_script(name, &script, "sh")
 }
 
 async fn start(default: &str) -> Server {
-    let config = format!("{KEYS}\n{}", talkative("default", default));
+    let config = keys() + &talkative("default", default);
     Server::start(Options::default().with_config(&config)).await
 }
 

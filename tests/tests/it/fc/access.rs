@@ -1,46 +1,23 @@
 //! Who may call (keys, tenants, anonymous endpoints) and from which pages, in this protocol's shape.
 
-use darkroom_tests::{Api, Options, Server, fc, graphs, http::Answer};
+use darkroom_tests::{Api, Options, Server, config, fc, graphs, http::Answer};
 use reqwest::Method;
 use serde_json::Value;
 
 use super::{RUN, ended, jobs, post, refused};
 
-const KEYS: &str = r#"
-[[keys]]
-name = "alice"
-secret = "sk_alice"
-scopes = ["client"]
-tenant = "alice"
-[[keys]]
-name = "bob"
-secret = "sk_bob"
-scopes = ["client"]
-tenant = "bob"
-[[keys]]
-name = "elsewhere"
-secret = "sk_elsewhere"
-scopes = ["client"]
-endpoints = ["open"]
-[[keys]]
-name = "worker"
-secret = "sk_worker"
-scopes = ["worker", "publish"]
-[[keys]]
-name = "operator"
-secret = "sk_operator"
-scopes = ["admin"]
-[endpoints.default]
-[endpoints.open]
-anonymous = true
-[endpoints.listed]
-anonymous = true
-anonymous_history = true
-"#;
+fn keys() -> String {
+    config::alice_and_bob()
+        + &config::key("elsewhere", &["client"], "endpoints = [\"open\"]")
+        + &config::key("worker", &["worker", "publish"], "")
+        + &config::key("operator", &["admin"], "")
+        + "[endpoints.default]\n[endpoints.open]\nanonymous = true\n"
+        + "[endpoints.listed]\nanonymous = true\nanonymous_history = true\n"
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_callers_get_the_protocols_answer_on_every_path() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let operator = server.api_as(Some("sk_operator"));
     for (key, status) in [
         (None, 401),
@@ -76,7 +53,7 @@ async fn refused_callers_get_the_protocols_answer_on_every_path() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_caller_is_not_made_to_send_its_body_or_told_of_its_mistakes() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let nobody = server.api_as(None);
     refused(&post(&nobody, RUN, &[], "{").await, 401, "AccessDenied");
     refused(
@@ -93,7 +70,7 @@ async fn a_refused_caller_is_not_made_to_send_its_body_or_told_of_its_mistakes()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn anonymous_endpoints_take_calls_without_credentials_and_tell_only_by_id() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let nobody = server.api_as(None);
     let graph = graphs::plain(0x0a_0b_0c, 8, 8);
     let headers = [("X-Fc-Trace-Id", "2-unguessable")];
@@ -143,7 +120,7 @@ async fn anonymous_endpoints_take_calls_without_credentials_and_tell_only_by_id(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_know_nothing_of_one_another() {
-    let server = Server::start(Options::default().with_config(KEYS)).await;
+    let server = Server::start(Options::default().with_config(&keys())).await;
     let (alice, bob) = (server.api_as(Some("sk_alice")), server.api_as(Some("sk_bob")));
     let answer = fc::run_async(&alice, "private", "", &graphs::plain(1, 8, 8))
         .await
@@ -269,7 +246,7 @@ async fn any_page_may_call_an_anonymous_endpoint_where_the_operator_says_so() {
         server_config: "cors_origins = [\"*\"]".into(),
         ..Options::default()
     };
-    let server = Server::start(options.with_config(KEYS)).await;
+    let server = Server::start(options.with_config(&keys())).await;
     let nobody = server.api_as(None);
     let graph = graphs::plain(1, 8, 8).to_string();
     let path = format!("/e/open{RUN}");

@@ -1,6 +1,6 @@
 //! `/tasks`: filters, order, pages (reference §7.8).
 
-use darkroom_tests::{Options, Server, eventually, graphs};
+use darkroom_tests::{Options, Server, config, eventually, graphs};
 use serde_json::{Value, json};
 
 use super::{WITH_PARKED, keys, refused, tasks::submit};
@@ -147,31 +147,11 @@ async fn a_span_of_time_is_of_when_tasks_began() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_waits_for_another_try_is_retrying_and_no_other_is() {
-    let program = darkroom_tests::binary::darkroom().display().to_string();
     // The first instance serves, all later ones end at once.
     let once = "if [ -e \"$0\" ]; then exit 3; fi; : > \"$0\"; exec \"$@\"";
     let home = tempfile::TempDir::with_prefix("darkroom-test-").expect("a directory");
     let mark = home.path().join("served").display().to_string();
-    let command = [
-        "sh",
-        "-c",
-        once,
-        &mark,
-        &program,
-        "engine",
-        "--listen",
-        "127.0.0.1:{port}",
-        "--input-directory",
-        "{input_dir}",
-        "--output-directory",
-        "{output_dir}",
-        "--temp-directory",
-        "{temp_dir}",
-        "--user-directory",
-        "{user_dir}",
-        "--test-nodes",
-    ];
-    let config = format!("[endpoints.default]\ncommand = {command:?}\n");
+    let config = config::endpoint_of_script("default", once, &mark);
     let server = Server::start_in(home, Options::default().with_config(&config)).await;
     let api = server.api();
     for (name, graph) in [
