@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod bombs;
+mod gif_blocks;
 mod gif_file;
 mod png_file;
 mod webp_file;

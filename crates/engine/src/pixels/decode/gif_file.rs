@@ -5,9 +5,15 @@ use std::{io::Cursor, num::NonZeroU64};
 
 use gif::{DecodeOptions, MemoryLimit};
 
-use super::{Error, Frame, MAX_DECODED_BYTES, check};
+use super::{
+    Error, Frame, MAX_DECODED_BYTES, check,
+    gif_blocks::{self, Blocks, Next},
+};
 
 type Pixel = [u8; 4];
+
+/// What ComfyUI makes the mask of a frame without alpha; only of this size it goes together with masks of alpha.
+const EMPTY_MASK: (u32, u32) = (64, 64);
 
 /// One frame as the file has it.
 struct Part {
@@ -34,6 +40,8 @@ struct Canvas {
     height: usize,
     pixels: Vec<Pixel>,
     has_alpha: bool,
+    /// The first frame was of greys.
+    is_grey: bool,
 }
 
 /// What happens to a frame's rectangle before the next one is drawn.
@@ -51,7 +59,9 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
     let mut options = DecodeOptions::new();
     let most = NonZeroU64::new(MAX_DECODED_BYTES).expect("the limit is not 0");
     options.set_memory_limit(MemoryLimit::Bytes(most));
-    let mut decoder = options.read_info(Cursor::new(bytes)).map_err(broken)?;
+    let mut decoder = options
+        .read_info(Cursor::new(gif_blocks::whole(bytes)))
+        .map_err(broken)?;
     let screen = (u32::from(decoder.width()), u32::from(decoder.height()));
     check(screen, 1)?;
     let global = decoder.global_palette().is_some();
@@ -60,13 +70,18 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
     let mut canvas: Option<Canvas> = None;
     // A frame that says nothing is disposed of like the last that did.
     let mut method = 0;
-    let mut methods = methods(bytes);
+    let mut blocks = Blocks::new(bytes);
     let mut left_behind = Disposal::Keep;
     loop {
+        let said = match blocks.next() {
+            Next::Image { disposal } => disposal,
+            Next::End => break,
+            Next::BrokenOff => return Err(broken_off()),
+        };
         let info = match decoder.next_frame_info() {
             Ok(Some(info)) => info.clone(),
             Ok(None) => break,
-            // Pillow shows what it could read of a file that breaks off.
+            // Pillow shows what it could read.
             Err(_) if !out.is_empty() => break,
             Err(error) => return Err(broken(error)),
         };
@@ -84,11 +99,15 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
             Some(canvas) => (canvas.width as u32, canvas.height as u32),
         };
         if canvas.is_some() && (rect.right() as u32 > size.0 || rect.bottom() as u32 > size.1) {
-            // It makes this and all later frames larger than the first, and such frames are left out.
-            break;
+            // It makes this and all later frames larger than the first, and such frames are left out, but looked at.
+            return if blocks.break_off() {
+                Err(broken_off())
+            } else {
+                Ok(out)
+            };
         }
         check(size, out.len() as u64 + 1)?;
-        method = methods.next().filter(|said| *said > 0).unwrap_or(method);
+        method = if said > 0 { said } else { method };
         let palette = Palette(decoder.palette().map_err(broken)?.to_vec());
         let mut part = Part {
             rect,
@@ -99,6 +118,10 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
         let complete = decoder.read_into_buffer(&mut part.indices).is_ok();
         let canvas = match &mut canvas {
             None => {
+                if !complete && part.transparent.is_some() {
+                    // Pillow has forgotten the palette when it tries again: the indices are shown as greys.
+                    part.palette = Palette(Vec::new());
+                }
                 let new = canvas.insert(Canvas::new(size, &part));
                 left_behind = match (method, part.transparent) {
                     (0 | 1, _) => Disposal::Keep,
@@ -108,6 +131,14 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
                     (_, None) => Disposal::Keep,
                 };
                 new
+            }
+            Some(canvas) if !complete && !canvas.is_grey => {
+                // Pillow has forgotten what it would have drawn on, and the transparency with it.
+                if canvas.has_alpha && size != EMPTY_MASK {
+                    return Err(Error::Damaged("the last frame breaks off and has no mask".into()));
+                }
+                out.push(Canvas::alone(size, part).frame());
+                break;
             }
             Some(canvas) => {
                 canvas.dispose(&left_behind);
@@ -131,43 +162,8 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
     Ok(out)
 }
 
-/// What every frame in turn says about its disposal; 0 where it says nothing, which the decoder does not tell from 1.
-fn methods(bytes: &[u8]) -> impl Iterator<Item = u8> {
-    /// Signature and screen.
-    const HEADER: usize = 13;
-    let table = |flags: u8| {
-        if flags & 0x80 == 0 {
-            0
-        } else {
-            6usize << (flags & 7)
-        }
-    };
-    let global = bytes.get(10).map_or(0, |flags| table(*flags));
-    let mut rest = bytes.get(HEADER + global..).unwrap_or_default();
-    let mut said = 0;
-    std::iter::from_fn(move || {
-        loop {
-            let skipped = match rest.first()? {
-                b'!' => {
-                    if rest.get(1) == Some(&0xf9) {
-                        said = rest.get(3)? >> 2 & 7;
-                    }
-                    2
-                }
-                b',' => 11 + table(*rest.get(9)?),
-                _ => return None,
-            };
-            let is_image = rest[0] == b',';
-            rest = rest.get(skipped..)?;
-            while let Some(length) = rest.first().copied().filter(|length| *length > 0) {
-                rest = rest.get(1 + usize::from(length)..).unwrap_or_default();
-            }
-            rest = rest.get(1..).unwrap_or_default();
-            if is_image {
-                return Some(std::mem::take(&mut said));
-            }
-        }
-    })
+fn broken_off() -> Error {
+    Error::Damaged("the file breaks off in what comes before a frame's pixels".into())
 }
 
 fn broken(error: gif::DecodingError) -> Error {
@@ -232,6 +228,7 @@ impl Canvas {
             height,
             pixels: vec![around; width * height],
             has_alpha: first.transparent.is_some() && !first.palette.is_grey(),
+            is_grey: first.palette.is_grey(),
         };
         for (y, indices) in first.rows() {
             let row = &mut canvas.pixels[y * width + first.rect.x..];
@@ -239,6 +236,17 @@ impl Canvas {
                 .zip(indices)
                 .for_each(|(pixel, index)| *pixel = first.pixel(*index));
         }
+        canvas
+    }
+
+    /// A frame without the frames below it: its own palette, nothing transparent, and around it what its transparent
+    /// index looks like, which a palette of greys does not have.
+    fn alone(size: (u32, u32), mut part: Part) -> Canvas {
+        let around = part.transparent.take().filter(|_| !part.palette.is_grey());
+        let mut canvas = Canvas::new(size, &part);
+        let (inside, around) = (canvas.cut(part.rect), part.pixel(around.unwrap_or(0)));
+        canvas.pixels.fill(around);
+        canvas.dispose(&Disposal::Restore(part.rect, inside));
         canvas
     }
 
@@ -281,7 +289,7 @@ impl Canvas {
             height: self.height,
             rgb: self.pixels.iter().flat_map(|p| [p[0], p[1], p[2]]).collect(),
             alpha: self.has_alpha.then(|| self.pixels.iter().map(|p| p[3]).collect()),
-            key_alpha: None,
+            key_alpha: self.is_grey.then(|| self.pixels.iter().map(|p| p[3]).collect()),
         }
     }
 }
