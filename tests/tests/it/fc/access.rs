@@ -73,7 +73,7 @@ async fn anonymous_endpoints_take_calls_without_credentials_and_tell_only_by_id(
     let server = Server::start(Options::default().with_config(&keys())).await;
     let nobody = server.api_as(None);
     let graph = graphs::plain(0x0a_0b_0c, 8, 8);
-    let headers = [("X-Fc-Trace-Id", "2-unguessable")];
+    let headers = [("X-Fc-Trace-Id", "2f1c0b8e-5b1d-4a53-9a52-3c1a6b0e7d11")];
     let path = format!("/e/open{RUN}?output_oss=true");
     let body = post(&nobody, &path, &headers, graph.to_string())
         .await
@@ -85,7 +85,7 @@ async fn anonymous_endpoints_take_calls_without_credentials_and_tell_only_by_id(
         .to_owned();
     darkroom_tests::pixels::assert_plain(&nobody.get(&url).await.expect(200).body, 0x0a_0b_0c, 8, 8);
     let polled = nobody
-        .get("/e/open/api/serverless/status?task_id=2-unguessable")
+        .get("/e/open/api/serverless/status?task_id=2f1c0b8e-5b1d-4a53-9a52-3c1a6b0e7d11")
         .await
         .expect(200)
         .json();
@@ -93,6 +93,13 @@ async fn anonymous_endpoints_take_calls_without_credentials_and_tell_only_by_id(
         polled.as_array().and_then(|m| m.last()).expect("a result")["type"],
         "serverless_api"
     );
+    // Nobody gets at another's pictures by guessing a name, and nobody takes a name away.
+    let again = post(&nobody, &path, &headers, graph.to_string()).await;
+    refused(&again, 409, "ConcurrentUpdateError");
+    let plain = [("X-Fc-Trace-Id", "1")];
+    post(&nobody, &path, &plain, graph.to_string()).await.expect(200);
+    let guessed = nobody.get("/e/open/api/serverless/status?task_id=1").await;
+    assert_eq!(guessed.expect(200).json(), serde_json::json!([]));
     refused(
         &nobody.get("/e/open/api/serverless/tasks").await,
         401,

@@ -27,6 +27,7 @@ use super::{
     result,
 };
 use crate::{
+    auth::Caller,
     beside::beside,
     http::read_body,
     memory::Held,
@@ -123,15 +124,6 @@ pub async fn submit(
     invocation: &Invocation,
     memory: Held,
 ) -> Result<JobId, FcError> {
-    let external_id = invocation.task_id.as_ref().map(|id| ExternalId {
-        dialect: DIALECT.to_owned(),
-        id: id.as_str().to_owned(),
-        on_duplicate: match id {
-            TaskId::AsyncTask(_) => OnDuplicate::Reject,
-            TaskId::Trace(_) if invocation.asynchronous => OnDuplicate::Reject,
-            TaskId::Trace(_) => OnDuplicate::Replace,
-        },
-    });
     let accepted = state
         .service
         .submit_comfy(ComfySubmit {
@@ -141,7 +133,7 @@ pub async fn submit(
             extra_data: workflow.extra_data,
             targets: None,
             priority: 0,
-            external_id,
+            external_id: external_id(&call.caller, invocation),
             randomise_seeds: true,
             fetch: if invocation.asynchronous {
                 Fetch::Later
@@ -159,6 +151,27 @@ pub async fn submit(
         })
         .await?;
     Ok(accepted.job)
+}
+
+/// The caller's own name for the job. Callers without credentials share one tenant and reach jobs by ids nobody can guess:
+/// of theirs only UUIDs become names, and a name once given does not move to somebody else's job.
+fn external_id(caller: &Caller, invocation: &Invocation) -> Option<ExternalId> {
+    let id = invocation.task_id.as_ref()?;
+    if caller.anonymous && id.as_str().parse::<uuid::Uuid>().is_err() {
+        return None;
+    }
+    let may_move = match id {
+        TaskId::AsyncTask(_) => false,
+        TaskId::Trace(_) => !invocation.asynchronous && !caller.anonymous,
+    };
+    Some(ExternalId {
+        dialect: DIALECT.to_owned(),
+        id: id.as_str().to_owned(),
+        on_duplicate: match may_move {
+            true => OnDuplicate::Replace,
+            false => OnDuplicate::Reject,
+        },
+    })
 }
 
 /// Headers of every answer: the request id that `status` takes.
