@@ -103,6 +103,10 @@ pub fn frames(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
         }
         animation.draw(part, control, size);
         out.push(frame(animation.canvas.clone()));
+        if !complete && shown < count {
+            // Pillow fails on its way to the frames that are missing.
+            return Err(Error::Damaged("the file breaks off before its last frame".into()));
+        }
         if !complete {
             break;
         }
