@@ -225,7 +225,7 @@ async fn reload(
 }
 
 fn router(state: AppState) -> Router {
-    let selected = protocols::fc::routes();
+    let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
         .merge(protocols::eas::routes())
         .merge(selected.clone())

@@ -11,6 +11,7 @@ mod fc;
 mod first_run;
 mod inputs;
 mod memory;
+mod native;
 mod real_comfyui;
 mod removed;
 mod rooms;

@@ -4,3 +4,4 @@ pub mod darkroom;
 pub mod eas;
 pub mod fc;
 pub mod home;
+pub mod native;

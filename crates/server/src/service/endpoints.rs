@@ -28,6 +28,16 @@ impl Service {
         Ok(self.endpoints().values().map(view).collect())
     }
 
+    /// How many jobs of an endpoint have not ended: what ComfyUI calls `queue_remaining`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn queue_remaining(&self, endpoint: &EndpointName) -> Result<u64, Error> {
+        let counters = self.store.counters().await?;
+        let of = counters.get(endpoint);
+        Ok(of.map_or(0, |of| of.queued + of.running + of.collecting))
+    }
+
     /// Endpoints that are not configured any more and still have jobs that wait or run, with their numbers, by name.
     ///
     /// # Errors

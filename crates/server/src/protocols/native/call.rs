@@ -1,0 +1,72 @@
+//! What every handler of this protocol begins with: the caller, the endpoint, the query, and how each is refused.
+
+use axum::extract::{FromRequestParts, Query};
+use darkroom_core::{Endpoint, endpoint::Kind};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::error::{NativeError, Refused};
+use crate::{
+    auth::{Caller, Scope},
+    service::Error,
+    state::{AppState, BaseUrl, SelectedEndpoint},
+};
+
+/// A call of somebody who may use the selected endpoint, which is a ComfyUI's.
+#[allow(dead_code, reason = "routes that read all of it come one by one")]
+pub struct NativeCall<Q = NoQuery> {
+    /// Who.
+    pub caller: Caller,
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// The base of absolute addresses in the answer.
+    pub base_url: String,
+    /// The query.
+    pub query: Q,
+}
+
+/// The query of routes that take none; whatever stands there is ignored, as ComfyUI does.
+#[derive(Debug, serde::Deserialize)]
+pub struct NoQuery {}
+
+impl<Q: DeserializeOwned> FromRequestParts<AppState> for NativeCall<Q> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Refused> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let refuse = |error: NativeError| Refused::new(error, &caller.request_id);
+        let Ok(SelectedEndpoint(name)) = SelectedEndpoint::from_request_parts(parts, state).await;
+        caller.may(Scope::Client, &name).map_err(|e| refuse(e.into()))?;
+        let endpoint = state.service.endpoint(&name).map_err(|e| refuse(e.into()))?;
+        if endpoint.kind != Kind::Comfyui {
+            return Err(refuse(Error::not_found("ComfyUI endpoint", name).into()));
+        }
+        let Ok(BaseUrl(base_url)) = BaseUrl::from_request_parts(parts, state).await;
+        let Query(query) = Query::try_from_uri(&parts.uri).map_err(|e| refuse(e.into()))?;
+        Ok(NativeCall {
+            caller,
+            endpoint,
+            base_url,
+            query,
+        })
+    }
+}
+
+impl<Q> NativeCall<Q> {
+    /// An error as the answer to this call.
+    pub fn refuse(&self, error: impl Into<NativeError>) -> Refused {
+        Refused::new(error, &self.caller.request_id)
+    }
+
+    /// Goes on only where the caller may list: callers without a key reach jobs by their ids alone, unless the endpoint
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// The refusal.
+    #[allow(dead_code, reason = "the lists come next")]
+    pub fn may_list(&self) -> Result<(), Refused> {
+        self.caller
+            .may_list(&self.endpoint.name)
+            .map_err(|e| self.refuse(e))
+    }
+}

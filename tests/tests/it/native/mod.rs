@@ -1,0 +1,3 @@
+//! ComfyUI's own API, as its clients call it.
+
+mod access;
