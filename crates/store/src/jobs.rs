@@ -166,6 +166,18 @@ pub struct Finish {
     pub events: Vec<NewEvent>,
 }
 
+impl Finish {
+    /// The end of an attempt that made nothing.
+    pub fn empty(outcome: AttemptOutcome) -> Finish {
+        Finish {
+            outcome,
+            outputs: vec![],
+            result: None,
+            events: vec![],
+        }
+    }
+}
+
 /// A stored job.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
@@ -378,6 +390,9 @@ pub trait Jobs: Send + Sync {
 
     /// Attempts that have not ended, of one server or of all.
     async fn open_attempts(&self, owner: Option<&NodeName>) -> Result<Vec<AttemptRecord>, Error>;
+
+    /// How many jobs of an endpoint are queued: one row, for every submit to ask.
+    async fn queued(&self, endpoint: &EndpointName) -> Result<u64, Error>;
 
     /// Counters of every endpoint that has any jobs.
     async fn counters(&self) -> Result<BTreeMap<EndpointName, QueueCounters>, Error>;

@@ -209,16 +209,11 @@ impl Control {
     }
 
     async fn give_back(&self, lease: Lease, reason: &str) -> anyhow::Result<()> {
-        let finish = Finish {
-            outcome: AttemptOutcome::Released {
-                reason: reason.to_owned(),
-            },
-            outputs: vec![],
-            result: None,
-            events: vec![],
+        let released = AttemptOutcome::Released {
+            reason: reason.to_owned(),
         };
         // A stale lease means that somebody else gave it back already.
-        let _ = self.service.store.finish(lease, finish).await?;
+        let _ = self.service.store.finish(lease, Finish::empty(released)).await?;
         Ok(())
     }
 }

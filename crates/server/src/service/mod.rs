@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod keys;
 pub mod object_info;
 pub mod outputs;
+mod payload;
 pub mod preflight;
 pub mod queues;
 pub mod submit;

@@ -176,7 +176,12 @@ tests! {
     }
 
     async fn counters_follow_every_change(world: World) {
-        let read = async || world.store().counters().await.unwrap().remove(&endpoint()).unwrap_or_default();
+        let read = async || {
+            let counters = world.store().counters().await.unwrap();
+            let counters = counters.get(&endpoint()).cloned().unwrap_or_default();
+            assert_eq!(world.store().queued(&endpoint()).await.unwrap(), counters.queued);
+            counters
+        };
         assert_eq!(read().await, Default::default());
         let accepted_at = darkroom_core::Clock::now(&*world.clock);
         world.accept_one().await;

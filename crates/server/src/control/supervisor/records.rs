@@ -31,13 +31,7 @@ impl Task {
                 job: attempt.job,
                 fence: attempt.fence,
             };
-            let finish = Finish {
-                outcome,
-                outputs: vec![],
-                result: None,
-                events: vec![],
-            };
-            if let Err(error) = service.store.finish(lease, finish).await {
+            if let Err(error) = service.store.finish(lease, Finish::empty(outcome)).await {
                 tracing::error!(job.id = %attempt.job, error = ?error, "an attempt ends when its lease does");
             }
         }

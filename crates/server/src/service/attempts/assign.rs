@@ -126,13 +126,7 @@ impl SlotLink {
 
     /// A claimed job that cannot even be begun ends or goes back, and the slot goes on.
     async fn give_up(&self, lease: Lease, outcome: AttemptOutcome) {
-        let finish = Finish {
-            outcome,
-            outputs: vec![],
-            result: None,
-            events: vec![],
-        };
-        if let Err(error) = self.service.store.finish(lease, finish).await {
+        if let Err(error) = self.service.store.finish(lease, Finish::empty(outcome)).await {
             tracing::error!(job.id = %lease.job, error = ?error, "a job could not be given back; its lease will run out");
         }
         self.let_go(lease);

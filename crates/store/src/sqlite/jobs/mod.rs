@@ -142,6 +142,11 @@ impl Jobs for SqliteStore {
             .await
     }
 
+    async fn queued(&self, endpoint: &EndpointName) -> Result<u64, Error> {
+        let endpoint = endpoint.clone();
+        self.readers.run(move |conn| read::queued(conn, &endpoint)).await
+    }
+
     async fn counters(&self) -> Result<BTreeMap<EndpointName, QueueCounters>, Error> {
         self.readers.run(read::counters).await
     }

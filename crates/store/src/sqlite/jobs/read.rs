@@ -225,6 +225,16 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
     Ok(all.into_iter().collect())
 }
 
+pub(super) fn queued(conn: &Connection, endpoint: &EndpointName) -> Result<u64, Error> {
+    let queued: Option<u64> = sql::row(
+        conn,
+        "SELECT queued FROM queues WHERE endpoint = ?1",
+        [endpoint.as_str()],
+        |row| sql::unsigned(row, "queued"),
+    )?;
+    Ok(queued.unwrap_or(0))
+}
+
 /// Whether [`super::end::expire`] would change anything now.
 pub(super) fn is_anything_due(conn: &Connection, now: Timestamp) -> Result<bool, Error> {
     let found: Option<bool> = sql::value(

@@ -1,0 +1,140 @@
+//! The graph of a submit: from the caller's JSON to one that may run, and to the body that is stored. Work of the
+//! processor alone; for large requests it happens beside the runtime.
+
+use std::sync::Arc;
+
+use darkroom_comfy::{
+    graph::{Graph, NodeId},
+    object_info::ObjectInfo,
+};
+use darkroom_core::Ids;
+use darkroom_runner::link::{ComfyWork, InputFile};
+use serde_json::{Map, Value};
+
+use crate::service::{
+    intake::{
+        self,
+        given::{self, Loader},
+    },
+    preflight::{self, Refusal},
+};
+
+/// A graph on its way from JSON to one that may run. All of it is work of the processor alone.
+pub(super) struct Reading {
+    pub(super) ids: Arc<dyn Ids>,
+    pub(super) graph: Value,
+    pub(super) targets: Option<Vec<String>>,
+    pub(super) randomise_seeds: bool,
+    pub(super) info: Option<Arc<ObjectInfo>>,
+    pub(super) embedded: bool,
+}
+
+/// A graph that may run, and what its loaders name.
+pub(super) struct Read {
+    pub(super) graph: Graph,
+    pub(super) outputs: Vec<NodeId>,
+    pub(super) loaders: Vec<Loader>,
+}
+
+impl Reading {
+    /// # Errors
+    /// What is wrong with the graph.
+    pub(super) fn read(self) -> Result<Read, Box<Refusal>> {
+        let mut graph = Graph::parse(&self.graph).map_err(|e| Box::new(Refusal::from(e)))?;
+        drop(self.graph);
+        if self.randomise_seeds {
+            randomise_seeds(&mut graph, &*self.ids);
+        }
+        intake::refuse_instance_files(&graph)?;
+        let targets: Option<Vec<NodeId>> = self
+            .targets
+            .as_ref()
+            .map(|t| t.iter().map(|id| NodeId::new(id.as_str())).collect());
+        let valid = preflight::check(&graph, self.info.as_deref(), targets.as_deref(), self.embedded)?;
+        drop(graph);
+        let mut graph = valid.graph;
+        Ok(Read {
+            loaders: given::find(&mut graph),
+            graph,
+            outputs: valid.outputs,
+        })
+    }
+}
+
+/// A job's body on its way to JSON, and what lists say of it.
+pub(super) struct Writing {
+    pub(super) graph: Graph,
+    pub(super) outputs: Vec<NodeId>,
+    pub(super) files: Vec<InputFile>,
+    pub(super) extra_data: Map<String, Value>,
+    pub(super) targets: Option<Vec<String>>,
+}
+
+impl Writing {
+    /// The body, one line for lists, and the models that the graph loads.
+    pub(super) fn write(mut self) -> Result<(Vec<u8>, String, Vec<String>), serde_json::Error> {
+        let said = (summary(&self.graph, &self.outputs), models(&self.graph));
+        for file in &self.files {
+            if let Some(node) = self.graph.nodes.get_mut(file.node_id.as_str()) {
+                let name = Value::String(file.file_name.clone());
+                node.inputs.insert(file.input.clone(), name);
+            }
+        }
+        let work = ComfyWork {
+            graph: self.graph.to_value(),
+            extra_data: self.extra_data,
+            partial_execution_targets: self.targets,
+            files: self.files,
+        };
+        Ok((serde_json::to_vec(&work)?, said.0, said.1))
+    }
+}
+
+/// The Serverless API's rule: exactly class `KSampler`, exactly −1, 0 to 2^32 inclusive.
+fn randomise_seeds(graph: &mut Graph, ids: &dyn Ids) {
+    for node in graph.nodes.values_mut().filter(|n| n.class_type == "KSampler") {
+        if node.inputs.get("seed").and_then(Value::as_f64) == Some(-1.0) {
+            let mut random = [0; 8];
+            ids.fill(&mut random);
+            let seed = u64::from_le_bytes(random) % ((1 << 32) + 1);
+            node.inputs.insert("seed".to_owned(), Value::from(seed));
+        }
+    }
+}
+
+/// One line for lists: how large the graph is and what it makes.
+fn summary(graph: &Graph, outputs: &[NodeId]) -> String {
+    let mut makes: Vec<&str> = outputs
+        .iter()
+        .filter_map(|id| graph.get(id.as_str()))
+        .map(|n| n.class_type.as_str())
+        .collect();
+    makes.dedup();
+    makes.truncate(4);
+    match makes.is_empty() {
+        true => format!("{} nodes", graph.nodes.len()),
+        false => format!("{} nodes -> {}", graph.nodes.len(), makes.join(", ")),
+    }
+}
+
+/// Model files the graph names, so that slots which have them loaded are preferred.
+fn models(graph: &Graph) -> Vec<String> {
+    const LOADED_BY: &[&str] = &[
+        "ckpt_name",
+        "unet_name",
+        "vae_name",
+        "lora_name",
+        "clip_name",
+        "control_net_name",
+    ];
+    let mut names: Vec<String> = graph
+        .nodes
+        .values()
+        .flat_map(|n| LOADED_BY.iter().filter_map(|key| n.inputs.get(*key)))
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(32);
+    names
+}
