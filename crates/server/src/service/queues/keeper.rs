@@ -34,15 +34,14 @@ impl Service {
         let Some(mut chores) = self.chores.take() else {
             return;
         };
-        tokio::select! {
-            () = self.send_results() => {}
-            () = self.look_after() => {}
-            () = self.tidy_up(&mut chores) => {}
-            () = shutdown.cancelled() => {}
-        }
-        while let Ok(chore) = chores.try_recv() {
-            self.do_chore(chore).await;
-        }
+        let until_shutdown = async {
+            tokio::select! {
+                () = self.send_results() => {}
+                () = self.look_after() => {}
+                () = shutdown.cancelled() => {}
+            }
+        };
+        tokio::join!(until_shutdown, self.tidy_up(&mut chores, &shutdown));
     }
 
     async fn send_results(&self) {
@@ -77,10 +76,18 @@ impl Service {
         }
     }
 
-    async fn tidy_up(&self, chores: &mut UnboundedReceiver<Chore>) {
+    /// A chore that was begun is always done: only waiting for the next one ends with the shutdown.
+    async fn tidy_up(&self, chores: &mut UnboundedReceiver<Chore>, shutdown: &CancellationToken) {
         let mut some = Vec::new();
-        while chores.recv_many(&mut some, 256).await > 0 {
+        loop {
+            tokio::select! {
+                _ = chores.recv_many(&mut some, 256) => {}
+                () = shutdown.cancelled() => break,
+            }
             join_all(some.drain(..).map(|chore| self.do_chore(chore))).await;
+        }
+        while let Ok(chore) = chores.try_recv() {
+            self.do_chore(chore).await;
         }
     }
 
