@@ -10,6 +10,10 @@ use crate::Timestamp;
 pub const MAX_EVENTS_PER_ATTEMPT: u64 = 2_000;
 /// Bytes of event data kept per attempt (1 MB), same rule.
 pub const MAX_EVENT_BYTES_PER_ATTEMPT: u64 = 1_000_000;
+/// Chunks are what a streaming handler is asked for, so they have more room: a token each for a long text …
+pub const MAX_CHUNKS_PER_ATTEMPT: u64 = 100_000;
+/// … and 64 MB of them in rows; larger ones lie in the blob store and take only their address here.
+pub const MAX_CHUNK_BYTES_PER_ATTEMPT: u64 = 64_000_000;
 
 /// How much of an attempt may be stored before events of a kind are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +98,15 @@ impl EventKind {
     pub const fn room(self) -> Option<Room> {
         let shares = match self {
             EventKind::State | EventKind::Truncated => return None,
+            EventKind::Chunk => {
+                return Some(Room {
+                    events: MAX_CHUNKS_PER_ATTEMPT,
+                    bytes: MAX_CHUNK_BYTES_PER_ATTEMPT,
+                });
+            }
             EventKind::ExecutionStart
             | EventKind::ExecutionCached
             | EventKind::Executing
-            | EventKind::Chunk
             | EventKind::Log => 1,
             EventKind::Executed | EventKind::Output | EventKind::ProgressSummary => 2,
             EventKind::ExecutionSuccess | EventKind::ExecutionError | EventKind::ExecutionInterrupted => 3,

@@ -20,6 +20,7 @@ pub mod public_name;
 pub mod retry;
 pub mod scheduler;
 pub mod time;
+pub mod worker;
 
 pub use attempt::{AttemptOutcome, AttemptState, Fence};
 pub use blob_key::BlobKey;

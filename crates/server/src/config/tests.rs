@@ -234,10 +234,9 @@ fn commands_are_checked() {
             "backend = 'remote'\nurls = ['http://gpu:8188']",
             "backend: remote, external,",
         ),
-        ("kind = 'worker'", "kind: worker is not supported"),
         (
             "kind = 'worker'\ncommand = ['run', '{port}']",
-            "kind: worker is not supported",
+            "backend: processes of workers are not supported",
         ),
         (
             "scaling = { min_instances = 2, max_instances = 1 }",

@@ -35,6 +35,7 @@ pub mod submit;
 #[cfg(test)]
 pub mod testing;
 pub mod waiting;
+pub mod workers;
 
 pub use error::Error;
 

@@ -71,9 +71,6 @@ pub(super) fn read(section: Section<'_>) -> BTreeMap<EndpointName, Endpoint> {
 
 fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     let kind = section.choice("kind", KINDS).unwrap_or(Kind::Comfyui);
-    if kind == Kind::Worker {
-        section.problem("kind", "worker is not supported by this version");
-    }
     let runs_a_process = section.has("command");
     let default_backend = match kind {
         Kind::Comfyui => BackendWord::Process,
@@ -81,6 +78,12 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
         Kind::Worker | Kind::Queue => BackendWord::External,
     };
     let word = section.choice("backend", BACKENDS).unwrap_or(default_backend);
+    if kind == Kind::Worker && word == BackendWord::Process {
+        section.problem(
+            "backend",
+            "processes of workers are not supported by this version; use \"external\" and start the workers yourself",
+        );
+    }
     let process = read_process(&mut section, word, kind);
     let urls = read_urls(&mut section, word);
     let backend = match word {
