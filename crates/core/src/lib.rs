@@ -16,6 +16,7 @@ pub mod job;
 pub mod limits;
 pub mod output;
 pub mod payload;
+pub mod presence;
 pub mod public_name;
 pub mod retry;
 pub mod scheduler;

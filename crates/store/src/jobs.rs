@@ -131,6 +131,8 @@ pub struct Claim {
     pub loaded_models: Vec<String>,
     /// How long the lease lasts unless renewed.
     pub lease: Duration,
+    /// Jobs that this slot must not get: it may still be at an earlier attempt of theirs, and cannot tell the two apart.
+    pub except: Vec<JobId>,
 }
 
 /// A job in the hands of a slot.
@@ -350,6 +352,11 @@ pub trait Jobs: Send + Sync {
     /// does not wait for the disk. Beyond the attempt's room for a kind (`EventKind::room`) a single `truncated` event is
     /// written and the rest of that kind is dropped.
     async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error>;
+
+    /// Appends what a running attempt yielded, each JSON, in order and as a `chunk` event: `{"output": …}` of a small one,
+    /// `{"blob": key, "size": bytes}` of one that lies in the blob store, which keeps it as long as the job. Returns the
+    /// number of the last one.
+    async fn append_chunks(&self, lease: Lease, chunks: Vec<Payload>) -> Result<Result<u64, Stale>, Error>;
 
     /// Ends an attempt and applies `core::job::apply`: one final transition, one result, one outbox row, or the job
     /// is queued again. Returns the job's state after it.

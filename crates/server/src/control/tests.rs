@@ -271,6 +271,7 @@ async fn left_behind(bench: &Bench, backend: &Scripted, endpoint: &EndpointName)
         owner: bench.service.node.clone(),
         loaded_models: vec![],
         lease: LEASE,
+        except: vec![],
     };
     let claimed = store.claim(claim).await.unwrap().unwrap();
     let lease = darkroom_core::attempt::Lease {
@@ -430,6 +431,7 @@ async fn what_has_run_out_of_time_is_ended_by_the_plan() {
         owner: "elsewhere".parse().unwrap(),
         loaded_models: vec![],
         lease: LEASE,
+        except: vec![],
     };
     store.claim(claim).await.unwrap().unwrap();
     bench.clock.advance(LEASE);

@@ -157,6 +157,16 @@ tests! {
         assert_eq!((other.job.id, other.attempt), (first, 2));
     }
 
+    async fn what_a_slot_may_still_be_at_is_not_handed_to_it_again(world: World) {
+        let first = world.accept_one().await;
+        let second = world.accept_one().await;
+        let mut claim = world.claim_for(1);
+        claim.except = vec![first];
+        assert_eq!(world.store().claim(claim.clone()).await.unwrap().unwrap().job.id, second);
+        assert!(world.store().claim(claim).await.unwrap().is_none(), "rather nothing");
+        assert_eq!(world.store().claim(world.claim_for(2)).await.unwrap().unwrap().job.id, first);
+    }
+
     async fn many_slots_claiming_at_once_never_share_a_job(world: World) {
         for _ in 0..30 {
             world.accept_one().await;

@@ -1,6 +1,7 @@
 //! Durable events: numbers, order, caps.
 
 use darkroom_core::{
+    Payload,
     attempt::Lease,
     event::{EventKind, MAX_EVENT_BYTES_PER_ATTEMPT, MAX_EVENTS_PER_ATTEMPT},
 };
@@ -78,6 +79,41 @@ tests! {
         let last = append(&world, held, MAX_EVENTS_PER_ATTEMPT - 10, EventKind::Log).await;
         let told = world.store().events(id, last - 1, 10).await.unwrap();
         assert_eq!((told[0].attempt, told[0].kind), (2, EventKind::Log));
+    }
+
+    async fn chunks_are_all_kept_in_their_order(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let many = MAX_EVENTS_PER_ATTEMPT * 2;
+        let chunks = |from: u64, to: u64| (from..to).map(|n| Payload::Inline(n.to_string().into_bytes())).collect();
+        world.store().append_chunks(held, chunks(0, 5)).await.unwrap().unwrap();
+        let last = world.store().append_chunks(held, chunks(5, many)).await.unwrap().unwrap();
+        assert_eq!(last, many + 2);
+        append(&world, held, 1, EventKind::ExecutionSuccess).await;
+        world.finish(held, done()).await;
+        assert!(world.store().append_chunks(held, chunks(0, 1)).await.unwrap().is_err(), "it has ended");
+        let all = world.store().events(id, 2, 10_000).await.unwrap();
+        let told: Vec<_> = all.iter().filter(|e| e.kind == EventKind::Chunk).map(|e| e.data.clone()).collect();
+        assert_eq!(told, (0..many).map(|n| format!("{{\"output\":{n}}}")).collect::<Vec<_>>());
+    }
+
+    async fn a_large_chunk_is_a_blob_that_lives_as_long_as_its_job(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let key = super::world::blob("jobs/a/chunk-1.json");
+        world.store().intend(&key).await.unwrap();
+        let chunk = Payload::Blob { key: key.clone(), size: 70_000 };
+        world.store().append_chunks(held, vec![chunk]).await.unwrap().unwrap();
+        world.finish(held, done()).await;
+        let told = world.store().events(id, 2, 1).await.unwrap();
+        assert_eq!(told[0].data, "{\"blob\":\"jobs/a/chunk-1.json\",\"size\":70000}");
+        world.clock.advance(std::time::Duration::from_secs(90_000));
+        let trashed = async || world.store().trash_due(std::time::Duration::ZERO, 100).await.unwrap();
+        assert!(trashed().await.is_empty());
+        let swept = world.store().sweep_finished(&super::endpoint(), std::time::Duration::ZERO).await.unwrap();
+        assert!(swept.rows > 0);
+        world.clock.advance(std::time::Duration::from_secs(90_000));
+        assert_eq!(trashed().await, [key]);
     }
 
     async fn bytes_are_capped_as_well(world: World) {

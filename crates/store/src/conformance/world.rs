@@ -155,6 +155,7 @@ pub(crate) fn claim_for(instance: u128) -> Claim {
         owner: node("a"),
         loaded_models: Vec::new(),
         lease: Duration::from_secs(30),
+        except: vec![],
     }
 }
 

@@ -112,6 +112,7 @@ async fn claims(scene: &Scene, queued: [usize; 3]) -> anyhow::Result<[Spread; 3]
         owner: "local".parse()?,
         loaded_models: Vec::new(),
         lease: Duration::from_secs(600),
+        except: vec![],
     };
     let mut spreads: [Spread; 3] = Default::default();
     let mut there = 0;

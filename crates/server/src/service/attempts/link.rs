@@ -43,6 +43,7 @@ impl AttemptLink for SlotLink {
                 owner: self.service.node.clone(),
                 loaded_models: self.activity.loaded(),
                 lease: LEASE,
+                except: vec![],
             };
             match self.service.store.claim(claim).await {
                 Ok(Some(claimed)) => {

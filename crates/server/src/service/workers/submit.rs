@@ -165,6 +165,7 @@ mod tests {
             owner: bench.service.node.clone(),
             loaded_models: vec![],
             lease: Duration::from_secs(30),
+            except: vec![],
         };
         bench.service.store.claim(claim).await.unwrap().unwrap()
     }

@@ -186,7 +186,11 @@ fn read_candidates(
             Ok((row.get("nr")?, candidate))
         },
     )?;
-    candidates.extend(found);
+    candidates.extend(
+        found
+            .into_iter()
+            .filter(|(_, candidate)| !claim.except.contains(&candidate.job)),
+    );
     Ok(())
 }
 

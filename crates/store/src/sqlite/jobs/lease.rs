@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use darkroom_core::{
-    AttemptOutcome, AttemptState, JobState, NodeName,
+    AttemptOutcome, AttemptState, JobState, NodeName, Payload,
     attempt::{self, Lease, RunningOn, Stale},
-    event::NewEvent,
+    event::{EventKind, NewEvent},
     job,
 };
 use rusqlite::{Row, params};
@@ -200,6 +200,41 @@ pub(super) fn append_events(
         Err(stale) => return Ok(Err(stale)),
     };
     events::append(tx, &mut held.head, new)?;
+    events::save_counter(tx, &held.head)?;
+    Ok(Ok(held.head.last_event))
+}
+
+/// About how much chunks write.
+pub(super) fn chunk_bytes(chunks: &[Payload]) -> usize {
+    let inline = |chunk: &Payload| match chunk {
+        Payload::Inline(bytes) => bytes.len(),
+        Payload::Blob { .. } => 256,
+    };
+    chunks.iter().map(|chunk| inline(chunk) + 128).sum()
+}
+
+pub(super) fn append_chunks(
+    tx: &Tx<'_>,
+    lease: Lease,
+    chunks: &[Payload],
+) -> Result<Result<u64, Stale>, Error> {
+    let mut held = match Held::load(tx, lease)? {
+        Ok(held) => held,
+        Err(stale) => return Ok(Err(stale)),
+    };
+    for chunk in chunks {
+        let data = match chunk {
+            Payload::Inline(json) => format!("{{\"output\":{}}}", String::from_utf8_lossy(json)),
+            Payload::Blob { key, size } => {
+                // Its number tells it from every other of the job, also of an earlier attempt.
+                let name = format!("chunk/{}", held.head.last_event + 1);
+                files::refer_to_payload(tx, held.head.id, &held.head.tenant, &name, key, *size)?;
+                serde_json::json!({ "blob": key, "size": size }).to_string()
+            }
+        };
+        let kind = EventKind::Chunk;
+        events::append(tx, &mut held.head, &[NewEvent { kind, data }])?;
+    }
     events::save_counter(tx, &held.head)?;
     Ok(Ok(held.head.last_event))
 }

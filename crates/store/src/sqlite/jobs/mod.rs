@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
-    EndpointName, JobId, JobState, NodeName, TenantId,
+    EndpointName, JobId, JobState, NodeName, Payload, TenantId,
     attempt::{Lease, RunningOn, Stale},
     event::{Event, NewEvent},
 };
@@ -69,6 +69,12 @@ impl Jobs for SqliteStore {
     async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error> {
         let bytes = events.iter().map(|event| event.data.len() + 64).sum();
         self.riding(bytes, move |tx| lease::append_events(tx, lease, &events))
+            .await
+    }
+
+    async fn append_chunks(&self, lease: Lease, chunks: Vec<Payload>) -> Result<Result<u64, Stale>, Error> {
+        let bytes = lease::chunk_bytes(&chunks);
+        self.durably(bytes, move |tx| lease::append_chunks(tx, lease, &chunks))
             .await
     }
 

@@ -1,0 +1,267 @@
+//! A pull worker as the server sees it: what it holds, when it was heard of last, and what that means.
+//!
+//! A worker of the RunPod and PPIO SDKs says little: a poll tells whether it runs anything (`job_in_progress`), a ping
+//! tells which jobs. From these [`Watch`] decides which jobs nobody works on any more, which run too long, and whether
+//! the worker is gone (`protocols/async-endpoints.md` §5). Instants are monotonic, as [`crate::Clock::monotonic`] gives
+//! them. What follows from a [`Judgement`] is the caller's business.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::JobId;
+
+/// How often a worker pings unless it was told otherwise (`PPIO_PING_INTERVAL`, `RUNPOD_PING_INTERVAL`).
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Beside three missed pings: a ping is retried for about this long by the SDKs before the next one.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// A worker's jobs and its last sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    ping_interval: Duration,
+    seen_at: Duration,
+    jobs: BTreeMap<JobId, Job>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Job {
+    taken_at: Duration,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Ours to wait for, until `ends_at`.
+    Held { ends_at: Duration, missing: bool },
+    /// Ended by us; the worker may still be at it, which is too long from `stuck_at` on.
+    Ended { stuck_at: Duration },
+}
+
+/// What a worker told of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// It asks for work, and runs something or nothing.
+    Take {
+        /// `job_in_progress`.
+        busy: bool,
+    },
+    /// It pings, and names the jobs it has.
+    Ping {
+        /// `job_id`, as far as they are ids of ours.
+        jobs: Vec<JobId>,
+    },
+    /// Anything else: it lives.
+    Sign,
+}
+
+/// What is to be done about a worker; all empty: nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Judgement {
+    /// It was not heard of for so long that it counts as gone.
+    pub silent_for: Option<Duration>,
+    /// Jobs it should have and says it has not: their results were lost, or never made.
+    pub unaccounted: Vec<JobId>,
+    /// Jobs that ran longer than they may.
+    pub overdue: Vec<JobId>,
+    /// Jobs that we ended and that it goes on with.
+    pub stuck: Vec<JobId>,
+}
+
+impl Watch {
+    /// A worker that was just heard of.
+    pub fn new(ping_interval: Duration, now: Duration) -> Self {
+        Watch {
+            // The SDKs cannot ping more often than once a second.
+            ping_interval: ping_interval.max(Duration::from_secs(1)),
+            seen_at: now,
+            jobs: BTreeMap::new(),
+        }
+    }
+
+    /// It pings this often.
+    pub fn set_ping_interval(&mut self, ping_interval: Duration) {
+        self.ping_interval = ping_interval.max(Duration::from_secs(1));
+    }
+
+    /// It was handed a job that may run until `ends_at`.
+    pub fn took(&mut self, job: JobId, ends_at: Duration, now: Duration) {
+        let standing = Standing::Held {
+            ends_at,
+            missing: false,
+        };
+        self.jobs.insert(
+            job,
+            Job {
+                taken_at: now,
+                standing,
+            },
+        );
+    }
+
+    /// It is done with a job; `false` when it did not have it.
+    pub fn is_done_with(&mut self, job: JobId) -> bool {
+        self.jobs.remove(&job).is_some()
+    }
+
+    /// We ended a job; the worker may go on with it until `stuck_at`.
+    pub fn ended(&mut self, job: JobId, stuck_at: Duration) {
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.standing = Standing::Ended { stuck_at };
+        }
+    }
+
+    /// Jobs it may be at, whoever they belong to now: none of them may be handed to it again, since it knows jobs by
+    /// their ids alone.
+    pub fn has(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.jobs.keys().copied()
+    }
+
+    /// How many jobs occupy it.
+    pub fn occupied(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// It said something.
+    pub fn hear(&mut self, heard: &Heard, now: Duration) {
+        self.seen_at = self.seen_at.max(now);
+        // A job on its way to the worker is not in its list yet; two pings later it is.
+        let settled = 2 * self.ping_interval;
+        let absent = |id: &JobId| match heard {
+            Heard::Take { busy } => !busy,
+            Heard::Ping { jobs } => !jobs.contains(id),
+            Heard::Sign => false,
+        };
+        self.jobs.retain(|id, job| {
+            if now.saturating_sub(job.taken_at) < settled || !absent(id) {
+                return true;
+            }
+            match &mut job.standing {
+                Standing::Held { missing, .. } => {
+                    *missing = true;
+                    true
+                }
+                Standing::Ended { .. } => false,
+            }
+        });
+    }
+
+    /// Our own time had a gap: nobody could be heard in it.
+    pub fn forgive(&mut self, gap: Duration) {
+        self.seen_at += gap;
+        for job in self.jobs.values_mut() {
+            job.taken_at += gap;
+        }
+    }
+
+    /// What follows. `listening`: a connection of the worker is open and waits for us, which is a sign of life.
+    pub fn judge(&self, listening: bool, now: Duration) -> Judgement {
+        let silent_for = now.saturating_sub(self.seen_at);
+        let patience = 3 * self.ping_interval + GRACE;
+        let mut judgement = Judgement {
+            silent_for: (!listening && silent_for >= patience).then_some(silent_for),
+            ..Judgement::default()
+        };
+        for (&id, job) in &self.jobs {
+            match job.standing {
+                Standing::Held { missing: true, .. } => judgement.unaccounted.push(id),
+                Standing::Held { ends_at, .. } if now >= ends_at => judgement.overdue.push(id),
+                Standing::Ended { stuck_at } if now >= stuck_at => judgement.stuck.push(id),
+                Standing::Held { .. } | Standing::Ended { .. } => {}
+            }
+        }
+        judgement
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: Duration = Duration::MAX;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn job(n: u128) -> JobId {
+        JobId::from_uuid(uuid::Uuid::from_u128(n))
+    }
+
+    fn holding(jobs: &[u128]) -> Watch {
+        let mut watch = Watch::new(PING_INTERVAL, at(0));
+        for &n in jobs {
+            watch.took(job(n), NEVER, at(0));
+        }
+        watch
+    }
+
+    fn ping(jobs: &[u128]) -> Heard {
+        Heard::Ping {
+            jobs: jobs.iter().map(|&n| job(n)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_job_that_its_worker_does_not_name_is_unaccounted_for_after_two_pings() {
+        let mut watch = holding(&[1, 2]);
+        watch.hear(&ping(&[]), at(10));
+        watch.hear(&Heard::Take { busy: false }, at(19));
+        assert_eq!(
+            watch.judge(true, at(19)),
+            Judgement::default(),
+            "it may be on its way"
+        );
+        watch.hear(&ping(&[2]), at(20));
+        assert_eq!(watch.judge(true, at(20)).unaccounted, [job(1)]);
+        watch.hear(&Heard::Take { busy: true }, at(21));
+        assert_eq!(
+            watch.judge(true, at(21)).unaccounted,
+            [job(1)],
+            "a busy one may be at any"
+        );
+        watch.hear(&Heard::Take { busy: false }, at(22));
+        assert_eq!(watch.judge(true, at(22)).unaccounted, [job(1), job(2)]);
+    }
+
+    #[test]
+    fn silence_is_three_pings_and_a_grace_unless_it_listens() {
+        let mut watch = holding(&[1]);
+        assert_eq!(watch.judge(false, at(44)), Judgement::default());
+        assert_eq!(watch.judge(false, at(45)).silent_for, Some(at(45)));
+        assert_eq!(watch.judge(true, at(1000)), Judgement::default());
+        watch.hear(&Heard::Sign, at(44));
+        assert_eq!(watch.judge(false, at(88)), Judgement::default());
+        watch.forgive(at(100));
+        assert_eq!(watch.judge(false, at(188)), Judgement::default());
+        assert_eq!(watch.judge(false, at(189)).silent_for, Some(at(45)));
+    }
+
+    #[test]
+    fn what_runs_too_long_is_overdue_and_what_was_ended_may_get_stuck() {
+        let mut watch = Watch::new(PING_INTERVAL, at(0));
+        watch.took(job(1), at(30), at(0));
+        assert_eq!(watch.judge(true, at(29)), Judgement::default());
+        assert_eq!(watch.judge(true, at(30)).overdue, [job(1)]);
+        watch.ended(job(1), at(40));
+        assert_eq!(watch.judge(true, at(39)), Judgement::default());
+        assert_eq!(
+            watch.has().collect::<Vec<_>>(),
+            [job(1)],
+            "not to be handed to it again"
+        );
+        watch.hear(&ping(&[1]), at(40));
+        assert_eq!(watch.judge(true, at(40)).stuck, [job(1)]);
+        watch.hear(&ping(&[]), at(41));
+        assert_eq!(watch.judge(true, at(41)), Judgement::default());
+        assert_eq!(watch.occupied(), 0);
+    }
+
+    #[test]
+    fn a_result_ends_it_once() {
+        let mut watch = holding(&[1]);
+        assert!(watch.is_done_with(job(1)));
+        assert!(!watch.is_done_with(job(1)));
+        watch.ended(job(1), at(1));
+        watch.hear(&Heard::Take { busy: false }, at(100));
+        assert_eq!(watch.judge(true, at(100)), Judgement::default());
+    }
+}
