@@ -57,16 +57,4 @@ impl<Q> NativeCall<Q> {
     pub fn refuse(&self, error: impl Into<NativeError>) -> Refused {
         Refused::new(error, &self.caller.request_id)
     }
-
-    /// Goes on only where the caller may list: callers without a key reach jobs by their ids alone, unless the endpoint
-    /// says otherwise.
-    ///
-    /// # Errors
-    /// The refusal.
-    #[allow(dead_code, reason = "the lists come next")]
-    pub fn may_list(&self) -> Result<(), Refused> {
-        self.caller
-            .may_list(&self.endpoint.name)
-            .map_err(|e| self.refuse(e))
-    }
 }

@@ -46,12 +46,6 @@ impl NativeError {
         self.retry_after_s = Some(seconds.max(1));
         self
     }
-
-    /// Its status.
-    #[cfg(test)]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
 }
 
 impl From<service::Error> for NativeError {
@@ -115,7 +109,7 @@ impl From<auth::Error> for NativeError {
 /// An error and the request it answers: what handlers return.
 #[derive(Debug)]
 pub struct Refused {
-    error: NativeError,
+    error: Box<NativeError>,
     request_id: RequestId,
 }
 
@@ -123,7 +117,7 @@ impl Refused {
     /// An error, answered under a request id.
     pub fn new(error: impl Into<NativeError>, request_id: &RequestId) -> Self {
         Refused {
-            error: error.into(),
+            error: Box::new(error.into()),
             request_id: request_id.clone(),
         }
     }
@@ -142,7 +136,7 @@ impl IntoResponse for Refused {
             error,
             node_errors,
             retry_after_s,
-        } = self.error;
+        } = *self.error;
         let body = json!({ "error": error, "node_errors": node_errors });
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
