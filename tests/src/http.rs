@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::eventually;
 
 /// How long a job may take in a test unless it says otherwise.
-pub const JOB_LIMIT: Duration = Duration::from_secs(60);
+pub const JOB_LIMIT: Duration = Duration::from_secs(180);
 
 /// A client of one server.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ impl Api {
         let request = self
             .http
             .get(format!("{}/readyz", self.base))
-            .timeout(Duration::from_secs(2));
+            .timeout(Duration::from_secs(10));
         request
             .send()
             .await

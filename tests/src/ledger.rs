@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{Api, eventually, fc, graphs, http::Answer, pixels};
 
 /// How long one job may take once nothing dies any more.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_secs(180);
 /// A request that a dying server never answers is given up after this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// Above 32 KiB a job's body is stored as a blob of its own.

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -14,10 +15,12 @@ use tempfile::TempDir;
 
 use crate::{Api, binary, config, eventually, processes, within};
 
-/// How long a server may take to become ready, also on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long a graceful stop may take.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a server may take to become ready: a bound of what hangs, not of what is slow.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long a graceful stop may take, in the same sense.
+const STOP_LIMIT: Duration = Duration::from_secs(90);
+/// How long instances may be there after the server that told them to end.
+const INSTANCES_LIMIT: Duration = Duration::from_secs(30);
 
 /// How to start a server.
 #[derive(Debug, Clone, Default)]
@@ -305,11 +308,14 @@ impl Server {
             }
         }
         // Instances are told to end by the server; the last of them may be a moment behind it.
-        for _ in 0..100 {
+        let step = Duration::from_millis(20);
+        let mut waited = Duration::ZERO;
+        while waited < INSTANCES_LIMIT {
             if processes::of(self.home.path()).is_empty() {
                 return Vec::new();
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(step);
+            waited += step;
         }
         let left = processes::of(self.home.path());
         for process in &left {
@@ -352,10 +358,22 @@ fn wait_blocking(child: &mut Child, limit: Duration) -> bool {
     false
 }
 
-/// A port nobody listens on now. Another process may take it before the server does; then the server says so.
+/// A port nobody listens on now, and that this process gives out once. None of those that the kernel gives to whoever asks
+/// for any port or connects somewhere: with many tests at once it would be taken before the server is there, or while it
+/// restarts.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
+    /// Below the range of Linux (`ip_local_port_range`), which begins at 32768.
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Processes that run at the same time begin far from each other.
+    let first = std::process::id().wrapping_mul(7919);
+    for _ in 0..count {
+        let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(PORTS.start + offset).expect("the range is one of ports");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }

@@ -16,8 +16,9 @@ use std::{
 use darkroom_ambient::SystemClock;
 use darkroom_core::Clock;
 
-/// One small file, also in a debug build on a busy machine.
-const LONGEST: Duration = Duration::from_secs(2);
+/// One small file takes milliseconds; one that claims to be large, and is believed, takes minutes. Between them, with room for
+/// a debug build on a machine that has much else to do.
+const LONGEST: Duration = Duration::from_secs(30);
 /// What this process may have taken at most after all of it: the corpus has no file whose pixels take more than a
 /// few megabytes, only files that claim to.
 const MOST_MEMORY_KB: u64 = 512 << 10;

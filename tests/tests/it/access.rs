@@ -6,7 +6,7 @@ use darkroom_tests::{Options, Server, config, eventually, fc, graphs, server::en
 use reqwest::Method;
 use serde_json::json;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// An endpoint that wants a key and one that does not, keys of two tenants, and one of each other scope.
 fn keys() -> String {

@@ -10,7 +10,7 @@ use darkroom_tests::{Options, Server, binary, eventually, graphs, pixels, proces
 use rustix::process::Signal;
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 fn darkroom(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(binary::darkroom());

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use darkroom_tests::{Options, Server, eventually, fc, graphs};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 const KEY: &str = "comfyui-0123456789abcdef";
 

@@ -6,7 +6,7 @@ use darkroom_tests::{Options, Server, eventually, graphs, pixels};
 use reqwest::Method;
 use serde_json::json;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_zero_to_a_stored_picture_and_back_to_zero() {

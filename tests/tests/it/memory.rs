@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 const MIB: usize = 1 << 20;
 
 /// A workflow blown up by blanks, which mean nothing in JSON.

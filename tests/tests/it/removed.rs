@@ -5,7 +5,7 @@ use std::time::Duration;
 use darkroom_tests::{Options, Server, eventually, graphs};
 use serde_json::json;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(180);
 
 const WITH: &str = r#"
 [endpoints.default]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use darkroom_tests::{Api, Options, Server, config, eventually, fc, graphs, http::Answer};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 fn keys() -> String {
     let side = "endpoints = [\"side\"]";

@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 /// Everything is awaited with this limit.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// A running engine; ends with the test.
 pub struct TestEngine {

@@ -85,7 +85,7 @@ impl Bench {
 
     pub async fn slot_end(&mut self) -> SlotEnd {
         let slot = self.slot.take().expect("the slot was not waited for yet");
-        let ended = tokio::time::timeout(Duration::from_secs(30), slot).await;
+        let ended = tokio::time::timeout(Duration::from_secs(120), slot).await;
         ended.expect("the slot ends").unwrap()
     }
 

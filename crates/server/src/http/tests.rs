@@ -141,7 +141,7 @@ impl Server {
     }
 
     async fn ended(self) {
-        let ended = tokio::time::timeout(Duration::from_secs(10), self.task).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.task).await;
         ended.expect("the stop takes no longer").unwrap().unwrap();
     }
 }
@@ -191,7 +191,7 @@ impl Connection {
     }
 
     async fn is_closed(&mut self) -> bool {
-        let read = tokio::time::timeout(Duration::from_secs(10), self.0.read(&mut [0; 1])).await;
+        let read = tokio::time::timeout(Duration::from_secs(60), self.0.read(&mut [0; 1])).await;
         matches!(read.expect("closed in time"), Ok(0) | Err(_))
     }
 }

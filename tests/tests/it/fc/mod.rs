@@ -24,7 +24,7 @@ use reqwest::{Body, Method};
 use serde_json::{Value, json};
 
 /// How long a job or an answer may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// The path of `run`.
 const RUN: &str = "/api/serverless/run";
