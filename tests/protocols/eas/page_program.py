@@ -21,7 +21,7 @@ for seed in range(posts):
         f"{service_url}/api_prompt?task_id=txt2img_test",
         headers={"Authorization": token, "Content-Type": "application/json"},
         data=json.dumps(body),
-        timeout=30,
+        timeout=120,
     )
     print(answer.status_code, answer.text, answer.headers["X-Eas-Queueservice-Request-Id"])
 

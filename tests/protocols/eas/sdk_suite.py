@@ -2,7 +2,8 @@
 
     python sdk_suite.py HOST:PORT TOKEN [PARENT_PID]
 
-With the server's parent process, the serving process is killed between any two tests.
+With the server's parent process, the serving process is killed between any two tests: when the last one's items are
+committed, as the next one begins with what it finds.
 """
 
 import sys
@@ -10,7 +11,7 @@ import unittest
 
 from eas_prediction import test_queue_client as suite
 
-from queue_server import kill_serving
+from queue_server import kill_serving, wait_settled
 
 host, token, *parent = sys.argv[1:]
 suite.QueueEndpoint = host
@@ -21,6 +22,7 @@ class Result(unittest.TextTestResult):
     def stopTest(self, test):
         super().stopTest(test)
         if parent:
+            wait_settled([test.input_queue, test.sink_queue])
             kill_serving(int(parent[0]), f"http://{host}")
 
 

@@ -28,7 +28,7 @@ tenant = "other"
 max_instances = 0
 """
 HEADERS = {"Authorization": TOKEN}
-LIMIT_S = 60
+LIMIT_S = 180
 
 
 def workflow(color=0xFF0000, width=16):

@@ -5,14 +5,13 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
 from darkroom_server import Server
 from queue_server import CONFIG, TOKEN, Echo, host
 
 HERE = pathlib.Path(__file__).parent
 # Ten times is the promise; a developer waits for two.
 RUNS = int(os.environ.get("EAS_SUITE_RUNS", "10" if os.environ.get("CI") else "2"))
-LIMIT_S = 300
+LIMIT_S = 600
 
 
 def run_suite(server, *more):
@@ -22,7 +21,7 @@ def run_suite(server, *more):
         env={**os.environ, "PYTHONPATH": path, "NO_PROXY": "*"},
         capture_output=True, text=True, timeout=LIMIT_S, check=False,
     )
-    assert done.returncode == 0, done.stderr[:8000] + server.log()[-4000:]
+    assert done.returncode == 0, done.stderr[-16000:] + server.log()[-4000:]
 
 
 def test_the_sdks_own_tests_pass_again_and_again():
@@ -32,8 +31,6 @@ def test_the_sdks_own_tests_pass_again_and_again():
             run_suite(server)
 
 
-# It failed once in eight runs, beside other builds, and why is not understood yet: on demand until it is.
-@pytest.mark.skipif("EAS_KILL" not in os.environ, reason="set EAS_KILL=1: not reliable yet on a busy machine")
 def test_the_sdks_own_tests_pass_while_the_server_is_killed_between_them():
     with Server(CONFIG) as server:
         Echo(server).start()

@@ -26,7 +26,7 @@ from darkroom_server import Server
 
 SAMPLES = pathlib.Path(__file__).parent / "samples"
 MODES = ["sync_call", "stream_call", "async_call", "websocket_call", "websocket_blocking"]
-SAMPLE_LIMIT_S = 60
+SAMPLE_LIMIT_S = 180
 
 # As the vendor: the function answers callers without credentials, while the rest of the server wants a key.
 CONFIG = """
