@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Every test of the project, one after the other, with one plain line at the end:
 #     N passed, N failed
-# and, if anything was skipped, how much on the line before it.
+# and, if anything was skipped or flaky, how much on the lines before it.
+# A test that failed is run once more, alone. If it passes then, it is named as FLAKY and counts as passed: a full machine is
+# no reason to refuse a change, and a test that fails by chance is a defect that must be seen and mended. Where more than
+# RERUN_MOST fail in one run, something is broken and nothing is run again.
 # Runs on a fresh machine with Rust, a C compiler, make, and Python >= 3.9. A package that is missing for a part is named
 # and then installed where we are root on Debian; otherwise that part is skipped loudly. The client programs are a
 # contract: with CI=true a run without them has failed. Never reads stdin.
@@ -12,7 +15,8 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 LOGS=$TARGET/test-logs
 mkdir -p "$LOGS"
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 flaky=0
+RERUN_MOST=5
 # A test that hangs must not take the summary with it. Compiling counts too: generous.
 LIMIT_S=${TEST_LIMIT_S:-2400}
 command -v timeout >/dev/null && bounded() { timeout --kill-after=10 "$LIMIT_S" "$@"; } || bounded() { "$@"; }
@@ -40,6 +44,50 @@ count_pytest() {
        END { print p + 0, f + 0, s + 0 }'
 }
 
+# The failed tests of a `cargo test` log, one "TARGET NAME" per line, where TARGET is what names the test binary to cargo:
+# "--lib", "--test it". Their packages are left out on purpose: with -p cargo would build them again with fewer features.
+failed_cargo() {
+  awk '/^ +Running |^ +Doc-tests / { n = 0 }
+       /^test .* \.\.\. FAILED$/ { sub(/^test /, ""); sub(/( - should panic)? \.\.\. FAILED$/, ""); name[n++] = $0 }
+       /^error: test failed, to rerun pass `/ { sub(/^[^`]*`-p [^ ]+ /, ""); sub(/`.*/, ""); if ($0 != "--doc") for (i = 0; i < n; i++) print $0 "\t" name[i]; n = 0 }' "$1"
+}
+
+# The failed tests of a pytest log, by their ids. An id may hold spaces; what pytest says of the failure comes after " - ".
+failed_pytest() {
+  sed -n -E 's/^(FAILED|ERROR) (tests\/[^ ]+::.*)$/\2/p' "$1" | sed 's/ - .*//' | sort -u
+}
+
+# Sets `recovered` to how many of the failed tests in $1 (one per line) pass when the command "$2 LINE" runs each alone.
+rerun() {
+  local list=$1 one=$2 line
+  recovered=0
+  [ -s "$list" ] && [ "$(wc -l <"$list")" -le "$RERUN_MOST" ] || return 0
+  while IFS= read -r line <&3; do
+    say "once more, alone: $line"
+    if "$one" "$line" >"$LOGS/rerun.log" 2>&1; then
+      printf '!! FLAKY: %s failed, and passed when it ran again\n' "$line"
+      recovered=$((recovered + 1))
+    else
+      tail -n 60 "$LOGS/rerun.log"
+    fi
+  done 3<"$list"
+  flaky=$((flaky + recovered))
+}
+
+# One Rust test; zero tests run is no pass.
+one_cargo() {
+  local target=${1%%$'\t'*} name=${1#*$'\t'} p f s
+  # $target is words for cargo.
+  # shellcheck disable=SC2086
+  bounded cargo test --workspace --locked --no-fail-fast $target -- --exact "$name" >"$LOGS/rerun-cargo.log" 2>&1
+  local rc=$?
+  cat "$LOGS/rerun-cargo.log"
+  read -r p f s < <(count_cargo "$LOGS/rerun-cargo.log")
+  [ "$rc" -eq 0 ] && [ "$p" -ge 1 ] && [ "$f" -eq 0 ]
+}
+
+one_pytest() { bounded "$python" -m pytest -q -p no:cacheprovider "$1"; }
+
 add() { passed=$((passed + $1)); failed=$((failed + $2)); skipped=$((skipped + $3)); }
 
 rust_tests() {
@@ -49,7 +97,9 @@ rust_tests() {
   bounded cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOGS/cargo-test.log"
   local rc=${PIPESTATUS[0]} p f s
   read -r p f s < <(count_cargo "$LOGS/cargo-test.log")
-  add "$p" "$f" "$s"
+  failed_cargo "$LOGS/cargo-test.log" >"$LOGS/cargo-failed.txt"
+  rerun "$LOGS/cargo-failed.txt" one_cargo
+  add $((p + recovered)) $((f - recovered)) "$s"
   # A compile error or a test binary that died prints no result line of its own.
   if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then fail "cargo test ended with $rc without a failed test"; fi
 }
@@ -82,10 +132,12 @@ python_tests() {
     return
   fi
   export DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
-  bounded "$python" -m pytest -q -rs -p no:cacheprovider tests/protocols 2>&1 | tee "$LOGS/pytest.log"
+  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider tests/protocols 2>&1 | tee "$LOGS/pytest.log"
   local rc=${PIPESTATUS[0]} p f s
   read -r p f s < <(count_pytest "$LOGS/pytest.log")
-  add "$p" "$f" "$s"
+  failed_pytest "$LOGS/pytest.log" >"$LOGS/pytest-failed.txt"
+  rerun "$LOGS/pytest-failed.txt" one_pytest
+  add $((p + recovered)) $((f - recovered)) "$s"
   if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then
     fail "pytest ended with $rc"
   elif [ "$p" -eq 0 ] && [ "$f" -eq 0 ]; then
@@ -99,6 +151,7 @@ python_tests
 
 echo
 if [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then fail "no test ran at all"; fi
+[ "$flaky" -eq 0 ] || echo "$flaky flaky: failed once and passed alone, as said above"
 [ "$skipped" -eq 0 ] || echo "$skipped skipped, as said above"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

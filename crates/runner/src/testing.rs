@@ -187,15 +187,15 @@ impl MemoryLink {
         }
     }
 
-    /// Waits, at most 30 s, until the attempt ended.
+    /// Waits, at most two minutes, until the attempt ended.
     pub async fn end_of(&self, lease: Lease) -> Completion {
         self.until(|| self.finished(lease)).await
     }
 
-    /// Waits, at most 30 s, until `probe` has an answer; it is asked again after every change.
+    /// Waits, at most two minutes, until `probe` has an answer; it is asked again after every change.
     pub async fn until<T>(&self, probe: impl Fn() -> Option<T>) -> T {
         let mut changes = self.changed.subscribe();
-        let found = tokio::time::timeout(Duration::from_secs(30), async {
+        let found = tokio::time::timeout(Duration::from_secs(120), async {
             loop {
                 changes.mark_unchanged();
                 if let Some(found) = probe() {
@@ -206,7 +206,7 @@ impl MemoryLink {
         });
         found
             .await
-            .expect("what a test waits for should happen within 30 s")
+            .expect("what a test waits for should happen within two minutes")
     }
 
     fn seen(&self, lease: Lease) -> Seen {

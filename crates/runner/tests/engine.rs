@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use darkroom_ambient::{SystemClock, SystemIds};
-use darkroom_core::{AttemptOutcome, Clock, InstanceId, failure::FailureCode, output::OutputBody};
+use darkroom_core::{AttemptOutcome, InstanceId, failure::FailureCode};
 use darkroom_runner::{
     Dirs, InstanceAccess, Slot, SlotConfig, SlotEnd,
     link::{Assignment, Completion, InputFile, InputSource, StopCause},
@@ -18,7 +18,6 @@ struct Bench {
     evidence: watch::Sender<Option<String>>,
     slot: JoinHandle<SlotEnd>,
     engine: JoinHandle<()>,
-    base_url: String,
     root: tempfile::TempDir,
 }
 
@@ -73,7 +72,6 @@ impl Bench {
             client_id: "slot".into(),
             dirs: with_dirs.then_some(dirs),
         };
-        let base_url = access.base_url.clone();
         let link = MemoryLink::new();
         let (evidence, told) = watch::channel(None);
         let config = SlotConfig::new(path("spool"));
@@ -86,7 +84,6 @@ impl Bench {
             evidence,
             slot,
             engine,
-            base_url,
             root,
         }
     }
@@ -420,75 +417,4 @@ async fn a_worker_that_dies_in_a_node_is_lost_as_soon_as_its_owner_says_so() {
         (&mut bench.slot).await.unwrap(),
         SlotEnd::InstanceBroken { .. }
     ));
-}
-
-/// The engine alone, spoken to as any client would, against an attempt on it.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_runner_adds_little_to_a_cached_prompt() {
-    let bench = Bench::with_dirs().await;
-    bench.link.allow_reuse();
-    assert_eq!(bench.run(1, saved(7)).await.outcome, AttemptOutcome::Done);
-    let clock = SystemClock::new();
-    let mut with_runner = Vec::new();
-    for n in 2..52 {
-        let begin = clock.monotonic();
-        let completion = bench.run(n, saved(7)).await;
-        with_runner.push(clock.monotonic() - begin);
-        assert!(matches!(completion.outputs[0].body, OutputBody::File { .. }));
-    }
-    let client = darkroom_comfy::client::Client::new(darkroom_comfy::client::ClientConfig::new(
-        bench.base_url.parse().unwrap(),
-    ))
-    .unwrap();
-    let options = darkroom_comfy::client::SocketOptions {
-        client_id: "plain".into(),
-        preview_metadata: false,
-    };
-    let mut socket = client.open_socket(&options).await.unwrap();
-    let mut alone = Vec::new();
-    for n in 0..50 {
-        let (prompt, prompt_id) = (saved(7), format!("p{n}"));
-        let begin = clock.monotonic();
-        let request = darkroom_comfy::wire::PromptRequest {
-            prompt: &prompt,
-            prompt_id: &prompt_id,
-            client_id: "plain",
-            extra_data: serde_json::Map::new(),
-            partial_execution_targets: None,
-        };
-        client.submit(&request).await.unwrap();
-        loop {
-            use darkroom_comfy::{client::Incoming, wire::Body};
-            let heard = socket.next().await.unwrap().expect("the socket stays open");
-            if let Incoming::Message(message) = heard
-                && matches!(
-                    message.body(),
-                    Body::Executing {
-                        node: None,
-                        prompt_id: Some(_),
-                        ..
-                    }
-                )
-            {
-                break;
-            }
-        }
-        client
-            .history(&prompt_id)
-            .await
-            .unwrap()
-            .expect("the history is there after the end");
-        alone.push(clock.monotonic() - begin);
-    }
-    let median = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    let (with_runner, alone) = (median(with_runner), median(alone));
-    println!("cached prompt: engine and client {alone:?}, with the runner {with_runner:?}");
-    // Generous, as other tests run beside it; alone the difference is a fraction of a millisecond.
-    assert!(
-        with_runner < alone + Duration::from_millis(20),
-        "{with_runner:?} against {alone:?}"
-    );
 }

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import select
 import socket
 import struct
 import subprocess
@@ -30,8 +31,8 @@ kind = "queue"
 kind = "queue"
 queue = { max_idle = "2s", leave_grace = "1s" }
 """
-# Shorter than the server's pings are apart, each of which would begin a socket's timeout anew.
-LIMIT_S = 12
+# For what hangs, not for what is slow: a busy machine is no failure.
+LIMIT_S = 90
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +92,23 @@ class Queue:
 
 def frame(connection):
     """The next item of a watch: always a binary frame."""
-    kind, data = connection.recv_data()
+    # The server's pings begin a socket's own timeout anew.
+    deadline = time.monotonic() + LIMIT_S
+    kind, data = connection.recv_data(control_frame=True)
+    while kind == websocket.ABNF.OPCODE_PING:
+        assert time.monotonic() < deadline
+        kind, data = connection.recv_data(control_frame=True)
     assert kind == websocket.ABNF.OPCODE_BINARY, (kind, data)
     item = DataFrameProto()
     item.ParseFromString(data)
     return item
+
+
+def first_frame(*connections):
+    """The next item that any of these watches is sent."""
+    ready, _, _ = select.select([connection.sock for connection in connections], [], [], LIMIT_S)
+    assert ready, "none of them is sent anything"
+    return frame(next(connection for connection in connections if connection.sock is ready[0]))
 
 
 def indexes(connection, count):
@@ -169,12 +182,18 @@ def test_attributes_are_texts_also_for_an_empty_queue_and_as_protobuf(server):
     eventually(lambda: any("eas.me" in v and "Leaving" in v for v in queue.attributes().values()))
 
 
+def waited(queue, timeout):
+    """How long an empty queue lets a get wait, in seconds."""
+    begun = time.monotonic()
+    assert queue.get(_timeout_=timeout).status_code == 204
+    return time.monotonic() - begun
+
+
 def test_nothing_there_is_204_and_a_wait_ends_before_the_clients_own(server):
     queue = Queue(server)
     assert queue.get(requestId="nobody", _raw_="false").status_code == 204
-    begun = time.monotonic()
-    assert queue.get(_timeout_="2s").status_code == 204
-    assert 1.5 < time.monotonic() - begun < 2
+    # A busy machine may spend the difference on the way; it does not each time.
+    assert any(1.5 < waited(queue, "2s") < 2 for _ in range(10))
     sdk = client(server)
     assert sdk.get(timeout="1s") == []
     assert sdk.get(timeout="1") == []
@@ -312,7 +331,8 @@ def test_an_item_held_too_long_goes_to_another(server):
         index = queue.put()
         assert frame(slow).index == index
         with queue.watch(uid="quick", _window_=1) as quick:
-            assert frame(quick).index == index or frame(slow).index == index
+            # It is anybody's again: also that of the one that held it.
+            assert first_frame(quick, slow).index == index
             assert queue.commit(index).status_code == 200
     assert queue.length() == 0
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::Fake;
 
-/// A slot on a scripted instance, with patience in milliseconds.
+/// A slot on a scripted instance, that is soon out of patience.
 pub struct Bench {
     pub fake: Fake,
     pub link: Arc<MemoryLink>,
@@ -57,8 +57,8 @@ impl Bench {
             std::fs::create_dir_all(dir).unwrap();
         }
         let mut config = SlotConfig::new(self.path("spool"));
-        config.unreachable_after = Duration::from_millis(700);
-        config.worker_dead_after = Duration::from_millis(100);
+        config.unreachable_after = Duration::from_secs(2);
+        config.worker_dead_after = Duration::from_millis(500);
         config.slot_hold = Duration::from_millis(500);
         config.free_pause = Duration::from_millis(1);
         adjust(&mut config);

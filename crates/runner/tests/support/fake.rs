@@ -239,7 +239,7 @@ impl Fake {
 
     async fn until<T>(&self, probe: impl Fn(&World) -> Option<T>) -> T {
         let mut changes = self.shared.changed.subscribe();
-        let found = tokio::time::timeout(Duration::from_secs(30), async {
+        let found = tokio::time::timeout(Duration::from_secs(120), async {
             loop {
                 changes.mark_unchanged();
                 if let Some(found) = probe(&self.world()) {
@@ -250,7 +250,7 @@ impl Fake {
         });
         found
             .await
-            .expect("what a test waits for should happen within 30 s")
+            .expect("what a test waits for should happen within two minutes")
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -20,8 +20,9 @@ use tokio::{
 
 use super::{LIMIT, attempt_states, conclude, executing, square};
 
-/// The longest pause that clients may see.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause that clients may see. A fraction of a second on a quiet machine; the bound tells a pause on
+/// a busy one from a connection that nobody ever answers.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_running_prompt_is_adopted_when_the_child_dies() {

@@ -295,7 +295,13 @@ async fn a_failed_task_ends_in_the_error_object() {
     super::error_body(messages.last().expect("an error"), "EXECUTION_FAILED");
     let task = api.get("/api/serverless/task/fails").await.expect(200).json();
     assert_eq!(task["status"], "Failed");
-    // A bad workflow is refused at once, not accepted and failed later.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_workflow_is_refused_at_once_and_leaves_no_task() {
+    // The embedded engine: what its nodes take is known before any instance ran.
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
     let nonsense = json!({"1": {"class_type": "Nonsense", "inputs": {}}});
     refused(
         &fc::run_async(&api, "refused", "", &nonsense).await,
@@ -303,7 +309,7 @@ async fn a_failed_task_ends_in_the_error_object() {
         "PROMPT_ERROR",
     );
     assert!(fc::status(&api, "refused").await.is_empty());
-    assert_eq!(jobs(&api).await, 1);
+    assert_eq!(jobs(&api).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
