@@ -12,10 +12,12 @@ pub mod http;
 pub mod ledger;
 pub mod pixels;
 pub mod processes;
+pub mod receiver;
 pub mod server;
 pub mod wait;
 
 pub use http::Api;
 pub use ledger::Ledger;
+pub use receiver::Receiver;
 pub use server::{Options, Server};
 pub use wait::{eventually, within};

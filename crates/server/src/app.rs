@@ -80,6 +80,7 @@ pub async fn run(
             max_bytes: config.fetch.max_bytes,
             timeout: config.fetch.timeout,
         })?,
+        webhooks: service::webhooks::Webhooks::new(key.expose()),
         memory: BodyMemory::new(config.server.body_memory),
         object_infos: service::object_info::Cache::default(),
         node: "local".parse::<NodeName>().context("the node's name")?,
@@ -93,6 +94,7 @@ pub async fn run(
         chores: Default::default(),
         failpoint: options.failpoint.clone(),
     });
+    service.set_status_bodies(protocols::status_bodies());
     learn_engine(&service, options.engine_object_info.as_deref()).await?;
     service.recover_queues().await?;
 
@@ -173,6 +175,10 @@ pub async fn run(
         let (service, served_all) = (service.clone(), served_all.clone());
         async move { service.keep_queues(served_all).await }
     });
+    let telling = tokio::spawn({
+        let (service, served_all) = (service.clone(), served_all.clone());
+        async move { service.send_webhooks(served_all).await }
+    });
     tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
 
     // It returns at the shutdown. A plan that is being carried out then is waited for: an instance that it starts after
@@ -195,7 +201,7 @@ pub async fn run(
     let _ = sweeping.await;
     // What the last connections left to do is done before the store closes.
     served_all.cancel();
-    let _ = keeping.await;
+    let _ = tokio::join!(keeping, telling);
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
     served.context("serving panicked")?.context("serving failed")?;

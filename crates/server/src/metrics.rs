@@ -32,6 +32,7 @@ pub struct Metrics {
     instances: Family<ByEndpointAndState, Gauge>,
     events: Family<ByKind, Counter>,
     plan_actions: Family<ByAction, Counter>,
+    webhooks: Family<ByOutcome, Counter>,
     http_requests: Family<ByRoute, Counter>,
     http_seconds: Family<ByRouteClass, Histogram, fn() -> Histogram>,
     commit_seconds: Family<ByCommitKind, Histogram, fn() -> Histogram>,
@@ -68,6 +69,7 @@ impl Metrics {
             instances: Family::default(),
             events: Family::default(),
             plan_actions: Family::default(),
+            webhooks: Family::default(),
             http_requests: Family::default(),
             http_seconds: Family::new_with_constructor(request_buckets),
             commit_seconds: Family::new_with_constructor(|| Histogram::new(COMMIT_BUCKETS)),
@@ -132,6 +134,11 @@ impl Metrics {
             "plan_actions",
             "Actions of the planner that were executed",
             self.plan_actions.clone(),
+        );
+        r.register(
+            "webhooks",
+            "Deliveries of webhooks that were tried",
+            self.webhooks.clone(),
         );
         r.register(
             "http_requests",
@@ -251,6 +258,14 @@ impl Metrics {
         self.plan_actions.get_or_create(&labels).inc();
     }
 
+    /// A delivery of a webhook was tried: `acknowledged`, `failed` (it is tried again) or `gave_up`.
+    pub fn webhook(&self, outcome: &'static str) {
+        let labels = ByOutcome {
+            outcome: Word(outcome),
+        };
+        self.webhooks.get_or_create(&labels).inc();
+    }
+
     /// A request was answered.
     pub fn http_request(&self, route: RouteClass, status: StatusCode, took: Duration) {
         let labels = ByRoute {
@@ -367,6 +382,11 @@ struct ByKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByAction {
     action: Word,
+    outcome: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
     outcome: Word,
 }
 

@@ -16,3 +16,4 @@ mod real_comfyui;
 mod removed;
 mod rooms;
 mod visibility;
+mod webhooks;

@@ -35,6 +35,7 @@ pub mod submit;
 #[cfg(test)]
 pub mod testing;
 pub mod waiting;
+pub mod webhooks;
 pub mod workers;
 
 pub use error::Error;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub(crate) vault: credentials::Vault,
     /// Fetches what callers name, under the operator's rules.
     pub(crate) fetcher: fetch::Fetcher,
+    /// Tells of jobs' ends.
+    pub(crate) webhooks: webhooks::Webhooks,
     /// Bounds the memory of requests.
     pub(crate) memory: BodyMemory,
     /// What endpoints' instances can do.

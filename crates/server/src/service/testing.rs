@@ -84,6 +84,7 @@ impl Bench {
                 timeout: config.fetch.timeout,
             })
             .unwrap(),
+            webhooks: super::webhooks::Webhooks::new(&[7; 32]),
             memory: BodyMemory::new(config.server.body_memory),
             object_infos: object_info::Cache::default(),
             node: "local".parse().unwrap(),

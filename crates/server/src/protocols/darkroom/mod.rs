@@ -18,6 +18,9 @@ mod jobs;
 mod keys;
 mod queues;
 mod views;
+mod webhooks;
+
+pub use webhooks::status_body;
 
 /// Largest body of a submit, in bytes: a workflow with its images inline.
 const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
@@ -40,6 +43,9 @@ pub fn routes() -> Router<AppState> {
         .route("/jobs/{job}/cancel", post(jobs::cancel))
         .route("/jobs/{job}/retry", post(jobs::retry))
         .route("/jobs/{job}/events", get(events::stream))
+        .route("/jobs/{job}/webhooks", get(webhooks::show))
+        .route("/jobs/{job}/webhooks/redeliver", post(webhooks::redeliver))
+        .route("/webhooks/secret", get(webhooks::secret))
         .route("/instances", get(instances::list))
         .route("/instances/{instance}", get(instances::show))
         .route("/instances/{instance}/logs", get(instances::logs))

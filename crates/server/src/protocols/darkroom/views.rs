@@ -81,7 +81,8 @@ fn waiting(caller: &Caller, record: &JobRecord, why: Option<Waiting>) -> Value {
     json!({ "reason": reason, "message": reason.to_string(), "position": position })
 }
 
-fn attempt(attempt: &AttemptRecord) -> Value {
+/// An attempt.
+pub fn attempt(attempt: &AttemptRecord) -> Value {
     json!({
         "number": attempt.number,
         "state": attempt.state,

@@ -9,9 +9,9 @@ use darkroom_core::{
     retry,
 };
 use rusqlite::{Row, params};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::super::{options::Ended, queues, sql, tx::Tx};
+use super::super::{options::Ended, outbox, queues, sql, tx::Tx};
 use crate::{Error, wake::Topic};
 
 /// The part of a job's row that transitions read and write.
@@ -125,6 +125,7 @@ impl Head {
             if before.state.is_final() {
                 self.finished_at = None;
                 self.failure = None;
+                outbox::forget(tx, self.id)?;
                 // An explicit wish is a new place in the line.
                 self.ord = next_place(tx, &self.endpoint)?;
             }
@@ -199,18 +200,7 @@ impl Head {
         let Some(url) = &self.webhook else {
             return Ok(());
         };
-        let body = json!({ "url": url, "job": self.id, "state": self.life.state });
-        sql::execute(
-            tx.conn,
-            "INSERT INTO outbox (job, kind, body, due_at) VALUES (?1, 'webhook', ?2, ?3)",
-            params![
-                self.id.as_uuid().as_bytes().as_slice(),
-                body.to_string(),
-                tx.now.as_micros()
-            ],
-        )?;
-        tx.wake(Topic::Outbox);
-        Ok(())
+        outbox::tell(tx, self.id, &self.tenant, self.life.state, self.last_event, url)
     }
 
     fn save(&self, tx: &Tx<'_>) -> Result<(), Error> {
