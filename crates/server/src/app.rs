@@ -83,6 +83,9 @@ pub async fn run(
         webhooks: service::webhooks::Webhooks::new(key.expose()),
         memory: BodyMemory::new(config.server.body_memory),
         object_infos: service::object_info::Cache::default(),
+        pickers: Default::default(),
+        facts: Default::default(),
+        pictures: Default::default(),
         node: "local".parse::<NodeName>().context("the node's name")?,
         endpoints: std::sync::RwLock::new(Arc::new(config.endpoints.clone())),
         settings: Settings {

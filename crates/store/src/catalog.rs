@@ -91,6 +91,12 @@ pub trait Catalog: Send + Sync {
     /// Stores a setting.
     async fn put_setting(&self, name: &str, value: &str) -> Result<(), Error>;
 
+    /// The settings whose names begin with `prefix`, by name.
+    async fn settings_under(&self, prefix: &str) -> Result<Vec<(String, String)>, Error>;
+
+    /// Stores settings, all or none.
+    async fn put_settings(&self, settings: Vec<(String, String)>) -> Result<(), Error>;
+
     /// Appends a scaling decision for the operator (JSON), keeping the newest 1,000 per endpoint. Does not wait for the disk.
     async fn add_decision(&self, endpoint: &EndpointName, json: String) -> Result<(), Error>;
 

@@ -12,6 +12,7 @@ mod first_run;
 mod inputs;
 mod memory;
 mod native;
+mod native_files;
 mod real_comfyui;
 mod removed;
 mod rooms;

@@ -18,7 +18,9 @@ pub mod attempts;
 pub mod credentials;
 pub mod endpoints;
 mod error;
+pub mod facts;
 pub mod fetch;
+pub mod folders;
 pub mod follow;
 pub mod hub;
 pub mod inputs;
@@ -26,14 +28,20 @@ pub mod instances;
 pub mod intake;
 pub mod jobs;
 pub mod keys;
+pub mod models;
 pub mod object_info;
 pub mod outputs;
 mod payload;
+pub mod pickers;
+pub mod pictures;
 pub mod preflight;
 pub mod queues;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;
+pub mod uploads;
+pub mod userdata;
+pub mod view;
 pub mod waiting;
 pub mod webhooks;
 pub mod workers;
@@ -68,6 +76,12 @@ pub struct Parts {
     pub(crate) memory: BodyMemory,
     /// What endpoints' instances can do.
     pub(crate) object_infos: object_info::Cache,
+    /// The same as clients of ComfyUI's own API read it.
+    pub(crate) pickers: pickers::Pickers,
+    /// What instances told beside it.
+    pub(crate) facts: facts::Known,
+    /// Bounds the pictures that are worked on at a time.
+    pub(crate) pictures: pictures::Turns,
     /// This server.
     pub(crate) node: NodeName,
     /// Endpoints by name; replaced as a whole on reload.

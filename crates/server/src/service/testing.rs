@@ -87,6 +87,9 @@ impl Bench {
             webhooks: super::webhooks::Webhooks::new(&[7; 32]),
             memory: BodyMemory::new(config.server.body_memory),
             object_infos: object_info::Cache::default(),
+            pickers: Default::default(),
+            facts: Default::default(),
+            pictures: Default::default(),
             node: "local".parse().unwrap(),
             endpoints: std::sync::RwLock::new(Arc::new(config.endpoints)),
             settings: Settings {
@@ -167,6 +170,13 @@ impl Bench {
         };
         self.service.store.submit(job).await.unwrap();
         id
+    }
+
+    /// Lets an instance of the endpoint tell what it can do.
+    pub async fn learn(&self, object_info: Vec<u8>) {
+        let endpoint = self.endpoint();
+        let learned = self.service.learn_object_info(&endpoint, object_info).await;
+        learned.unwrap();
     }
 
     /// Stores bytes that no row names.

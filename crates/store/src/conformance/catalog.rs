@@ -106,6 +106,18 @@ tests! {
         assert_eq!(world.store().setting("s").await.unwrap().as_deref(), Some("2"));
     }
 
+    async fn settings_are_listed_by_what_their_names_begin_with(world: World) {
+        let pairs = |names: &[&str]| -> Vec<(String, String)> {
+            names.iter().map(|name| ((*name).to_owned(), format!("\"{name}\""))).collect()
+        };
+        let all = pairs(&["a/b", "a/图", "a/%", "a", "a0", "A/b", "b/a", "a/b/c"]);
+        world.store().put_settings(all).await.unwrap();
+        world.store().put_settings(Vec::new()).await.unwrap();
+        assert_eq!(world.store().settings_under("a/").await.unwrap(), pairs(&["a/%", "a/b", "a/b/c", "a/图"]));
+        assert_eq!(world.store().settings_under("a/b").await.unwrap(), pairs(&["a/b", "a/b/c"]));
+        assert_eq!(world.store().settings_under("c").await.unwrap(), []);
+    }
+
     async fn the_newest_decisions_are_kept(world: World) {
         for n in 0..1200 {
             world.store().add_decision(&endpoint(), n.to_string()).await.unwrap();

@@ -295,6 +295,37 @@ impl Catalog for SqliteStore {
         .await
     }
 
+    async fn settings_under(&self, prefix: &str) -> Result<Vec<(String, String)>, Error> {
+        let prefix = prefix.to_owned();
+        self.readers
+            .run(move |conn| {
+                // By the primary key from the prefix on; the comparison of text is the comparison of its bytes.
+                sql::rows(
+                    conn,
+                    "SELECT name, value FROM settings \
+                     WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 AND name < ?1 || char(1114111) \
+                     ORDER BY name",
+                    [prefix],
+                    |row| Ok((row.get("name")?, row.get("value")?)),
+                )
+            })
+            .await
+    }
+
+    async fn put_settings(&self, settings: Vec<(String, String)>) -> Result<(), Error> {
+        let size = settings
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>();
+        self.durably(SMALL + size, move |tx| {
+            let sql = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
+            settings
+                .iter()
+                .try_for_each(|(name, value)| sql::execute(tx.conn, sql, [name, value]).map(|_| ()))
+        })
+        .await
+    }
+
     async fn add_decision(&self, endpoint: &EndpointName, json: String) -> Result<(), Error> {
         let endpoint = endpoint.clone();
         self.riding(json.len(), move |tx| add_decision(tx, &endpoint, &json))

@@ -52,9 +52,26 @@ impl<Q: DeserializeOwned> FromRequestParts<AppState> for NativeCall<Q> {
     }
 }
 
+/// A parameter of the path by its name: below `/e/{endpoint}` there is one more of them than at the root.
+pub fn param<'a>(params: &'a [(String, String)], name: &str) -> &'a str {
+    let found = params.iter().find(|(key, _)| key == name);
+    found.map_or("", |(_, value)| value)
+}
+
 impl<Q> NativeCall<Q> {
     /// An error as the answer to this call.
     pub fn refuse(&self, error: impl Into<NativeError>) -> Refused {
         Refused::new(error, &self.caller.request_id)
+    }
+
+    /// Goes on only where the caller may list: callers without a key reach jobs by their ids alone, unless the endpoint
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn may_list(&self) -> Result<(), Refused> {
+        self.caller
+            .may_list(&self.endpoint.name)
+            .map_err(|e| self.refuse(e))
     }
 }

@@ -12,12 +12,22 @@ use crate::state::AppState;
 mod call;
 mod error;
 mod exec_info;
+mod files;
+mod internal;
+mod models;
+mod object_info;
+mod settings;
+mod system;
+mod upload;
+mod userdata;
+mod view;
 
 /// The routes, below the root or below `/e/{endpoint}`.
 pub fn routes() -> Router<AppState> {
-    let both = jobs();
+    let both = jobs().merge(files::both());
     Router::new()
         .merge(both.clone())
+        .merge(files::internal())
         .nest("/api", both)
         // Handlers measure by themselves, so that their refusals have the protocol's shape.
         .layer(DefaultBodyLimit::disable())
