@@ -91,6 +91,11 @@ impl Service {
     }
 }
 
+/// Whether `object_info` says which files a folder has, or embeddings of their own do.
+pub fn is_offered_by_a_loader(folder: &str) -> bool {
+    folder == "embeddings" || OFFERED.iter().any(|(of, ..)| *of == folder)
+}
+
 /// What a folder's loader offers; `None` where the class is not known.
 fn offered(info: &ObjectInfo, folder: &str) -> Option<Vec<String>> {
     let (_, class, input) = OFFERED.iter().find(|(of, ..)| *of == folder)?;

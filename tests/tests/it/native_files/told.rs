@@ -1,6 +1,8 @@
 //! What is answered from what boxes and instances told: `/object_info`, `/models`, `/system_stats` and their like.
 
-use darkroom_tests::{Options, Server, pixels};
+use std::time::Duration;
+
+use darkroom_tests::{Api, Options, Server, graphs, pixels, wait};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -110,4 +112,47 @@ async fn the_rest_is_answered_without_an_instance() {
     }
     api.get("/e/nosuch/features").await.expect(404);
     assert!(api.instances().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_told_of_itself_is_answered_after_it_is_gone() {
+    let mut server = Server::start(Options::test_nodes()).await;
+    let api = server.api();
+    let python = async |api: &Api| {
+        let stats = api.get("/system_stats").await.expect(200).json();
+        stats["system"]["python_version"].as_str().map(str::to_owned)
+    };
+    assert_eq!(
+        python(&api).await.as_deref(),
+        Some("unknown"),
+        "no instance ever ran"
+    );
+    let job = api.submit(&graphs::plain(0x00_80_ff, 4, 4)).await;
+    api.finished(&job).await;
+    // It is asked beside its first job, not before it.
+    let told = wait::eventually("what the instance told", Duration::from_secs(120), || async {
+        python(&api).await.filter(|version| version.contains("engine"))
+    })
+    .await;
+
+    server.kill_everything().await;
+    server.restart().await;
+    let api = server.api();
+    assert_eq!(python(&api).await, Some(told));
+    let stats = api.get("/system_stats").await.expect(200).json();
+    assert!(stats["devices"][0]["vram_total"].as_u64() > Some(0), "{stats}");
+    assert_eq!(
+        stats["system"]["argv"],
+        json!(["main.py"]),
+        "how it was started is not told"
+    );
+    assert_eq!(
+        api.get("/models")
+            .await
+            .expect(200)
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(20)
+    );
 }

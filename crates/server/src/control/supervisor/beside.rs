@@ -9,7 +9,7 @@ use darkroom_comfy::{
 use darkroom_instances::Handle;
 use tokio::sync::watch;
 
-use super::Task;
+use super::{Task, told};
 
 /// How often the log of a busy instance is looked at for the death of its worker thread.
 const LOG_EVERY: Duration = Duration::from_secs(2);
@@ -42,8 +42,19 @@ impl Task {
                 }
                 Err(error) => tracing::warn!(instance.id = %self.id, %error, "object_info could not be read"),
             }
+            if let Err(error) = self.learn_facts(handle).await {
+                tracing::warn!(instance.id = %self.id, error = ?error, "what the instance tells of itself could not be learned");
+            }
         }
         std::future::pending().await
+    }
+
+    async fn learn_facts(&self, handle: &Handle) -> anyhow::Result<()> {
+        let client = Client::new(ClientConfig::new(handle.base_url.parse()?))?;
+        let facts = told::facts(&client).await?;
+        let service = &self.control.service;
+        service.learn_facts(&self.endpoint.name, facts).await?;
+        Ok(())
     }
 
     async fn watch_usage(&self, handle: &Handle) {

@@ -22,6 +22,7 @@ use crate::service::attempts::{Adopted, SlotActivity, SlotLink};
 
 mod beside;
 mod records;
+mod told;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM
 /// (`comfyui/behaviour.md` §9); what needs longer is stuck.
