@@ -24,6 +24,9 @@ pub struct ComfyWork {
     /// Only these output nodes.
     #[serde(default)]
     pub partial_execution_targets: Option<Vec<String>>,
+    /// The output nodes that run, as validation found them; empty where it was left to the instance.
+    #[serde(default)]
+    pub outputs: Vec<String>,
     /// Files that must be on the instance before the prompt is posted; their names go into the graph.
     #[serde(default)]
     pub files: Vec<InputFile>,

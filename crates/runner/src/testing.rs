@@ -40,6 +40,7 @@ pub fn assignment(n: u128, graph: serde_json::Value) -> Assignment {
             graph,
             extra_data: serde_json::Map::new(),
             partial_execution_targets: None,
+            outputs: Vec::new(),
             files: Vec::new(),
         },
         resume: None,

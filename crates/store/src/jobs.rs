@@ -41,6 +41,21 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// Refuse when the endpoint has this many queued jobs already.
     pub max_queued: u64,
+    /// Where in the line it begins.
+    pub entry: Entry,
+}
+
+/// Where a job enters its endpoint's line, among its tenant's jobs of the same priority. Places are numbers that grow by
+/// one with every job of the endpoint; the lowest is served first, and of equal ones the older.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// Behind all: the next number.
+    #[default]
+    Back,
+    /// Before all that entered at the back: the next number, negated. So of several the last one is served first.
+    Front,
+    /// At a number of the caller's choice.
+    At(i64),
 }
 
 /// A file that a job's request names.
@@ -100,6 +115,8 @@ pub enum OnDuplicate {
     Existing,
     /// The name moves to the new job; the old job stays.
     Replace,
+    /// The first job again while it has not ended; afterwards as [`OnDuplicate::Replace`].
+    WhileLive,
 }
 
 /// What became of a submit.
@@ -107,7 +124,7 @@ pub enum OnDuplicate {
 pub enum Submitted {
     /// Accepted: durable when this is returned.
     Accepted,
-    /// [`OnDuplicate::Existing`]: this job has the name already.
+    /// [`OnDuplicate::Existing`] or [`OnDuplicate::WhileLive`]: this job has the name already.
     Existing(JobId),
     /// [`OnDuplicate::Reject`]: this job has the name already.
     Duplicate(JobId),
@@ -191,6 +208,8 @@ pub struct JobRecord {
     pub endpoint: EndpointName,
     /// Higher runs first.
     pub priority: i32,
+    /// Its number in the line (see [`Entry`]); kept when it ended.
+    pub place: i64,
     /// Where it is.
     pub state: JobState,
     /// The request.
@@ -316,6 +335,44 @@ pub enum Cancelled {
     AlreadyFinal(JobState),
 }
 
+/// What a history page is made of: jobs of one tenant and endpoint that ended, but those that were cancelled before they
+/// ever began, and those that were taken out ([`Jobs::forget`]).
+#[derive(Debug, Clone)]
+pub struct HistoryFilter {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which endpoint.
+    pub endpoint: EndpointName,
+    /// Only these final states; empty: all.
+    pub states: Vec<JobState>,
+    /// Only those whose `meta.options.workflow_id` is this.
+    pub workflow_id: Option<String>,
+}
+
+/// In which order history is paged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryOrder {
+    /// By their ends.
+    Ended,
+    /// By when they were accepted.
+    Accepted,
+    /// By how long their last attempt took.
+    Duration,
+}
+
+/// A piece of history, counted from its beginning in the order asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// The order.
+    pub order: HistoryOrder,
+    /// Newest or longest first.
+    pub descending: bool,
+    /// Rows left out.
+    pub offset: u64,
+    /// Rows at most, up to 10 000.
+    pub limit: u32,
+}
+
 /// The outcome of one sweeping step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -385,6 +442,30 @@ pub trait Jobs: Send + Sync {
 
     /// A page of jobs.
     async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error>;
+
+    /// A piece of a tenant's history of one endpoint.
+    async fn history(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<JobRecord>, Error>;
+
+    /// How many jobs that history holds in all. Does not count rows, unless by workflow.
+    async fn history_len(&self, filter: HistoryFilter) -> Result<u64, Error>;
+
+    /// Takes ended jobs out of their history; by their ids they stay what they are. Others' and unknown ones are left alone.
+    /// Returns how many those were.
+    async fn forget(&self, tenant: &TenantId, endpoint: &EndpointName, jobs: Vec<JobId>) -> Result<u64, Error>;
+
+    /// The same for all that ended until `ended_until`, at most 200 a call.
+    async fn forget_all(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        ended_until: Timestamp,
+    ) -> Result<Swept, Error>;
+
+    /// Whether an ended job still stands in its history.
+    async fn is_remembered(&self, job: JobId) -> Result<bool, Error>;
+
+    /// Cancels a job only while it waits: `false` when it does not, or there is no such job of that tenant.
+    async fn cancel_waiting(&self, tenant: Option<&TenantId>, job: JobId) -> Result<bool, Error>;
 
     /// How many waiting jobs of the endpoint stand before this one in plain order; `None` when it is not waiting.
     async fn position(&self, job: JobId) -> Result<Option<u64>, Error>;

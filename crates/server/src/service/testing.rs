@@ -167,6 +167,7 @@ impl Bench {
             queue_ttl: None,
             max_attempts: 3,
             max_queued: 100,
+            entry: Default::default(),
         };
         self.service.store.submit(job).await.unwrap();
         id

@@ -10,6 +10,7 @@ pub(crate) mod claims;
 pub(crate) mod endings;
 pub(crate) mod events;
 pub(crate) mod files;
+pub(crate) mod history;
 pub(crate) mod leases;
 pub(crate) mod lists;
 pub(crate) mod queue_endings;

@@ -184,6 +184,7 @@ pub(crate) fn job(ids: &dyn Ids) -> NewJob {
         queue_ttl: None,
         max_attempts: 2,
         max_queued: 1000,
+        entry: Default::default(),
     }
 }
 

@@ -164,5 +164,6 @@ fn job(caller: usize) -> NewJob {
         queue_ttl: None,
         max_attempts: 2,
         max_queued: u64::MAX,
+        entry: Default::default(),
     }
 }

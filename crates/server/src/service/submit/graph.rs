@@ -9,7 +9,7 @@ use darkroom_comfy::{
 };
 use darkroom_core::Ids;
 use darkroom_runner::link::{ComfyWork, InputFile};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::service::{
     intake::{
@@ -34,6 +34,8 @@ pub(super) struct Read {
     pub(super) graph: Graph,
     pub(super) outputs: Vec<NodeId>,
     pub(super) loaders: Vec<Loader>,
+    /// Of outputs that were left out.
+    pub(super) node_errors: Value,
 }
 
 impl Reading {
@@ -57,6 +59,7 @@ impl Reading {
             loaders: given::find(&mut graph),
             graph,
             outputs: valid.outputs,
+            node_errors: json!(valid.node_errors),
         })
     }
 }
@@ -84,6 +87,7 @@ impl Writing {
             graph: self.graph.to_value(),
             extra_data: self.extra_data,
             partial_execution_targets: self.targets,
+            outputs: self.outputs.iter().map(ToString::to_string).collect(),
             files: self.files,
         };
         Ok((serde_json::to_vec(&work)?, said.0, said.1))

@@ -90,6 +90,7 @@ impl Service {
             external_id: None,
             max_attempts: endpoint.limits.max_attempts,
             max_queued,
+            entry: Default::default(),
         };
         let submitted = self.store.submit(job).await;
         if !matches!(submitted, Ok(Submitted::Accepted)) {

@@ -11,8 +11,11 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 use serde_json::{Map, Value};
 
-use super::super::{options::Ended, outbox, queues, sql, tx::Tx};
-use crate::{Error, wake::Topic};
+use super::{
+    super::{options::Ended, outbox, queues, sql, tx::Tx},
+    history,
+};
+use crate::{Error, jobs::Entry, wake::Topic};
 
 /// The part of a job's row that transitions read and write.
 pub(super) struct Head {
@@ -28,6 +31,8 @@ pub(super) struct Head {
     pub(super) expires_at: Option<i64>,
     pub(super) started_at: Option<i64>,
     pub(super) finished_at: Option<i64>,
+    /// When it ended, as long as it stands in history.
+    pub(super) history: Option<i64>,
     pub(super) attempts: u32,
     pub(super) fence: Option<Fence>,
     pub(super) failure: Option<Failure>,
@@ -44,7 +49,7 @@ pub(super) struct Head {
 /// Columns that [`Head::read`] wants, of a table named `j`.
 pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
      j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, \
-     j.cancel_requested, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
+     j.cancel_requested, j.history, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
 
 impl Head {
     /// The job with that id; `tenant: None` is an operator.
@@ -82,6 +87,7 @@ impl Head {
             expires_at: row.get("expires_at")?,
             started_at: row.get("started_at")?,
             finished_at: row.get("finished_at")?,
+            history: row.get("history")?,
             attempts: sql::unsigned(row, "attempts")?,
             fence: row.get::<_, Option<i64>>("fence")?.map(Fence),
             failure,
@@ -124,6 +130,7 @@ impl Head {
             }
             if before.state.is_final() {
                 self.finished_at = None;
+                self.history = None;
                 self.failure = None;
                 outbox::forget(tx, self.id)?;
                 // An explicit wish is a new place in the line.
@@ -134,6 +141,8 @@ impl Head {
                 JobState::Running => self.started_at = Some(tx.now.as_micros()),
                 JobState::Succeeded | JobState::Failed | JobState::Cancelled | JobState::Expired => {
                     self.finished_at = Some(tx.now.as_micros());
+                    let belongs = history::belongs(self.life.state, self.started_at.is_some());
+                    self.history = self.finished_at.filter(|_| belongs);
                 }
             }
         }
@@ -208,7 +217,7 @@ impl Head {
             tx.conn,
             "UPDATE jobs SET state = ?2, ord = ?3, avoid = ?4, started_at = ?5, finished_at = ?6, expires_at = ?7, \
              attempts = ?8, lost = ?9, released = ?10, cancel_requested = ?11, fence = ?12, failure = ?13, \
-             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17 WHERE nr = ?1",
+             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17, history = ?18 WHERE nr = ?1",
             params![
                 self.nr,
                 self.life.state.as_str(),
@@ -227,10 +236,21 @@ impl Head {
                 sql::int(self.event_bytes),
                 self.truncated,
                 sql::int(self.events_from),
+                self.history,
             ],
         )?;
         Ok(())
     }
+}
+
+/// The place of a new job.
+pub(super) fn place_of(tx: &Tx<'_>, endpoint: &EndpointName, entry: Entry) -> Result<i64, Error> {
+    let next = next_place(tx, endpoint)?;
+    Ok(match entry {
+        Entry::Back => next,
+        Entry::Front => -next,
+        Entry::At(place) => place,
+    })
 }
 
 /// The next place at the end of an endpoint's line.

@@ -3,6 +3,7 @@
 mod claim;
 pub(super) mod end;
 mod events;
+mod history;
 mod lease;
 mod life;
 mod list;
@@ -14,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
-    EndpointName, JobId, JobState, NodeName, Payload, TenantId,
+    EndpointName, JobId, JobState, NodeName, Payload, TenantId, Timestamp,
     attempt::{Lease, RunningOn, Stale},
     event::{Event, NewEvent},
 };
@@ -27,8 +28,8 @@ use super::{
 use crate::{
     Error, Jobs,
     jobs::{
-        AttemptRecord, Cancelled, Claim, Claimed, Finish, JobFilter, JobRecord, NewJob, Page, QueueCounters,
-        Renewed, Submitted, Swept,
+        AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
+        NewJob, Page, QueueCounters, Renewed, Submitted, Swept,
     },
 };
 
@@ -124,6 +125,49 @@ impl Jobs for SqliteStore {
     async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error> {
         self.readers
             .run(move |conn| list::jobs(conn, &filter, &page))
+            .await
+    }
+
+    async fn history(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<JobRecord>, Error> {
+        self.readers
+            .run(move |conn| history::page(conn, &filter, page))
+            .await
+    }
+
+    async fn history_len(&self, filter: HistoryFilter) -> Result<u64, Error> {
+        self.readers
+            .run(move |conn| history::length(conn, &filter))
+            .await
+    }
+
+    async fn forget(&self, tenant: &TenantId, endpoint: &EndpointName, jobs: Vec<JobId>) -> Result<u64, Error> {
+        let (tenant, endpoint) = (tenant.clone(), endpoint.clone());
+        self.durably(SMALL, move |tx| history::forget(tx, &tenant, &endpoint, &jobs))
+            .await
+    }
+
+    async fn forget_all(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        ended_until: Timestamp,
+    ) -> Result<Swept, Error> {
+        let (tenant, endpoint) = (tenant.clone(), endpoint.clone());
+        self.durably(SMALL, move |tx| {
+            history::forget_all(tx, &tenant, &endpoint, ended_until)
+        })
+        .await
+    }
+
+    async fn is_remembered(&self, job: JobId) -> Result<bool, Error> {
+        self.readers
+            .run(move |conn| history::is_remembered(conn, job))
+            .await
+    }
+
+    async fn cancel_waiting(&self, tenant: Option<&TenantId>, job: JobId) -> Result<bool, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| end::cancel_waiting(tx, tenant.as_ref(), job))
             .await
     }
 

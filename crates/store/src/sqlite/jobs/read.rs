@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Columns of [`record`], and where they come from.
-pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.state, j.meta, j.created_at, \
+pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
      j.started_at, j.finished_at, j.attempts, j.lost, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
      i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
      r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \
@@ -32,6 +32,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
         tenant: sql::parsed(row, "tenant", "jobs", |t| t.parse().ok())?,
         endpoint: sql::parsed(row, "endpoint", "jobs", |t| t.parse().ok())?,
         priority: row.get("priority")?,
+        place: row.get("ord")?,
         state: sql::parsed(row, "state", "jobs", JobState::parse)?,
         input: input.ok_or_else(|| Error::Inconsistent {
             table: "inputs",

@@ -23,12 +23,13 @@ pub(super) fn bytes(job: &NewJob) -> usize {
 
 pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
     if let Some(external) = &job.external_id
-        && let Some(first) = holder(tx, job, external)?
+        && let Some((first, state)) = holder(tx, job, external)?
     {
         match external.on_duplicate {
             OnDuplicate::Reject => return Ok(Submitted::Duplicate(first)),
             OnDuplicate::Existing => return Ok(Submitted::Existing(first)),
-            OnDuplicate::Replace => {}
+            OnDuplicate::WhileLive if !state.is_final() => return Ok(Submitted::Existing(first)),
+            OnDuplicate::WhileLive | OnDuplicate::Replace => {}
         }
     }
     tx.check_disk()?;
@@ -43,7 +44,7 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
         return Ok(Submitted::QueueFull { queued });
     }
 
-    let ord = life::next_place(tx, &job.endpoint)?;
+    let ord = life::place_of(tx, &job.endpoint, job.entry)?;
     life::count_in(tx, &job.endpoint, &job.tenant, job.priority, ord)?;
     let nr = insert_job(tx, job, ord)?;
     let (inline, blob, size) = sql::payload_columns(&job.input);
@@ -89,10 +90,10 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
     Ok(Submitted::Accepted)
 }
 
-fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<JobId>, Error> {
+fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(JobId, JobState)>, Error> {
     sql::row(
         tx.conn,
-        "SELECT j.id FROM external_ids e JOIN jobs j ON j.nr = e.job \
+        "SELECT j.id, j.state FROM external_ids e JOIN jobs j ON j.nr = e.job \
          WHERE e.tenant = ?1 AND e.dialect = ?2 AND e.id = ?3 AND e.endpoint = ?4",
         params![
             job.tenant.as_str(),
@@ -100,7 +101,10 @@ fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<Job
             external.id,
             job.endpoint.as_str()
         ],
-        |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
+        |row| {
+            let state = sql::parsed(row, "state", "jobs", JobState::parse)?;
+            Ok((JobId::from_uuid(sql::uuid(row, "id", "jobs")?), state))
+        },
     )
 }
 

@@ -53,6 +53,11 @@ async fn lists() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history() {
+    run(conformance::history::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues() {
     run(conformance::queues::TESTS).await;
 }
