@@ -10,6 +10,7 @@ pub mod fc;
 pub mod graphs;
 pub mod http;
 pub mod ledger;
+pub mod native;
 pub mod pixels;
 pub mod processes;
 pub mod receiver;

@@ -451,7 +451,12 @@ pub trait Jobs: Send + Sync {
 
     /// Takes ended jobs out of their history; by their ids they stay what they are. Others' and unknown ones are left alone.
     /// Returns how many those were.
-    async fn forget(&self, tenant: &TenantId, endpoint: &EndpointName, jobs: Vec<JobId>) -> Result<u64, Error>;
+    async fn forget(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        jobs: Vec<JobId>,
+    ) -> Result<u64, Error>;
 
     /// The same for all that ended until `ended_until`, at most 200 a call.
     async fn forget_all(

@@ -8,9 +8,12 @@ use std::time::Duration;
 use darkroom_core::{JobId, event::Event};
 pub use darkroom_runner::link::Ephemeral;
 use darkroom_store::{Topic, jobs::JobRecord, wake::Subscription};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 
-use super::{Error, Service, hub::Live};
+use super::{
+    Error, Service,
+    hub::{Listener, Live},
+};
 
 /// Durable events read at once.
 const READ_AHEAD: u32 = 500;
@@ -34,7 +37,7 @@ pub struct Follower {
     service: Service,
     job: JobId,
     woken: Subscription,
-    live: Option<broadcast::Receiver<Live>>,
+    live: Option<Listener>,
     seen: u64,
     ready: std::collections::VecDeque<Event>,
     held: Option<Live>,
@@ -158,7 +161,7 @@ impl Follower {
     }
 }
 
-async fn receive(live: &mut Option<broadcast::Receiver<Live>>) -> Result<Live, RecvError> {
+async fn receive(live: &mut Option<Listener>) -> Result<Live, RecvError> {
     match live {
         Some(live) => live.recv().await,
         None => std::future::pending().await,

@@ -15,6 +15,7 @@ use darkroom_store::Store;
 use crate::memory::BodyMemory;
 
 pub mod attempts;
+pub mod clients;
 pub mod credentials;
 pub mod endpoints;
 mod error;
@@ -22,12 +23,14 @@ pub mod facts;
 pub mod fetch;
 pub mod folders;
 pub mod follow;
+pub mod history;
 pub mod hub;
 pub mod inputs;
 pub mod instances;
 pub mod intake;
 pub mod jobs;
 pub mod keys;
+pub mod lengths;
 pub mod models;
 pub mod object_info;
 pub mod outputs;
@@ -96,6 +99,10 @@ pub struct Parts {
     pub(crate) deletions: tokio::sync::RwLock<()>,
     /// What connections of queues leave to do.
     pub(crate) chores: queues::Chores,
+    /// Who holds a socket open.
+    pub(crate) clients: clients::Clients,
+    /// How many jobs of each endpoint have not ended.
+    pub(crate) lengths: tokio::sync::watch::Sender<lengths::Lengths>,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }

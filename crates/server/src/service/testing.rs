@@ -99,6 +99,8 @@ impl Bench {
             planner: std::sync::OnceLock::new(),
             deletions: tokio::sync::RwLock::default(),
             chores: Default::default(),
+            clients: Default::default(),
+            lengths: Default::default(),
             failpoint: None,
         });
         Bench {

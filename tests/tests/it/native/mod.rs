@@ -1,3 +1,6 @@
 //! ComfyUI's own API, as its clients call it.
 
 mod access;
+mod prompts;
+mod queue;
+mod socket;

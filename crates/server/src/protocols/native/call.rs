@@ -9,18 +9,15 @@ use super::error::{NativeError, Refused};
 use crate::{
     auth::{Caller, Scope},
     service::Error,
-    state::{AppState, BaseUrl, SelectedEndpoint},
+    state::{AppState, SelectedEndpoint},
 };
 
 /// A call of somebody who may use the selected endpoint, which is a ComfyUI's.
-#[allow(dead_code, reason = "routes that read all of it come one by one")]
 pub struct NativeCall<Q = NoQuery> {
     /// Who.
     pub caller: Caller,
     /// Which endpoint.
     pub endpoint: Endpoint,
-    /// The base of absolute addresses in the answer.
-    pub base_url: String,
     /// The query.
     pub query: Q,
 }
@@ -41,12 +38,10 @@ impl<Q: DeserializeOwned> FromRequestParts<AppState> for NativeCall<Q> {
         if endpoint.kind != Kind::Comfyui {
             return Err(refuse(Error::not_found("ComfyUI endpoint", name).into()));
         }
-        let Ok(BaseUrl(base_url)) = BaseUrl::from_request_parts(parts, state).await;
         let Query(query) = Query::try_from_uri(&parts.uri).map_err(|e| refuse(e.into()))?;
         Ok(NativeCall {
             caller,
             endpoint,
-            base_url,
             query,
         })
     }

@@ -89,7 +89,11 @@ pub(super) fn forget(
         forgotten += sql::execute(
             tx.conn,
             "UPDATE jobs SET history = NULL WHERE id = ?1 AND tenant = ?2 AND endpoint = ?3 AND history IS NOT NULL",
-            params![job.as_uuid().as_bytes().as_slice(), tenant.as_str(), endpoint.as_str()],
+            params![
+                job.as_uuid().as_bytes().as_slice(),
+                tenant.as_str(),
+                endpoint.as_str()
+            ],
         )?;
     }
     Ok(forgotten as u64)

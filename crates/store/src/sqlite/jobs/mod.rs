@@ -135,12 +135,15 @@ impl Jobs for SqliteStore {
     }
 
     async fn history_len(&self, filter: HistoryFilter) -> Result<u64, Error> {
-        self.readers
-            .run(move |conn| history::length(conn, &filter))
-            .await
+        self.readers.run(move |conn| history::length(conn, &filter)).await
     }
 
-    async fn forget(&self, tenant: &TenantId, endpoint: &EndpointName, jobs: Vec<JobId>) -> Result<u64, Error> {
+    async fn forget(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        jobs: Vec<JobId>,
+    ) -> Result<u64, Error> {
         let (tenant, endpoint) = (tenant.clone(), endpoint.clone());
         self.durably(SMALL, move |tx| history::forget(tx, &tenant, &endpoint, &jobs))
             .await
