@@ -51,6 +51,7 @@ pub fn routes() -> Router<AppState> {
         .route("/instances/{instance}/logs", get(instances::logs))
         .route("/queues", get(queues::list))
         .route("/queues/{endpoint}/{side}", get(queues::show))
+        .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
