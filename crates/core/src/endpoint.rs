@@ -141,6 +141,9 @@ pub struct Limits {
     pub queue_ttl: Option<Duration>,
     /// Submits beyond this many queued jobs are refused.
     pub max_queued: u64,
+    /// Jobs of one tenant that may run at once; its further ones wait. 0: no bound.
+    #[serde(default)]
+    pub max_running_per_tenant: u32,
     /// Attempts that may be lost before the job fails.
     pub max_attempts: u32,
     /// After a cancel, how long the node may take before the instance is killed.
@@ -158,6 +161,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(15 * 60),
             queue_ttl: None,
             max_queued: 10_000,
+            max_running_per_tenant: 0,
             max_attempts: 2,
             cancel_grace: Duration::from_secs(10),
             retention: Duration::from_secs(30 * 24 * 3600),

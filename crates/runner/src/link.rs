@@ -115,6 +115,9 @@ pub struct Assignment {
     pub resume: Option<RunningOn>,
     /// The attempt's bounds.
     pub bounds: Bounds,
+    /// If it runs out of the device's memory, the job is run once more; its instance is given up then, so that a fresh one
+    /// takes its place, and nobody is told of a failure.
+    pub may_restart: bool,
 }
 
 /// Bounds on one attempt.

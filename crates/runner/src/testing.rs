@@ -44,6 +44,7 @@ pub fn assignment(n: u128, graph: serde_json::Value) -> Assignment {
             files: Vec::new(),
         },
         resume: None,
+        may_restart: false,
         bounds: Bounds {
             execution_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),

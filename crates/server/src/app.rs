@@ -93,6 +93,7 @@ pub async fn run(
         },
         metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
+        attention: Default::default(),
         deletions: tokio::sync::RwLock::default(),
         chores: Default::default(),
         clients: Default::default(),

@@ -150,6 +150,8 @@ pub struct Claim {
     pub lease: Duration,
     /// Jobs that this slot must not get: it may still be at an earlier attempt of theirs, and cannot tell the two apart.
     pub except: Vec<JobId>,
+    /// Attempts of one tenant on this endpoint at once; its further jobs wait. 0: no bound.
+    pub max_running_per_tenant: u32,
 }
 
 /// A job in the hands of a slot.
@@ -226,6 +228,8 @@ pub struct JobRecord {
     pub attempts: u32,
     /// Attempts that were lost.
     pub lost_attempts: u32,
+    /// Attempts that failed because the device was out of memory.
+    pub out_of_memory: u32,
     /// A caller asked for its end.
     pub cancel_requested: bool,
     /// Why it did not succeed.
@@ -318,6 +322,8 @@ pub struct QueueCounters {
     pub oldest_queued_at: Option<Timestamp>,
     /// When the first waiting job expires.
     pub next_expiry_at: Option<Timestamp>,
+    /// Since when an operator keeps its line from being served; `None`: it is served.
+    pub paused_since: Option<Timestamp>,
     /// Jobs whose attempt is collecting: not in `running`, their slots are free.
     pub collecting: u64,
     /// When the first lease of an open attempt ends unless renewed.
@@ -371,6 +377,28 @@ pub struct HistoryPage {
     pub offset: u64,
     /// Rows at most, up to 10 000.
     pub limit: u32,
+}
+
+/// Where in its endpoint's line a waiting job is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is taken next.
+    First,
+    /// Behind all that wait now; a job of normal priority stays before those that start no instance.
+    Last,
+    /// Right before this one.
+    Before(JobId),
+}
+
+/// What became of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It stands there now.
+    Now,
+    /// It does not wait (any more).
+    NotWaiting(JobState),
+    /// The job that it should stand before does not wait in that line.
+    NoSuchPlace,
 }
 
 /// The outcome of one sweeping step.
@@ -473,7 +501,49 @@ pub trait Jobs: Send + Sync {
     async fn cancel_waiting(&self, tenant: Option<&TenantId>, job: JobId) -> Result<bool, Error>;
 
     /// How many waiting jobs of the endpoint stand before this one in plain order; `None` when it is not waiting.
-    async fn position(&self, job: JobId) -> Result<Option<u64>, Error>;
+    async fn position(&self, job: JobId) -> Result<Option<u64>, Error> {
+        Ok(self.positions(&[job]).await?.get(&job).copied())
+    }
+
+    /// How many waiting jobs of its endpoint stand before each of these in plain order; those that do not wait are left out.
+    async fn positions(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, u64>, Error>;
+
+    /// Hands out no job of the endpoint until it is resumed; `false` when that was so already.
+    async fn pause(&self, endpoint: &EndpointName) -> Result<bool, Error>;
+
+    /// Hands out its jobs again; `false` when it was not paused.
+    async fn resume(&self, endpoint: &EndpointName) -> Result<bool, Error>;
+
+    /// Moves a waiting job in its endpoint's line; `None` when there is no such job of that tenant.
+    async fn move_job(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        place: Place,
+    ) -> Result<Option<Moved>, Error>;
+
+    /// Cancels jobs that wait at the endpoint and were accepted before `accepted_before`, of one tenant or of all, at most
+    /// 200 a call.
+    async fn clear(
+        &self,
+        endpoint: &EndpointName,
+        tenant: Option<&TenantId>,
+        accepted_before: Timestamp,
+    ) -> Result<Swept, Error>;
+
+    /// Tenants that hold `per_tenant` attempts of the endpoint or more, and how many.
+    async fn at_quota(
+        &self,
+        endpoint: &EndpointName,
+        per_tenant: u32,
+    ) -> Result<BTreeMap<TenantId, u64>, Error>;
+
+    /// Waiting jobs of normal and higher priority that no free slot may take, because their tenants would hold more than
+    /// `per_tenant` attempts of the endpoint.
+    async fn over_quota(&self, endpoint: &EndpointName, per_tenant: u32) -> Result<u64, Error>;
+
+    /// How long the newest jobs that succeeded on the endpoint took, from their last claim to their end, newest first.
+    async fn recent_runs(&self, endpoint: &EndpointName, limit: u32) -> Result<Vec<Duration>, Error>;
 
     /// Durable events with `seq > after`, oldest first, at most `limit`.
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error>;

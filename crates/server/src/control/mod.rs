@@ -21,11 +21,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     http::Readiness,
-    service::{Service, attempts::LEASE, waiting::PlannerView},
+    service::{Service, attempts::LEASE, resources::Resources, waiting::PlannerView},
 };
 
 mod adopt;
 mod execute;
+mod gpus;
 mod observe;
 mod strays;
 mod supervisor;
@@ -56,6 +57,7 @@ pub struct Inner {
     supervised: Mutex<BTreeMap<InstanceId, Supervised>>,
     failures: Mutex<BTreeMap<EndpointName, StartFailures>>,
     decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), Decided>>,
+    gpus: gpus::Gpus,
     tasks: TaskTracker,
     changed: Notify,
     /// Set once the server stops: no starts any more.
@@ -95,6 +97,7 @@ impl Control {
             supervised: Mutex::default(),
             failures: Mutex::default(),
             decided: Mutex::default(),
+            gpus: gpus::Gpus::default(),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
             closing: CancellationToken::new(),
@@ -259,6 +262,11 @@ impl PlannerView for Control {
 
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes> {
         self.read_logs(handle, tail_bytes).await
+    }
+
+    fn resources(&self, instance: InstanceId) -> Option<Resources> {
+        let supervised = self.lock_supervised();
+        supervised.get(&instance)?.resources()
     }
 }
 

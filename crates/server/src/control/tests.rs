@@ -270,6 +270,7 @@ async fn left_behind(bench: &Bench, backend: &Scripted, endpoint: &EndpointName)
         instance,
         owner: bench.service.node.clone(),
         loaded_models: vec![],
+        max_running_per_tenant: 0,
         lease: LEASE,
         except: vec![],
     };
@@ -430,6 +431,7 @@ async fn what_has_run_out_of_time_is_ended_by_the_plan() {
         instance: InstanceId::new(&*bench.service.ids),
         owner: "elsewhere".parse().unwrap(),
         loaded_models: vec![],
+        max_running_per_tenant: 0,
         lease: LEASE,
         except: vec![],
     };

@@ -144,9 +144,14 @@ async fn job_row(service: &Service, caller: &Caller, job: &JobRecord) -> Result<
         JobState::Queued => service
             .why_waiting(job)
             .await?
-            .map(|w| match caller.operates(&job.endpoint) {
-                true => w.reason.to_string(),
-                false => w.reason.for_clients().to_string(),
+            .map(|w| {
+                let reason = w
+                    .reason
+                    .for_users_of(|other| caller.may(Scope::Client, other).is_ok());
+                match caller.operates(&job.endpoint) {
+                    true => reason.to_string(),
+                    false => reason.for_clients().to_string(),
+                }
             })
             .unwrap_or_default(),
         JobState::Running if job.cancel_requested => "stopping".to_owned(),

@@ -15,6 +15,7 @@ use darkroom_store::Store;
 use crate::memory::BodyMemory;
 
 pub mod attempts;
+pub mod attention;
 pub mod clients;
 pub mod credentials;
 pub mod endpoints;
@@ -31,6 +32,7 @@ pub mod intake;
 pub mod jobs;
 pub mod keys;
 pub mod lengths;
+pub mod line;
 pub mod models;
 pub mod object_info;
 pub mod outputs;
@@ -39,6 +41,7 @@ pub mod pickers;
 pub mod pictures;
 pub mod preflight;
 pub mod queues;
+pub mod resources;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;
@@ -95,6 +98,8 @@ pub struct Parts {
     pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// The planner's eyes, once the control loop runs.
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
+    /// When people last did something at endpoints' pages.
+    pub(crate) attention: attention::Attention,
     /// Held for reading by who is about to refer to a blob that may be in the trash, for writing by who deletes one.
     pub(crate) deletions: tokio::sync::RwLock<()>,
     /// What connections of queues leave to do.

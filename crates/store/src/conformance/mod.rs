@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod history;
 pub(crate) mod leases;
+pub(crate) mod line;
 pub(crate) mod lists;
 pub(crate) mod queue_endings;
 pub(crate) mod queues;

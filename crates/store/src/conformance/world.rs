@@ -156,6 +156,7 @@ pub(crate) fn claim_for(instance: u128) -> Claim {
         loaded_models: Vec::new(),
         lease: Duration::from_secs(30),
         except: vec![],
+        max_running_per_tenant: 0,
     }
 }
 
@@ -211,6 +212,11 @@ pub(crate) fn done() -> Finish {
 
 pub(crate) fn failed() -> Finish {
     let failure = Failure::new(FailureCode::ExecutionError, "node 3 raised");
+    ends(AttemptOutcome::Failed(failure))
+}
+
+pub(crate) fn out_of_memory() -> Finish {
+    let failure = Failure::new(FailureCode::OutOfMemory, "node 3 raised");
     ends(AttemptOutcome::Failed(failure))
 }
 

@@ -111,6 +111,7 @@ async fn claims(scene: &Scene, queued: [usize; 3]) -> anyhow::Result<[Spread; 3]
         instance: InstanceId::new(&SystemIds),
         owner: "local".parse()?,
         loaded_models: Vec::new(),
+        max_running_per_tenant: 0,
         lease: Duration::from_secs(600),
         except: vec![],
     };

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod list;
+mod reorder;
 mod retry;
 pub mod show;
 mod webhooks;
@@ -28,6 +29,8 @@ pub enum JobsCommand {
     Webhooks(webhooks::WebhookArgs),
     /// Send a job's webhook once more
     Redeliver(webhooks::WebhookArgs),
+    /// Move a waiting job: first, last, or before another one
+    Move(reorder::MoveArgs),
 }
 
 /// Runs one of them.
@@ -39,5 +42,6 @@ pub async fn jobs(command: JobsCommand, global: &Global) -> Result<Exit, Failure
         JobsCommand::Retry(args) => retry::retry(args, global).await,
         JobsCommand::Webhooks(args) => webhooks::webhooks(args, global).await,
         JobsCommand::Redeliver(args) => webhooks::redeliver(args, global).await,
+        JobsCommand::Move(args) => reorder::reorder(args, global).await,
     }
 }

@@ -413,6 +413,7 @@ impl Store {
                 jobs_done: row.jobs_done,
                 rss_bytes: 0,
                 gpu: row.gpu.clone(),
+                phase: None,
             };
             let of = endpoints.get_mut(&row.endpoint);
             of.expect("instances belong to endpoints").instances.push(view);

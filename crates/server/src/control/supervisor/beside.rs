@@ -1,15 +1,16 @@
 //! What goes on beside a slot while its instance lives: learning what it can do, watching its memory and its log.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{sync::PoisonError, time::Duration};
 
 use darkroom_comfy::{
     client::{Client, ClientConfig},
     session::is_worker_death,
 };
-use darkroom_instances::Handle;
+use darkroom_instances::{Handle, Usage};
 use tokio::sync::watch;
 
 use super::{Task, told};
+use crate::service::resources::Resources;
 
 /// How often the log of a busy instance is looked at for the death of its worker thread.
 const LOG_EVERY: Duration = Duration::from_secs(2);
@@ -58,9 +59,23 @@ impl Task {
     }
 
     async fn watch_usage(&self, handle: &Handle) {
+        let mut before: Option<(Duration, Usage)> = None;
         loop {
             if let Some(usage) = self.control.backend.usage(handle).await {
-                self.rss_bytes.store(usage.rss_bytes, Ordering::Relaxed);
+                let now = self.control.service.clock.monotonic();
+                let cpu_percent = before.map(|(at, before)| {
+                    let passed = now.saturating_sub(at).as_secs_f64().max(0.001);
+                    usage.cpu.saturating_sub(before.cpu).as_secs_f64() / passed * 100.0
+                });
+                before = Some((now, usage));
+                let used = Resources {
+                    rss_bytes: usage.rss_bytes,
+                    cpu_percent,
+                    processes: usage.processes,
+                    gpu: self.control.gpus.look(self.gpu.as_deref(), now).await,
+                };
+                let mut shown = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+                *shown = Some(used);
             }
             if let Err(error) = self.control.backend.trim_logs(handle, LOG_MAX_BYTES).await {
                 tracing::warn!(instance.id = %self.id, error = ?error, "a log could not be shortened");

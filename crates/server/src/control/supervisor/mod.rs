@@ -2,13 +2,14 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use darkroom_core::{
     AttemptOutcome, Endpoint, InstanceId, InstanceState,
     endpoint::{Backend, OnExit},
+    instance::StartStep,
 };
 use darkroom_instances::{ExitInfo, Handle, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
@@ -18,10 +19,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Control;
-use crate::service::attempts::{Adopted, SlotActivity, SlotLink};
+use crate::service::{
+    attempts::{Adopted, SlotActivity, SlotLink},
+    resources::Resources,
+};
 
 mod beside;
 mod records;
+mod start;
 mod told;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM
@@ -33,13 +38,20 @@ const SLOT_END: Duration = Duration::from_secs(10);
 /// What the control loop holds of a supervised instance.
 pub(super) struct Supervised {
     pub(super) activity: Arc<SlotActivity>,
-    pub(super) rss_bytes: Arc<AtomicU64>,
+    resources: Arc<Mutex<Option<Resources>>>,
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
 }
 
 impl Supervised {
+    /// What it used at the last look.
+    pub(super) fn resources(&self) -> Option<Resources> {
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
     /// Claims nothing more.
     pub(super) fn drain(&self) {
         self.drain.cancel();
@@ -67,7 +79,7 @@ pub(super) enum Origin {
 pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoint, origin: Origin) {
     let supervised = Supervised {
         activity: Arc::default(),
-        rss_bytes: Arc::default(),
+        resources: Arc::default(),
         drain: CancellationToken::new(),
         stop: CancellationToken::new(),
         close: CancellationToken::new(),
@@ -100,8 +112,9 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
         control: control.clone(),
         id: record.id,
         endpoint,
+        gpu: record.gpu.clone(),
         activity: supervised.activity.clone(),
-        rss_bytes: supervised.rss_bytes.clone(),
+        resources: supervised.resources.clone(),
         drain: supervised.drain.clone(),
         stop: supervised.stop.clone(),
         close: supervised.close.clone(),
@@ -122,8 +135,9 @@ struct Task {
     control: Control,
     id: InstanceId,
     endpoint: Endpoint,
+    gpu: Option<String>,
     activity: Arc<SlotActivity>,
-    rss_bytes: Arc<AtomicU64>,
+    resources: Arc<Mutex<Option<Resources>>>,
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
@@ -235,30 +249,11 @@ impl Task {
         let json = serde_json::to_string(&handle).map_err(|e| e.to_string())?;
         let change = InstanceChange {
             handle: Some(json),
-            phase: Some("spawned".into()),
+            phase: Some(StartStep::Spawned.as_str().to_owned()),
             ..InstanceChange::default()
         };
         self.change(InstanceState::Starting, change).await;
         Ok(handle)
-    }
-
-    async fn become_ready(&self, handle: &Handle) -> Result<(), String> {
-        let timeout = self.endpoint.scaling.start_timeout;
-        tokio::select! {
-            ready = self.control.backend.wait_ready(handle, timeout) => ready.map_err(|e| chain(&e))?,
-            () = self.stop.cancelled() => return Err("stopped while it started".to_owned()),
-            () = self.close.cancelled() => return Err("the server stopped while it started".to_owned()),
-        }
-        let change = InstanceChange {
-            state: Some(InstanceState::Ready),
-            phase: Some("ready".into()),
-            ..InstanceChange::default()
-        };
-        if !self.change(InstanceState::Starting, change).await {
-            return Err("it was given up meanwhile".to_owned());
-        }
-        self.control.wake();
-        Ok(())
     }
 
     /// Runs the slot until the instance is not wanted any more, or breaks.

@@ -17,7 +17,7 @@ use crate::{
     service::{
         Error,
         intake::Fetch,
-        jobs::{Cancelled, ExternalId, JobFilter, JobMeta, OnDuplicate, Page},
+        jobs::{Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page},
         submit::ComfySubmit,
     },
     state::{AppState, BaseUrl},
@@ -115,7 +115,18 @@ pub async fn submit(
     } else {
         StatusCode::CREATED
     };
-    Ok((status, Json(view)).into_response())
+    let cold = cold_start(&state, &call, &record).await?;
+    Ok((status, cold, Json(view)).into_response())
+}
+
+/// `x-cold-start`: whether the job waited, or waits, for an instance to start.
+async fn cold_start(
+    state: &AppState,
+    call: &Call,
+    record: &JobRecord,
+) -> Result<[(&'static str, &'static str); 1], ApiError> {
+    let cold = state.service.cold_start(record).await.map_err(|e| call.fail(e))?;
+    Ok([("x-cold-start", if cold { "true" } else { "false" })])
 }
 
 /// The query of a list.
@@ -187,13 +198,13 @@ pub async fn show(
     State(state): State<AppState>,
     call: Call,
     Path(job): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let record = call.job(&state.service, &job).await?;
-    Ok(Json(
-        views::job_in_full(&state.service, &call.caller, &record)
-            .await
-            .map_err(|e| call.fail(e))?,
-    ))
+    let view = views::job_in_full(&state.service, &call.caller, &record)
+        .await
+        .map_err(|e| call.fail(e))?;
+    let cold = cold_start(&state, &call, &record).await?;
+    Ok((cold, Json(view)).into_response())
 }
 
 /// `POST /jobs/{job}/cancel`.

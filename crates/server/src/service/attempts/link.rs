@@ -44,6 +44,7 @@ impl AttemptLink for SlotLink {
                 loaded_models: self.activity.loaded(),
                 lease: LEASE,
                 except: vec![],
+                max_running_per_tenant: self.limits().max_running_per_tenant,
             };
             match self.service.store.claim(claim).await {
                 Ok(Some(claimed)) => {

@@ -184,6 +184,7 @@ impl Telling {
             owner: service.node.clone(),
             loaded_models: vec![],
             except: vec![],
+            max_running_per_tenant: 0,
             lease: LIMIT,
         };
         let claimed = service.store.claim(claim).await.unwrap().unwrap();

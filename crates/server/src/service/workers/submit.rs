@@ -154,6 +154,7 @@ mod tests {
             loaded_models: vec![],
             lease: Duration::from_secs(30),
             except: vec![],
+            max_running_per_tenant: 0,
         };
         bench.service.store.claim(claim).await.unwrap().unwrap()
     }

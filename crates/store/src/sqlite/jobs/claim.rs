@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{
     super::{sql, tx::Tx},
     life::{Head, micros},
-    read,
+    line, read,
 };
 use crate::{
     Error,
@@ -36,7 +36,7 @@ struct Lane {
 }
 
 pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error> {
-    if !may_claim(tx, claim.instance)? {
+    if !may_claim(tx, claim.instance)? || line::is_paused(tx, &claim.endpoint)? {
         return Ok(None);
     }
     let Some((lanes, mut fairness)) = lanes(tx, claim)? else {
@@ -100,10 +100,12 @@ fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
 /// the endpoint's accounts.
 fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
     let endpoint = claim.endpoint.as_str();
+    let held_back = held_back(tx, claim)?;
     let top: Option<i32> = sql::value(
         tx.conn,
-        "SELECT priority FROM lanes WHERE endpoint = ?1 ORDER BY priority DESC LIMIT 1",
-        [endpoint],
+        "SELECT priority FROM lanes WHERE endpoint = ?1 AND tenant NOT IN (SELECT value FROM json_each(?2)) \
+         ORDER BY priority DESC LIMIT 1",
+        params![endpoint, held_back],
     )?;
     let Some(top) = top else {
         return Ok(None);
@@ -128,16 +130,18 @@ fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Er
         tx.conn,
         "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
          FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
-         WHERE l.endpoint = ?1 AND l.priority = ?2 ORDER BY MAX(COALESCE(s.vtime, 0), ?3), l.since LIMIT ?4",
-        params![endpoint, top, clock, sql::int(MAX_LANES as u64)],
+         WHERE l.endpoint = ?1 AND l.priority = ?2 AND l.tenant NOT IN (SELECT value FROM json_each(?5)) \
+         ORDER BY MAX(COALESCE(s.vtime, 0), ?3), l.since LIMIT ?4",
+        params![endpoint, top, clock, sql::int(MAX_LANES as u64), held_back],
         read,
     )?;
     lanes.extend(sql::row(
         tx.conn,
         "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
          FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
-         WHERE l.endpoint = ?1 AND l.priority < ?2 ORDER BY l.priority DESC LIMIT 1",
-        params![endpoint, top],
+         WHERE l.endpoint = ?1 AND l.priority < ?2 AND l.tenant NOT IN (SELECT value FROM json_each(?3)) \
+         ORDER BY l.priority DESC LIMIT 1",
+        params![endpoint, top, held_back],
         read,
     )?);
     let tenants: BTreeMap<_, _> = lanes
@@ -149,6 +153,15 @@ fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Er
         tenants,
     };
     Ok(Some((lanes, fairness)))
+}
+
+/// Tenants that run as much as they may: a JSON list, mostly empty.
+fn held_back(tx: &Tx<'_>, claim: &Claim) -> Result<String, Error> {
+    if claim.max_running_per_tenant == 0 {
+        return Ok("[]".to_owned());
+    }
+    let full = line::at_quota(tx.conn, &claim.endpoint, claim.max_running_per_tenant)?;
+    Ok(sql::to_json(&full.into_keys().collect::<Vec<_>>()))
 }
 
 fn read_candidates(

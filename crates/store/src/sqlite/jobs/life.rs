@@ -5,6 +5,7 @@ use darkroom_core::{
     AttemptOutcome, EndpointName, Failure, JobId, JobState, TenantId, Timestamp,
     attempt::Fence,
     event::{EventKind, NewEvent},
+    failure::FailureCode,
     job::{self, Effect, Life},
     retry,
 };
@@ -48,7 +49,7 @@ pub(super) struct Head {
 
 /// Columns that [`Head::read`] wants, of a table named `j`.
 pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
-     j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, \
+     j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, j.out_of_memory, \
      j.cancel_requested, j.history, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
 
 impl Head {
@@ -79,6 +80,7 @@ impl Head {
                 state: sql::parsed(row, "state", "jobs", JobState::parse)?,
                 lost_attempts: sql::unsigned(row, "lost")?,
                 released_attempts: sql::unsigned(row, "released")?,
+                out_of_memory: sql::unsigned(row, "out_of_memory")?,
                 cancel_requested: row.get("cancel_requested")?,
             },
             ord: row.get("ord")?,
@@ -217,7 +219,8 @@ impl Head {
             tx.conn,
             "UPDATE jobs SET state = ?2, ord = ?3, avoid = ?4, started_at = ?5, finished_at = ?6, expires_at = ?7, \
              attempts = ?8, lost = ?9, released = ?10, cancel_requested = ?11, fence = ?12, failure = ?13, \
-             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17, history = ?18 WHERE nr = ?1",
+             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17, history = ?18, \
+             out_of_memory = ?19 WHERE nr = ?1",
             params![
                 self.nr,
                 self.life.state.as_str(),
@@ -237,6 +240,7 @@ impl Head {
                 self.truncated,
                 sql::int(self.events_from),
                 self.history,
+                self.life.out_of_memory,
             ],
         )?;
         Ok(())
@@ -297,7 +301,7 @@ pub(super) fn count_in(
     Ok(())
 }
 
-fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
+pub(super) fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
     head.expires_at = None;
     sql::execute(
         tx.conn,
@@ -329,6 +333,9 @@ pub(super) fn facts_of(outcome: &AttemptOutcome) -> Map<String, Value> {
         }
         AttemptOutcome::Released { reason } => {
             facts.insert("released".to_owned(), reason.as_str().into());
+        }
+        AttemptOutcome::Failed(failure) if failure.code == FailureCode::OutOfMemory => {
+            facts.insert("out_of_memory".to_owned(), failure.message.as_str().into());
         }
         AttemptOutcome::Done | AttemptOutcome::Failed(_) | AttemptOutcome::Cancelled => {}
     }

@@ -6,6 +6,7 @@ mod events;
 mod history;
 mod lease;
 mod life;
+mod line;
 mod list;
 mod read;
 pub(super) mod submit;
@@ -29,7 +30,7 @@ use crate::{
     Error, Jobs,
     jobs::{
         AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
-        NewJob, Page, QueueCounters, Renewed, Submitted, Swept,
+        Moved, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept,
     },
 };
 
@@ -174,8 +175,70 @@ impl Jobs for SqliteStore {
             .await
     }
 
-    async fn position(&self, job: JobId) -> Result<Option<u64>, Error> {
-        self.readers.run(move |conn| read::position(conn, job)).await
+    async fn positions(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, u64>, Error> {
+        let jobs = jobs.to_vec();
+        self.readers.run(move |conn| line::positions(conn, &jobs)).await
+    }
+
+    async fn pause(&self, endpoint: &EndpointName) -> Result<bool, Error> {
+        let endpoint = endpoint.clone();
+        self.durably(SMALL, move |tx| line::pause(tx, &endpoint)).await
+    }
+
+    async fn resume(&self, endpoint: &EndpointName) -> Result<bool, Error> {
+        let endpoint = endpoint.clone();
+        self.durably(SMALL, move |tx| line::resume(tx, &endpoint)).await
+    }
+
+    async fn move_job(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        place: Place,
+    ) -> Result<Option<Moved>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| line::move_job(tx, tenant.as_ref(), job, place))
+            .await
+    }
+
+    async fn clear(
+        &self,
+        endpoint: &EndpointName,
+        tenant: Option<&TenantId>,
+        accepted_before: Timestamp,
+    ) -> Result<Swept, Error> {
+        let (endpoint, tenant) = (endpoint.clone(), tenant.cloned());
+        self.durably(SMALL, move |tx| {
+            line::clear(tx, &endpoint, tenant.as_ref(), accepted_before)
+        })
+        .await
+    }
+
+    async fn at_quota(
+        &self,
+        endpoint: &EndpointName,
+        per_tenant: u32,
+    ) -> Result<BTreeMap<TenantId, u64>, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| line::at_quota(conn, &endpoint, per_tenant))
+            .await
+    }
+
+    async fn over_quota(&self, endpoint: &EndpointName, per_tenant: u32) -> Result<u64, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| line::over_quota(conn, &endpoint, per_tenant))
+            .await
+    }
+
+    async fn recent_runs(&self, endpoint: &EndpointName, limit: u32) -> Result<Vec<Duration>, Error> {
+        let endpoint = endpoint.clone();
+        let micros = self
+            .readers
+            .run(move |conn| line::recent_runs(conn, &endpoint, limit))
+            .await?;
+        Ok(micros.into_iter().map(Duration::from_micros).collect())
     }
 
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {

@@ -17,7 +17,7 @@ use crate::{
 
 /// Columns of [`record`], and where they come from.
 pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
-     j.started_at, j.finished_at, j.attempts, j.lost, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
+     j.started_at, j.finished_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
      i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
      r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \
      FROM jobs j JOIN inputs i ON i.job = j.nr LEFT JOIN results r ON r.job = j.nr";
@@ -44,6 +44,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
         finished_at: sql::instant_opt(row, "finished_at")?,
         attempts: sql::unsigned(row, "attempts")?,
         lost_attempts: sql::unsigned(row, "lost")?,
+        out_of_memory: sql::unsigned(row, "out_of_memory")?,
         cancel_requested: row.get("cancel_requested")?,
         failure: if null("failure")? {
             None
@@ -99,35 +100,6 @@ pub(super) fn by_external_id(
         params![tenant.as_str(), dialect, id, endpoint.map(EndpointName::as_str)],
         |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
     )
-}
-
-pub(super) fn position(conn: &Connection, id: JobId) -> Result<Option<u64>, Error> {
-    let waiting = sql::row(
-        conn,
-        "SELECT endpoint, priority, ord FROM jobs WHERE id = ?1 AND state = 'queued'",
-        [id.as_uuid().as_bytes().as_slice()],
-        |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, i32>(1)?,
-                row.get::<_, i64>(2)?,
-            ))
-        },
-    )?;
-    let Some((endpoint, priority, ord)) = waiting else {
-        return Ok(None);
-    };
-    // Higher priorities from the lanes' counters; only the own priority is counted, along the index.
-    let before: i64 = sql::value(
-        conn,
-        "SELECT COALESCE((SELECT SUM(queued) FROM lanes WHERE endpoint = ?1 AND priority > ?2), 0) \
-         + COALESCE((SELECT SUM((SELECT COUNT(*) FROM jobs j WHERE j.endpoint = ?1 AND j.tenant = l.tenant \
-           AND j.priority = ?2 AND j.state = 'queued' AND j.ord < ?3)) \
-           FROM lanes l WHERE l.endpoint = ?1 AND l.priority = ?2), 0)",
-        params![endpoint, priority, ord],
-    )?
-    .unwrap_or(0);
-    Ok(Some(u64::try_from(before).unwrap_or(0)))
 }
 
 pub(super) fn events(conn: &Connection, id: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {
@@ -200,7 +172,7 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
     let all = sql::rows(
         conn,
         // The first of each lane is the oldest of it; lanes are few.
-        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, \
+        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, q.paused_since, \
          (SELECT MIN((SELECT j.created_at FROM jobs j WHERE j.endpoint = l.endpoint AND j.tenant = l.tenant \
            AND j.priority = l.priority AND j.state = 'queued' ORDER BY j.ord LIMIT 1)) \
            FROM lanes l WHERE l.endpoint = q.endpoint) AS oldest, \
@@ -216,6 +188,7 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
                 queued_low_priority: sql::unsigned(row, "queued_low")?,
                 running: sql::unsigned(row, "running")?,
                 collecting: sql::unsigned(row, "collecting")?,
+                paused_since: at(row.get("paused_since")?),
                 oldest_queued_at: at(row.get("oldest")?),
                 next_expiry_at: at(row.get("next_expiry")?),
                 next_lease_expiry_at: at(row.get("next_lease")?),

@@ -38,6 +38,11 @@ async fn leases() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line() {
+    run(conformance::line::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endings() {
     run(conformance::endings::TESTS).await;
 }
