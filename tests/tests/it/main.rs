@@ -10,6 +10,7 @@ mod durability;
 mod fc;
 mod first_run;
 mod inputs;
+mod lifecycle;
 mod memory;
 mod native;
 mod native_files;
