@@ -34,22 +34,31 @@ pub struct Client {
 impl Client {
     /// Opens a socket below a path (`` or `/e/NAME`).
     pub async fn connect(api: &Api, below: &str, id: &str) -> Self {
+        Client::try_connect(api, below, id)
+            .await
+            .expect("the socket opens")
+    }
+
+    /// The same where the server may be away.
+    pub async fn try_connect(api: &Api, below: &str, id: &str) -> Option<Self> {
         let base = api.base().replacen("http", "ws", 1);
         let url = format!("{base}{below}/ws?clientId={id}");
-        let (socket, _) = tokio_tungstenite::connect_async(url)
-            .await
-            .expect("the socket opens");
-        Client {
+        let (socket, _) = tokio_tungstenite::connect_async(url).await.ok()?;
+        Some(Client {
             id: id.to_owned(),
             socket,
-        }
+        })
     }
 
     /// The next frame that is no ping.
     pub async fn next(&mut self) -> Frame {
+        within("the next frame", FRAME_LIMIT, self.next_whenever()).await
+    }
+
+    /// The same, however long it takes.
+    pub async fn next_whenever(&mut self) -> Frame {
         loop {
-            let frame = within("the next frame", FRAME_LIMIT, self.socket.next()).await;
-            match frame {
+            match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
                     return Frame::Text(serde_json::from_str(&text).expect("text frames are JSON"));
                 }

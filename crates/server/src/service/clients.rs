@@ -6,9 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use darkroom_core::{EndpointName, JobId, TenantId};
+use darkroom_core::{EndpointName, TenantId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::follow::Follower;
 
 /// Whose socket, at which endpoint, under which name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,7 +36,7 @@ struct Connected {
 #[derive(Debug)]
 struct Entry {
     number: u64,
-    jobs: mpsc::UnboundedSender<JobId>,
+    jobs: mpsc::UnboundedSender<Follower>,
     replaced: CancellationToken,
 }
 
@@ -44,7 +46,7 @@ pub struct Connection {
     clients: Clients,
     name: ClientName,
     number: u64,
-    jobs: mpsc::UnboundedReceiver<JobId>,
+    jobs: mpsc::UnboundedReceiver<Follower>,
     replaced: CancellationToken,
 }
 
@@ -74,11 +76,17 @@ impl Clients {
         }
     }
 
-    /// A job was accepted under this name.
-    pub fn accepted(&self, name: &ClientName, job: JobId) {
-        if let Some(entry) = self.lock().by_name.get(name) {
+    /// Whether a socket is open under this name now.
+    pub fn is_connected(&self, name: &ClientName) -> bool {
+        self.lock().by_name.contains_key(name)
+    }
+
+    /// A job was accepted under this name; its follower is made only if somebody listens.
+    pub fn accepted(&self, name: &ClientName, job: impl FnOnce() -> Follower) {
+        let listening = self.lock().by_name.get(name).map(|entry| entry.jobs.clone());
+        if let Some(jobs) = listening {
             // One whose socket just went away: nobody to tell.
-            let _ = entry.jobs.send(job);
+            let _ = jobs.send(job());
         }
     }
 
@@ -89,7 +97,7 @@ impl Clients {
 
 impl Connection {
     /// The next job that is accepted under the name. Cancel-safe.
-    pub async fn next_job(&mut self) -> JobId {
+    pub async fn next_job(&mut self) -> Follower {
         match self.jobs.recv().await {
             Some(job) => job,
             // Replaced: there are no more.
@@ -118,7 +126,10 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
+    use darkroom_core::JobId;
+
     use super::*;
+    use crate::service::testing::Bench;
 
     fn name(name: &str) -> ClientName {
         ClientName {
@@ -134,16 +145,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_newer_socket_takes_over_and_keeps_the_name_when_the_older_one_ends() {
-        let clients = Clients::default();
+        let bench = Bench::new();
+        let clients = &bench.service.clients;
+        let accept = |to: &str, n| clients.accepted(&name(to), || bench.service.follow(job(n), 0));
         let older = clients.connect(name("a"));
         let mut newer = clients.connect(name("a"));
         assert!(older.replaced().is_cancelled() && !newer.replaced().is_cancelled());
         drop(older);
-        clients.accepted(&name("b"), job(1));
-        clients.accepted(&name("a"), job(2));
-        assert_eq!(newer.next_job().await, job(2));
+        accept("b", 1);
+        accept("a", 2);
+        assert_eq!(newer.next_job().await.job(), job(2));
+        assert!(clients.is_connected(&name("a")));
         drop(newer);
-        clients.accepted(&name("a"), job(3));
-        assert!(clients.lock().by_name.is_empty());
+        accept("a", 3);
+        assert!(!clients.is_connected(&name("a")));
+        assert!(bench.service.hub.is_empty(), "nobody follows");
     }
 }

@@ -138,6 +138,21 @@ impl Follower {
         }
     }
 
+    /// Whose events these are.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Takes what was said already. What an instance said before a durable event is here when that event can be read, so
+    /// that nothing changes places and nothing is left over at the end.
+    fn hear(&mut self) {
+        while self.held.is_none()
+            && let Some(live) = self.live.as_mut().and_then(Listener::heard)
+        {
+            self.hold(live);
+        }
+    }
+
     fn hold(&mut self, live: Live) {
         if live.after > self.seen {
             self.stale = true;
@@ -147,6 +162,7 @@ impl Follower {
 
     /// What can be shown without asking the store.
     fn next_known(&mut self) -> Option<Step> {
+        self.hear();
         if let Some(held) = &self.held {
             let due = held.after <= self.seen && self.ready.front().is_none_or(|e| e.seq > held.after);
             // An event it waits for that will never come (dropped by the cap) must not hold it up for ever.

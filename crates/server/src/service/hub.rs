@@ -11,7 +11,10 @@ use darkroom_core::{JobId, attempt::Lease};
 use darkroom_runner::link::Ephemeral;
 use tokio::sync::{
     Notify,
-    broadcast::{self, error::RecvError},
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
     oneshot,
 };
 
@@ -92,6 +95,21 @@ impl Listener {
         match self {
             Listener::Open(live) => live.recv().await,
             Listener::Early(_) => Err(RecvError::Closed),
+        }
+    }
+
+    /// The next event, if there is one now.
+    pub fn heard(&mut self) -> Option<Live> {
+        if let Listener::Early(early) = self {
+            *self = Listener::Open(early.try_recv().ok()?);
+        }
+        let Listener::Open(live) = self else { return None };
+        loop {
+            match live.try_recv() {
+                Ok(event) => return Some(event),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
         }
     }
 }

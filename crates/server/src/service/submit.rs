@@ -6,7 +6,7 @@ use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
 use serde_json::{Map, Value};
 
 use self::graph::{Reading, Writing};
-use super::{Error, Service, credentials, intake::Fetch};
+use super::{Error, Service, clients::ClientName, credentials, intake::Fetch};
 use crate::{beside::beside, memory::Held};
 
 mod graph;
@@ -68,16 +68,34 @@ impl Service {
     /// # Errors
     /// Every refusal of [`Error`]; nothing is half-accepted then.
     pub async fn submit_comfy(&self, submit: ComfySubmit) -> Result<Accepted, Error> {
-        self.submit_comfy_at(submit, Entry::Back).await
+        self.submit_comfy_at(submit, Entry::Back, None).await
     }
 
-    /// The same for one that enters the line elsewhere than at its back.
+    /// The same for one that may enter the line elsewhere than at its back, and whose client hears of it by its socket,
+    /// from the very beginning.
     ///
     /// # Errors
     /// As [`Service::submit_comfy`].
-    pub async fn submit_comfy_at(&self, submit: ComfySubmit, entry: Entry) -> Result<Accepted, Error> {
+    pub async fn submit_comfy_at(
+        &self,
+        submit: ComfySubmit,
+        entry: Entry,
+        client: Option<&ClientName>,
+    ) -> Result<Accepted, Error> {
         let mut written = Vec::new();
-        let outcome = self.accept(submit, entry, &mut written).await;
+        let mut follower = None;
+        // A follower from before the job is there: once it is, it may be over within a millisecond.
+        let listen = |job| {
+            let listening = client.is_some_and(|client| self.clients.is_connected(client));
+            follower = listening.then(|| self.follow(job, 0));
+        };
+        let outcome = self.accept(submit, entry, listen, &mut written).await;
+        if let (Ok(accepted), Some(client)) = (&outcome, client) {
+            let follower = follower.filter(|follower| follower.job() == accepted.job);
+            self.clients.accepted(client, || {
+                follower.unwrap_or_else(|| self.follow(accepted.job, 0))
+            });
+        }
         // Nothing stays of a request that was refused, or that was known already.
         if !outcome.as_ref().is_ok_and(|accepted| !accepted.existed) {
             self.discard(written).await;
@@ -89,6 +107,7 @@ impl Service {
         &self,
         submit: ComfySubmit,
         entry: Entry,
+        listen: impl FnOnce(JobId),
         written: &mut Vec<BlobKey>,
     ) -> Result<Accepted, Error> {
         let max_queued = self.endpoint(&submit.endpoint)?.limits.max_queued;
@@ -99,6 +118,7 @@ impl Service {
         let job = NewJob { entry, ..job };
         let (id, endpoint) = (job.id, job.endpoint.clone());
         let external_name = job.external_id.as_ref().map(|e| e.id.clone()).unwrap_or_default();
+        listen(id);
         match self.store.submit(job).await? {
             Submitted::Accepted => {
                 self.metrics.job_submitted(&endpoint);

@@ -1,6 +1,8 @@
 //! ComfyUI's own API, as its clients call it.
 
 mod access;
+mod kills;
+mod pictures;
 mod prompts;
 mod queue;
 mod socket;

@@ -81,11 +81,9 @@ async fn submit(
                 memory: held,
             },
             wish.entry,
+            client.as_ref(),
         )
         .await?;
-    if let Some(client) = client {
-        service.clients.accepted(&client, accepted.job);
-    }
     let job = service.job(Some(&call.caller.tenant), accepted.job).await?;
     Ok(json!({
         "prompt_id": ids::prompt_id(&job),

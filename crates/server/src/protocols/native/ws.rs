@@ -35,7 +35,11 @@ use super::{
 };
 use crate::{
     http::Ongoing,
-    service::{Error, Service, clients::Connection, follow::Step, jobs::JobRecord},
+    service::{
+        Error, Service,
+        clients::Connection,
+        follow::{Follower, Step},
+    },
     state::AppState,
 };
 
@@ -171,8 +175,8 @@ impl Session {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(Over::Gone),
                     Some(Ok(_)) => continue,
                 },
-                job = next_job(&mut connection) => {
-                    self.follow(job, &frames).await?;
+                follower = next_job(&mut connection) => {
+                    self.follow(follower, &frames).await?;
                     continue;
                 }
                 Some(frame) = coming.recv() => frame,
@@ -224,25 +228,25 @@ impl Session {
                 let running = node.map(|node| text(&json!({"type": "executing", "data": {"node": node}})));
                 messages.extend(running);
             }
-            self.spawn(&job, transcript, after, frames);
+            self.spawn(self.service.follow(job.id, after), transcript, frames);
         }
         Ok(messages)
     }
 
-    async fn follow(&mut self, job: JobId, frames: &mpsc::Sender<Message>) -> Result<(), Error> {
-        if !self.followed.contains(&job) {
-            let record = self.service.job(None, job).await?;
-            self.spawn(&record, Transcript::new(&record), 0, frames);
+    async fn follow(&mut self, follower: Follower, frames: &mpsc::Sender<Message>) -> Result<(), Error> {
+        if !self.followed.contains(&follower.job()) {
+            let record = self.service.job(None, follower.job()).await?;
+            self.spawn(follower, Transcript::new(&record), frames);
         }
         Ok(())
     }
 
-    fn spawn(&mut self, job: &JobRecord, transcript: Transcript, after: u64, frames: &mpsc::Sender<Message>) {
-        if self.followed.insert(job.id) {
+    fn spawn(&mut self, follower: Follower, transcript: Transcript, frames: &mpsc::Sender<Message>) {
+        if self.followed.insert(follower.job()) {
             let (service, frames) = (self.service.clone(), frames.clone());
-            let (job, with_metadata) = (job.id, self.with_metadata.clone());
+            let with_metadata = self.with_metadata.clone();
             self.followers
-                .spawn(follow(service, job, transcript, after, with_metadata, frames));
+                .spawn(follow(service, follower, transcript, with_metadata, frames));
         }
     }
 
@@ -258,7 +262,7 @@ impl Session {
     }
 }
 
-async fn next_job(connection: &mut Option<Connection>) -> JobId {
+async fn next_job(connection: &mut Option<Connection>) -> Follower {
     match connection {
         Some(connection) => connection.next_job().await,
         None => std::future::pending().await,
@@ -268,13 +272,11 @@ async fn next_job(connection: &mut Option<Connection>) -> JobId {
 /// One job to its end.
 async fn follow(
     service: Service,
-    job: JobId,
+    mut follower: Follower,
     mut transcript: Transcript,
-    after: u64,
     with_metadata: Arc<AtomicBool>,
     frames: mpsc::Sender<Message>,
 ) {
-    let mut follower = service.follow(job, after);
     let record = loop {
         match follower.next().await {
             Ok(Step::End(record)) => break record,
@@ -287,7 +289,7 @@ async fn follow(
                 }
             }
             Err(error) => {
-                tracing::warn!(job.id = %job, error = ?error, "a client's prompt could not be followed");
+                tracing::warn!(job.id = %follower.job(), error = ?error, "a client's prompt could not be followed");
                 return;
             }
         }
