@@ -244,6 +244,7 @@ fn router(state: AppState) -> Router {
     let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
         .merge(protocols::eas::routes())
+        .merge(protocols::native::service_routes())
         .merge(selected.clone())
         .nest("/e/{endpoint}", selected)
         .nest("/darkroom/v1", protocols::darkroom::routes())

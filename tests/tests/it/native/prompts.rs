@@ -160,7 +160,10 @@ async fn history_is_durable_and_holds_what_comfyuis_would() {
     let workflow = json!({"id": "w-1", "nodes": []});
     let body = json!({
         "prompt": graphs::plain(7, 8, 8), "prompt_id": "图 \"1\"",
-        "extra_data": {"extra_pnginfo": {"workflow": workflow}, "api_key_comfy_org": "comfyui-very-secret"},
+        "extra_data": {
+            "extra_pnginfo": {"workflow": workflow},
+            "api_key_comfy_org": "comfyui-very-secret", "auth_token_comfy_org": "eyJ-very-secret",
+        },
     });
     let answer = api.post("/prompt", &body).await.expect(200).json();
     assert_eq!(answer["prompt_id"], "图 \"1\"");
@@ -173,7 +176,11 @@ async fn history_is_durable_and_holds_what_comfyuis_would() {
     server.stop().await;
     server.restart().await;
     let again = api.get("/history").await.expect(200);
-    assert!(!again.text().contains("very-secret"));
+    for path in ["/history", "/api/jobs", "/api/jobs/%E5%9B%BE%20%221%22", "/queue"] {
+        let told = api.get(path).await.expect(200).text();
+        assert!(!told.contains("very-secret"), "{path}: {told}");
+    }
+    assert!(!server.log().contains("very-secret"));
     assert_eq!(again.json()["图 \"1\""], history);
     assert_eq!(history["prompt"][0], answer["number"]);
     assert_eq!(history["prompt"][2], graphs::plain(7, 8, 8));

@@ -51,6 +51,15 @@ pub fn routes() -> Router<AppState> {
         .layer(DefaultBodyLimit::disable())
 }
 
+/// The same below the address of a PAI-EAS service, for programs of its editions without a queue: `POST {base}prompt`,
+/// `GET {base}history/{id}` (`protocols/eas-queue.md` §6). Their other addresses, a host's root or `/e/{endpoint}/`, are
+/// those of everybody.
+pub fn service_routes() -> Router<AppState> {
+    Router::new()
+        .nest("/api/predict/{service}", prompts().merge(files::both()))
+        .layer(DefaultBodyLimit::disable())
+}
+
 /// The queue, its history, and its events.
 fn prompts() -> Router<AppState> {
     Router::new()
