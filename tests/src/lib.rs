@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod binary;
+pub mod boxes;
 pub mod config;
 pub mod fc;
 pub mod graphs;

@@ -6,8 +6,8 @@ use anyhow::Context;
 use axum::Router;
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, signed_url::Signer};
-use darkroom_core::{Clock, Ids, NodeName};
-use darkroom_instances::{InstanceBackend, ProcessBackend, ProcessConfig};
+use darkroom_core::{Clock, Ids, NodeName, endpoint::ProcessSpec};
+use darkroom_instances::{Backends, InstanceBackend, ProcessBackend, ProcessConfig, RemoteBackend};
 use darkroom_store::{
     Store,
     sqlite::{Options, SqliteStore},
@@ -115,13 +115,19 @@ pub async fn run(
         ids.clone(),
     );
 
-    let backend: Arc<dyn InstanceBackend> = Arc::new(ProcessBackend::open(
-        &data_dir,
-        ProcessConfig {
-            engine_command: options.engine_command.clone(),
-            hidden_env: secrets_in_env(&config.keys),
-        },
-    )?);
+    let backend: Arc<dyn InstanceBackend> = Arc::new(Backends {
+        process: ProcessBackend::open(
+            &data_dir,
+            ProcessConfig {
+                engine_command: options.engine_command.clone(),
+                hidden_env: secrets_in_env(&config.keys),
+            },
+        )?,
+        remote: RemoteBackend::new(Arc::new({
+            let service = service.clone();
+            move |handle| service.remote_server(&handle.endpoint, &handle.base_url)
+        }))?,
+    });
     let control = Control::new(
         service.clone(),
         backend,
@@ -313,7 +319,10 @@ async fn learn_engine(service: &Service, object_info: Option<&[u8]>) -> anyhow::
         return Ok(());
     };
     for endpoint in service.endpoints().values().filter(|e| e.runs_embedded_engine()) {
-        service.learn_object_info(&endpoint.name, json.to_vec()).await?;
+        let engine = ProcessSpec::default().box_name();
+        service
+            .learn_object_info(&endpoint.name, &engine, json.to_vec())
+            .await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Jobs, attempts, and their durable events.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 pub use darkroom_core::attempt::{Lease, RunningOn, Stale};
@@ -9,6 +9,7 @@ use darkroom_core::{
     NodeName, Payload, TenantId, Timestamp,
     event::{Event, NewEvent},
     output::Output,
+    scheduler::{Needs, Offers},
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,9 @@ pub struct JobMeta {
     /// Models the graph loads, for `core::scheduler::pick`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// What the graph needs of a box; kept beside the facts, and read by [`Jobs::needs`].
+    #[serde(skip)]
+    pub needs: Needs,
     /// The request held credentials, which are stored apart and only until the job ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_credentials: bool,
@@ -146,6 +150,8 @@ pub struct Claim {
     pub owner: NodeName,
     /// Models the instance has loaded.
     pub loaded_models: Vec<String>,
+    /// What its box offers; `None`: it takes any job of the endpoint.
+    pub offers: Option<Arc<Offers>>,
     /// How long the lease lasts unless renewed.
     pub lease: Duration,
     /// Jobs that this slot must not get: it may still be at an earlier attempt of theirs, and cannot tell the two apart.
@@ -544,6 +550,9 @@ pub trait Jobs: Send + Sync {
 
     /// How long the newest jobs that succeeded on the endpoint took, from their last claim to their end, newest first.
     async fn recent_runs(&self, endpoint: &EndpointName, limit: u32) -> Result<Vec<Duration>, Error>;
+
+    /// What the graph of a job needs of a box, as its submit said; empty when nothing was known.
+    async fn needs(&self, job: JobId) -> Result<Needs, Error>;
 
     /// Durable events with `seq > after`, oldest first, at most `limit`.
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error>;

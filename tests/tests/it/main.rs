@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod bench;
+mod boxes;
 mod cli;
 mod credentials;
 mod driver;

@@ -28,6 +28,7 @@ mod adopt;
 mod execute;
 mod gpus;
 mod observe;
+mod remote;
 mod strays;
 mod supervisor;
 pub mod sweep;
@@ -56,6 +57,8 @@ pub struct Inner {
     run_grace: Duration,
     supervised: Mutex<BTreeMap<InstanceId, Supervised>>,
     failures: Mutex<BTreeMap<EndpointName, StartFailures>>,
+    /// Remote servers that were lost: how often in a row, and when last.
+    lost_servers: Mutex<BTreeMap<remote::Server, remote::Losses>>,
     decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), Decided>>,
     gpus: gpus::Gpus,
     tasks: TaskTracker,
@@ -96,6 +99,7 @@ impl Control {
             run_grace,
             supervised: Mutex::default(),
             failures: Mutex::default(),
+            lost_servers: Mutex::default(),
             decided: Mutex::default(),
             gpus: gpus::Gpus::default(),
             tasks: TaskTracker::new(),
@@ -159,6 +163,7 @@ impl Control {
 
     /// Observes, plans, acts once. Returns when to look again at the latest.
     async fn tick(&self, guard: &mut ClockGuard) -> anyhow::Result<Duration> {
+        let remote_wake = self.keep_servers().await?;
         let (counters, policy) = observe::counters_and_policy(self).await?;
         let now = self.service.clock.now();
         let plan = plan(&counters, &policy, now);
@@ -177,7 +182,8 @@ impl Control {
         }
         Ok(plan
             .next_wake
-            .map_or(PLAN_AT_LEAST_EVERY, |at| at.since(now).max(PLAN_SPACING)))
+            .map_or(PLAN_AT_LEAST_EVERY, |at| at.since(now).max(PLAN_SPACING))
+            .min(remote_wake.unwrap_or(PLAN_AT_LEAST_EVERY)))
     }
 
     /// Ends the control loop's instances as `on_exit` says, within `grace`; [`Control::run`] must have returned.

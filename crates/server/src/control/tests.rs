@@ -64,6 +64,7 @@ impl Scripted {
             dirs: None,
             log_path: None,
             process: None,
+            remote: false,
         };
         self.alive.send_modify(|alive| {
             alive.insert(instance, handle.clone());
@@ -271,6 +272,7 @@ async fn left_behind(bench: &Bench, backend: &Scripted, endpoint: &EndpointName)
         owner: bench.service.node.clone(),
         loaded_models: vec![],
         max_running_per_tenant: 0,
+        offers: None,
         lease: LEASE,
         except: vec![],
     };
@@ -432,6 +434,7 @@ async fn what_has_run_out_of_time_is_ended_by_the_plan() {
         owner: "elsewhere".parse().unwrap(),
         loaded_models: vec![],
         max_running_per_tenant: 0,
+        offers: None,
         lease: LEASE,
         except: vec![],
     };

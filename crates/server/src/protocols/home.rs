@@ -124,7 +124,7 @@ fn endpoint_row(caller: &Caller, view: &EndpointView, instances: u64) -> Endpoin
             Backend::Process(_) if endpoint.runs_embedded_engine() => "embedded engine".to_owned(),
             Backend::Process(_) if !caller.operates(&endpoint.name) => "ComfyUI".to_owned(),
             Backend::Process(spec) => spec.command.iter().take(2).cloned().collect::<Vec<_>>().join(" "),
-            Backend::Remote { urls } => format!("{} remote servers", urls.len()),
+            Backend::Remote { servers } => format!("{} remote servers", servers.len()),
             Backend::External => "workers that connect".to_owned(),
         },
         queued: view.counters.queued,

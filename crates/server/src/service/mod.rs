@@ -39,6 +39,7 @@ pub mod outputs;
 mod payload;
 pub mod pickers;
 pub mod pictures;
+pub mod placement;
 pub mod preflight;
 pub mod queues;
 pub mod resources;
@@ -143,6 +144,7 @@ impl Service {
     /// Replaces the endpoints (reload); running jobs are not touched.
     pub fn set_endpoints(&self, endpoints: BTreeMap<EndpointName, Endpoint>) {
         *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(endpoints);
+        self.forget_abilities();
     }
 
     /// One endpoint.

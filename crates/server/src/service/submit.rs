@@ -157,15 +157,14 @@ impl Service {
                 endpoint.name
             )));
         }
-        let info = self.object_info(&submit.endpoint).await?;
+        let places = self.places(&submit.endpoint).await?;
         let size = submit.size_bytes;
         let reading = Reading {
             ids: self.ids.clone(),
             graph: submit.graph,
             targets: submit.targets.clone(),
             randomise_seeds: submit.randomise_seeds,
-            info,
-            embedded: endpoint.runs_embedded_engine(),
+            places,
         };
         let read = beside(size, move || reading.read())
             .await
@@ -199,7 +198,7 @@ impl Service {
         };
         let written_down = beside(size, move || writing.write()).await;
         let (body, summary, models) = written_down.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        (meta.summary, meta.models) = (summary, models);
+        (meta.summary, meta.models, meta.needs) = (summary, models, read.needs);
         let key = BlobKey::job_input(id);
         written.push(key.clone());
         let input = self.place_input(key, body.into()).await?;

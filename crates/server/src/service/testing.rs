@@ -133,6 +133,7 @@ impl Bench {
             state_since: now,
             created_at: now,
             gpu: None,
+            box_name: String::new(),
             handle: None,
             start_reason: String::new(),
             state_reason: String::new(),
@@ -179,7 +180,10 @@ impl Bench {
     /// Lets an instance of the endpoint tell what it can do.
     pub async fn learn(&self, object_info: Vec<u8>) {
         let endpoint = self.endpoint();
-        let learned = self.service.learn_object_info(&endpoint, object_info).await;
+        let learned = self
+            .service
+            .learn_object_info(&endpoint, "engine", object_info)
+            .await;
         learned.unwrap();
     }
 

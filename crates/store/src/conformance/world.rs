@@ -154,6 +154,7 @@ pub(crate) fn claim_for(instance: u128) -> Claim {
         instance: InstanceId::from_uuid(Uuid::from_u128(instance)),
         owner: node("a"),
         loaded_models: Vec::new(),
+        offers: None,
         lease: Duration::from_secs(30),
         except: vec![],
         max_running_per_tenant: 0,

@@ -112,6 +112,7 @@ async fn claims(scene: &Scene, queued: [usize; 3]) -> anyhow::Result<[Spread; 3]
         owner: "local".parse()?,
         loaded_models: Vec::new(),
         max_running_per_tenant: 0,
+        offers: None,
         lease: Duration::from_secs(600),
         except: vec![],
     };

@@ -7,6 +7,7 @@ use darkroom_comfy::{
     session::is_worker_death,
 };
 use darkroom_instances::{Handle, Usage};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
 
 use super::{Task, told};
@@ -18,6 +19,8 @@ const LOG_EVERY: Duration = Duration::from_secs(2);
 const LOG_TAIL_BYTES: u64 = 32 * 1024;
 /// How often the memory and the log of a running instance are measured.
 const USAGE_EVERY: Duration = Duration::from_secs(10);
+/// How often an idle remote server is asked what it can do.
+const ABILITIES_EVERY: Duration = Duration::from_secs(60);
 /// A log that grows beyond this loses its older half: weeks of progress bars must not fill the disk.
 const LOG_MAX_BYTES: u64 = 64 << 20;
 
@@ -31,31 +34,58 @@ impl Task {
         );
     }
 
-    /// Learns what the instance can do, beside its first jobs; then never resolves again.
+    /// Learns what the instance can do, beside its first jobs; then never resolves again. A remote server told before it
+    /// was ready, and is asked again now and then: its operator may add models while it runs.
     async fn learn(&self, handle: &Handle) {
-        let service = &self.control.service;
         if !self.endpoint.runs_embedded_engine() {
-            match object_info(&handle.base_url).await {
-                Ok(json) => {
-                    if let Err(error) = service.learn_object_info(&self.endpoint.name, json).await {
-                        tracing::warn!(instance.id = %self.id, error = ?error, "object_info could not be kept");
-                    }
-                }
-                Err(error) => tracing::warn!(instance.id = %self.id, %error, "object_info could not be read"),
+            if !handle.remote {
+                self.try_abilities(handle).await;
             }
             if let Err(error) = self.learn_facts(handle).await {
                 tracing::warn!(instance.id = %self.id, error = ?error, "what the instance tells of itself could not be learned");
             }
         }
-        std::future::pending().await
+        if !handle.remote {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            tokio::time::sleep(ABILITIES_EVERY).await;
+            if self.activity.busy() == 0 {
+                self.try_abilities(handle).await;
+            }
+        }
     }
 
     async fn learn_facts(&self, handle: &Handle) -> anyhow::Result<()> {
-        let client = Client::new(ClientConfig::new(handle.base_url.parse()?))?;
-        let facts = told::facts(&client).await?;
+        let facts = told::facts(&self.client(handle)?).await?;
         let service = &self.control.service;
         service.learn_facts(&self.endpoint.name, facts).await?;
         Ok(())
+    }
+
+    async fn try_abilities(&self, handle: &Handle) {
+        if let Err(error) = self.tell_abilities(handle).await {
+            tracing::warn!(instance.id = %self.id, error = ?error, "object_info could not be learned");
+        }
+    }
+
+    /// Asks the instance what it can do, and keeps it as its box's.
+    pub(super) async fn tell_abilities(&self, handle: &Handle) -> anyhow::Result<()> {
+        let json = serde_json::to_vec(&self.client(handle)?.object_info().await?)?;
+        let service = &self.control.service;
+        service
+            .learn_object_info(&self.endpoint.name, &self.box_name, json)
+            .await?;
+        Ok(())
+    }
+
+    fn client(&self, handle: &Handle) -> anyhow::Result<Client> {
+        let access = ClientConfig::new(handle.base_url.parse()?);
+        let config = ClientConfig {
+            headers: header_map(self.headers(handle)),
+            ..access
+        };
+        Ok(Client::new(config)?)
     }
 
     async fn watch_usage(&self, handle: &Handle) {
@@ -105,7 +135,12 @@ impl Task {
     }
 }
 
-async fn object_info(base_url: &str) -> anyhow::Result<Vec<u8>> {
-    let client = Client::new(ClientConfig::new(base_url.parse()?))?;
-    Ok(serde_json::to_vec(&client.object_info().await?)?)
+/// Those that can be sent.
+fn header_map(pairs: Vec<(String, String)>) -> HeaderMap {
+    let pairs = pairs.into_iter().filter_map(|(name, value)| {
+        let mut value = HeaderValue::try_from(value).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::try_from(name).ok()?, value))
+    });
+    pairs.collect()
 }

@@ -11,7 +11,7 @@ use darkroom_core::{
     endpoint::{Backend, OnExit},
     instance::StartStep,
 };
-use darkroom_instances::{ExitInfo, Handle, StartRequest};
+use darkroom_instances::{ExitInfo, Handle, Spec, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
 use futures::FutureExt;
@@ -26,6 +26,7 @@ use crate::service::{
 
 mod beside;
 mod records;
+mod remote;
 mod start;
 mod told;
 
@@ -97,7 +98,8 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
         record.id,
         supervised.drain.clone(),
         supervised.activity.clone(),
-    );
+    )
+    .on_box(&record.box_name);
     let handle = match origin {
         Origin::Fresh => None,
         Origin::Adopted(handle, attempts) => {
@@ -111,6 +113,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
     let task = Task {
         control: control.clone(),
         id: record.id,
+        box_name: record.box_name.clone(),
         endpoint,
         gpu: record.gpu.clone(),
         activity: supervised.activity.clone(),
@@ -134,6 +137,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
 struct Task {
     control: Control,
     id: InstanceId,
+    box_name: String,
     endpoint: Endpoint,
     gpu: Option<String>,
     activity: Arc<SlotActivity>,
@@ -190,7 +194,10 @@ impl Task {
             },
         };
         if record.state == InstanceState::Starting
-            && let Err(reason) = self.become_ready(&handle).await
+            && let Err(reason) = match handle.remote {
+                true => self.server_answers(&handle).await,
+                false => self.become_ready(&handle).await,
+            }
         {
             self.end(&handle).await;
             return self.failed_start(&reason).await;
@@ -208,6 +215,9 @@ impl Task {
             }
             Ending::Broken(Breakage { brief, full }) => {
                 tracing::warn!(instance.id = %self.id, reason = full, "an instance broke");
+                if handle.remote {
+                    self.server_broke();
+                }
                 self.end(&handle).await;
                 self.end_attempts(&AttemptOutcome::Lost { reason: brief }).await;
                 self.finally(InstanceState::Failed, &full).await;
@@ -233,7 +243,15 @@ impl Task {
     }
 
     async fn spawn(&self, record: &InstanceRecord) -> Result<Handle, String> {
-        let Backend::Process(spec) = &self.endpoint.backend else {
+        let spec = match &self.endpoint.backend {
+            Backend::Process(spec) => Some(Spec::Process(spec.clone())),
+            Backend::Remote { servers } => servers
+                .iter()
+                .find(|server| server.name == self.box_name)
+                .map(|server| Spec::Remote(server.clone())),
+            Backend::External => None,
+        };
+        let Some(spec) = spec else {
             return Err(format!(
                 "endpoint '{}' has no backend that starts instances",
                 self.endpoint.name
@@ -243,7 +261,7 @@ impl Task {
             instance: record.id,
             endpoint: record.endpoint.clone(),
             gpu: record.gpu.clone(),
-            spec: spec.clone(),
+            spec,
         };
         let handle = self.control.backend.start(request).await.map_err(|e| chain(&e))?;
         let json = serde_json::to_string(&handle).map_err(|e| e.to_string())?;
@@ -306,7 +324,7 @@ impl Task {
         let access = InstanceAccess {
             instance: self.id,
             base_url: handle.base_url.clone(),
-            headers: vec![],
+            headers: self.headers(handle),
             client_id: client_id(self.id),
             dirs: handle.dirs.as_ref().map(|dirs| darkroom_runner::Dirs {
                 input: dirs.input.clone(),

@@ -162,6 +162,7 @@ fn instance_for_clients(record: &InstanceRecord) -> Value {
         "created_at": time(Some(record.created_at)),
         "start_reason": record.start_reason,
         "gpu": record.gpu,
+        "box": record.box_name,
         "jobs_done": record.jobs_done,
         "phases": phases,
     })

@@ -183,6 +183,7 @@ impl Telling {
             instance: self.bench.instance().await,
             owner: service.node.clone(),
             loaded_models: vec![],
+            offers: None,
             except: vec![],
             max_running_per_tenant: 0,
             lease: LIMIT,

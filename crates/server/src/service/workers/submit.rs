@@ -152,6 +152,7 @@ mod tests {
             instance: InstanceId::new(&*bench.service.ids),
             owner: bench.service.node.clone(),
             loaded_models: vec![],
+            offers: None,
             lease: Duration::from_secs(30),
             except: vec![],
             max_running_per_tenant: 0,

@@ -19,6 +19,7 @@ use darkroom_core::{
     EndpointName, JobId, JobState, NodeName, Payload, TenantId, Timestamp,
     attempt::{Lease, RunningOn, Stale},
     event::{Event, NewEvent},
+    scheduler::Needs,
 };
 
 pub(super) use self::{end::SWEEP_ROWS, life::micros};
@@ -239,6 +240,10 @@ impl Jobs for SqliteStore {
             .run(move |conn| line::recent_runs(conn, &endpoint, limit))
             .await?;
         Ok(micros.into_iter().map(Duration::from_micros).collect())
+    }
+
+    async fn needs(&self, job: JobId) -> Result<Needs, Error> {
+        self.readers.run(move |conn| read::needs_of(conn, job)).await
     }
 
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {

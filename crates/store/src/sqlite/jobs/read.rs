@@ -6,6 +6,7 @@ use darkroom_core::{
     AttemptState, EndpointName, Fence, InstanceId, JobId, JobState, NodeName, TenantId, Timestamp,
     attempt::RunningOn,
     event::{Event, EventKind},
+    scheduler::Needs,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -220,4 +221,25 @@ pub(super) fn is_anything_due(conn: &Connection, now: Timestamp) -> Result<bool,
         [now.as_micros()],
     )?;
     Ok(found.unwrap_or(false))
+}
+
+/// What the graph of a job needs.
+pub(super) fn needs_of(conn: &Connection, job: JobId) -> Result<Needs, Error> {
+    let nr: Option<Option<i64>> = sql::value(
+        conn,
+        "SELECT needs FROM jobs WHERE id = ?1",
+        [job.as_uuid().as_bytes().as_slice()],
+    )?;
+    match nr.flatten() {
+        Some(nr) => needs(conn, nr),
+        None => Ok(Needs::default()),
+    }
+}
+
+/// A row of needs.
+pub(super) fn needs(conn: &Connection, nr: i64) -> Result<Needs, Error> {
+    let needs = sql::row(conn, "SELECT json FROM needs WHERE nr = ?1", [nr], |row| {
+        sql::json(row, "json", "needs")
+    })?;
+    Ok(needs.unwrap_or_default())
 }

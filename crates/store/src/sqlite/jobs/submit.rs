@@ -110,13 +110,14 @@ fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(Jo
 
 fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
     let models = (!job.meta.models.is_empty()).then(|| sql::to_json(&job.meta.models));
+    let needs = needs(tx, job)?;
     let ttl = job.queue_ttl.map(micros);
     let now = tx.now.as_micros();
     let nr = sql::value(
         tx.conn,
-        "INSERT INTO jobs (id, tenant, endpoint, priority, state, ord, models, meta, dialect, webhook, ext_dialect, \
+        "INSERT INTO jobs (id, tenant, endpoint, priority, state, ord, models, needs, meta, dialect, webhook, ext_dialect, \
          ext_id, created_at, queue_ttl, expires_at, max_attempts, last_event) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1) RETURNING nr",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 1) RETURNING nr",
         params![
             job.id.as_uuid().as_bytes().as_slice(),
             job.tenant.as_str(),
@@ -125,6 +126,7 @@ fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
             JobState::Queued.as_str(),
             ord,
             models,
+            needs,
             sql::to_json(&job.meta),
             job.meta.dialect,
             job.meta.webhook,
@@ -140,4 +142,21 @@ fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
         table: "jobs",
         what: "an insert returned nothing".to_owned(),
     })
+}
+
+/// The row of what the job needs; jobs that need the same share it.
+fn needs(tx: &Tx<'_>, job: &NewJob) -> Result<Option<i64>, Error> {
+    if job.meta.needs.is_empty() {
+        return Ok(None);
+    }
+    let json = sql::to_json(&job.meta.needs);
+    let known = sql::value(tx.conn, "SELECT nr FROM needs WHERE json = ?1", [&json])?;
+    if known.is_some() {
+        return Ok(known);
+    }
+    sql::value(
+        tx.conn,
+        "INSERT INTO needs (json) VALUES (?1) RETURNING nr",
+        [&json],
+    )
 }
