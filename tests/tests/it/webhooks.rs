@@ -82,7 +82,7 @@ async fn the_end_of_a_job_is_told_signed_logged_and_told_again() {
     let job = submit(&api, 0x11_2233, &receiver.url()).await;
     receiver.told(1).await;
     eventually("the failed try is logged", LIMIT, async || {
-        (log(&api, &job).await["deliveries"].as_array()?.len() == 1).then_some(())
+        (!log(&api, &job).await["deliveries"].as_array()?.is_empty()).then_some(())
     })
     .await;
     let failed = log(&api, &job).await;
@@ -91,7 +91,8 @@ async fn the_end_of_a_job_is_told_signed_logged_and_told_again() {
 
     cli(&server, &["jobs", "redeliver", &job]);
     let after = acknowledged(&api, &job).await;
-    assert_eq!(after["deliveries"].as_array().map(Vec::len), Some(2));
+    // On a slow machine the server's own second try may have come before ours.
+    assert!(after["deliveries"].as_array().map(Vec::len) >= Some(2), "{after}");
     assert_eq!(after["next_at"], Value::Null);
     let printed = cli(&server, &["jobs", "webhooks", &job]);
     assert!(

@@ -200,7 +200,7 @@ async fn part_or_whole(
         header::CONTENT_LENGTH,
         &(part.end - part.start).to_string(),
     );
-    set(answer, header::CONTENT_TYPE, media_type);
+    set(answer, header::CONTENT_TYPE, content_type::as_sent(media_type));
     let disposition = content_type::disposition(media_type, ask.file_name);
     set(answer, header::CONTENT_DISPOSITION, &disposition);
     // Whatever a browser makes of the file, it runs nothing and reaches nothing.

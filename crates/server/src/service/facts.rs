@@ -63,7 +63,10 @@ impl Service {
         let facts = stored
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
-        Ok(self.keep_facts(endpoint, facts))
+        // What was learned meanwhile is newer than what was read.
+        let mut known = self.facts.0.write().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(endpoint.clone()).or_insert_with(|| Arc::new(facts));
+        Ok(known.clone())
     }
 
     /// Learns what an instance told; stored only when it differs.
@@ -74,19 +77,10 @@ impl Service {
         if *self.facts(endpoint).await? != facts {
             let text = serde_json::to_string(&facts).map_err(|e| Error::Internal(e.into()))?;
             self.store.put_setting(&name(endpoint), &text).await?;
-            self.keep_facts(endpoint, facts);
+            let mut known = self.facts.0.write().unwrap_or_else(PoisonError::into_inner);
+            known.insert(endpoint.clone(), Arc::new(facts));
         }
         Ok(())
-    }
-
-    fn keep_facts(&self, endpoint: &EndpointName, facts: Facts) -> Arc<Facts> {
-        let facts = Arc::new(facts);
-        self.facts
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(endpoint.clone(), facts.clone());
-        facts
     }
 }
 

@@ -29,7 +29,7 @@ const MOST_OFFERED: u32 = 2_000;
 #[derive(Debug, Default)]
 pub struct Pickers {
     uploads: AtomicU64,
-    made: Mutex<HashMap<(TenantId, EndpointName), Made>>,
+    made: Mutex<HashMap<(Option<TenantId>, EndpointName), Made>>,
 }
 
 impl Pickers {
@@ -38,7 +38,7 @@ impl Pickers {
         self.uploads.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn made(&self) -> std::sync::MutexGuard<'_, HashMap<(TenantId, EndpointName), Made>> {
+    fn made(&self) -> std::sync::MutexGuard<'_, HashMap<(Option<TenantId>, EndpointName), Made>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -62,13 +62,14 @@ pub struct InfoText {
 }
 
 impl Service {
-    /// What an endpoint can do, as this tenant sees it; `None` until one of its boxes told.
+    /// What an endpoint can do, as this tenant sees it, or as one sees it who may not list uploads; `None` until one of its
+    /// boxes told.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn object_info_text(
         &self,
-        tenant: &TenantId,
+        tenant: Option<&TenantId>,
         endpoint: &EndpointName,
     ) -> Result<Option<Arc<InfoText>>, Error> {
         let Some(info) = self.object_info(endpoint).await? else {
@@ -76,7 +77,7 @@ impl Service {
         };
         // Read before the names are: an upload in between makes the next caller look again.
         let uploads = self.pickers.uploads.load(Ordering::SeqCst);
-        let whose = (tenant.clone(), endpoint.clone());
+        let whose = (tenant.cloned(), endpoint.clone());
         let is_current = |made: &&Made| {
             made.uploads == uploads && made.of.upgrade().is_some_and(|of| Arc::ptr_eq(&of, &info))
         };
@@ -103,13 +104,13 @@ impl Service {
         Ok(Some(text))
     }
 
-    /// One class as this tenant sees it; `None` for an unknown one.
+    /// One class, as [`Service::object_info_text`] has it; `None` for an unknown one.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn class_info(
         &self,
-        tenant: &TenantId,
+        tenant: Option<&TenantId>,
         endpoint: &EndpointName,
         class: &str,
     ) -> Result<Option<NodeClass>, Error> {
@@ -124,7 +125,14 @@ impl Service {
     }
 
     /// The uploads that lie directly in the input folder, as pickers list them.
-    async fn offered(&self, tenant: &TenantId, endpoint: &EndpointName) -> Result<Vec<FileRef>, Error> {
+    async fn offered(
+        &self,
+        tenant: Option<&TenantId>,
+        endpoint: &EndpointName,
+    ) -> Result<Vec<FileRef>, Error> {
+        let Some(tenant) = tenant else {
+            return Ok(vec![]);
+        };
         let owner = Folder::Input.owner(tenant, endpoint);
         let page = self.store.refs_page(&owner, None, MOST_OFFERED).await?;
         Ok(page.into_iter().filter(|f| !f.name.contains('/')).collect())
@@ -249,7 +257,7 @@ mod tests {
         let endpoint = bench.endpoint();
         assert!(
             service
-                .object_info_text(&alice, &endpoint)
+                .object_info_text(Some(&alice), &endpoint)
                 .await
                 .unwrap()
                 .is_none()
@@ -258,12 +266,12 @@ mod tests {
         bench.learn(recorded.to_vec()).await;
 
         let before = service
-            .object_info_text(&alice, &endpoint)
+            .object_info_text(Some(&alice), &endpoint)
             .await
             .unwrap()
             .unwrap();
         let again = service
-            .object_info_text(&alice, &endpoint)
+            .object_info_text(Some(&alice), &endpoint)
             .await
             .unwrap()
             .unwrap();
@@ -279,7 +287,7 @@ mod tests {
         upload(&bench, "alice", "sub/c.png", png).await;
         upload(&bench, "alice", "notes.txt", b"text".to_vec()).await;
         let after = service
-            .object_info_text(&alice, &endpoint)
+            .object_info_text(Some(&alice), &endpoint)
             .await
             .unwrap()
             .unwrap();
@@ -289,14 +297,26 @@ mod tests {
         expected.push("b 图.png".to_owned());
         expected.sort();
         assert_eq!(is, json!([expected, {"image_upload": true}]));
-        let class = service.class_info(&alice, &endpoint, "LoadImage").await.unwrap();
+        let class = service
+            .class_info(Some(&alice), &endpoint, "LoadImage")
+            .await
+            .unwrap();
         let class = serde_json::to_value(class).unwrap();
         assert_eq!(class["input"]["required"]["image"], is);
-        let of_bob = service.object_info_text(&bob, &endpoint).await.unwrap().unwrap();
+        let of_bob = service
+            .object_info_text(Some(&bob), &endpoint)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(picker(&of_bob), was, "bob sees none of it");
+        let of_nobody = service.object_info_text(None, &endpoint).await.unwrap().unwrap();
+        assert_eq!(picker(&of_nobody), was, "nor does who may not list");
+        let class = service.class_info(None, &endpoint, "LoadImage").await.unwrap();
+        let class = serde_json::to_value(class).unwrap();
+        assert_eq!(class["input"]["required"]["image"], was);
         assert!(
             service
-                .class_info(&bob, &endpoint, "NoSuch")
+                .class_info(Some(&bob), &endpoint, "NoSuch")
                 .await
                 .unwrap()
                 .is_none()

@@ -227,4 +227,13 @@ async fn a_tenant_sees_no_others_files_and_strangers_only_what_they_cannot_guess
         .expect(200);
     nobody.get("/view?filename=open.png&type=input").await.expect(404);
     nobody.get("/internal/files/input").await.expect(401);
+    for path in ["/object_info", "/object_info/LoadImage"] {
+        let choices = nobody.get(path).await.expect(200).text();
+        assert!(!choices.contains("open~"), "{path} tells what cannot be guessed");
+        let choices = alice.get(path).await.expect(200).text();
+        assert!(
+            choices.contains("\"a.png\"") && !choices.contains("open~"),
+            "{path}"
+        );
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
 /// Largest body of a prompt, in bytes: a workflow with its metadata.
 pub const MAX_PROMPT_BYTES: usize = 32 * 1024 * 1024;
 /// Largest body of everything else here.
-const MAX_SMALL_BYTES: usize = 1024 * 1024;
+pub const MAX_SMALL_BYTES: usize = 1024 * 1024;
 
 /// A body that was read.
 pub struct Read {

@@ -50,8 +50,12 @@ impl Wanted {
         let words = query.status.as_deref().filter(|words| !words.trim().is_empty());
         let words: Vec<&str> = words.unwrap_or(ALL).split(',').map(str::trim).collect();
         let (mut open, mut ended) = (Vec::new(), Vec::new());
-        for word in words {
-            match word {
+        for (nth, word) in words.iter().enumerate() {
+            // Said twice, it means no more than once.
+            if words[..nth].contains(word) {
+                continue;
+            }
+            match *word {
                 "pending" => open.push(JobState::Queued),
                 "in_progress" => open.push(JobState::Running),
                 "completed" => ended.push(JobState::Succeeded),
@@ -105,18 +109,14 @@ impl Wanted {
     }
 
     /// Where a job stands in the order; ids are ordered by time.
-    pub fn key(&self, job: &JobRecord) -> (i64, bool, u128) {
+    pub fn key(&self, job: &JobRecord) -> (i64, u128) {
         let sign = if self.descending { -1 } else { 1 };
         let took = match (self.order, job.started_at, job.finished_at) {
             (HistoryOrder::Duration, Some(began), Some(ended)) => ended.as_micros() - began.as_micros(),
             _ => 0,
         };
         let id = JobId::as_uuid(&job.id).as_u128();
-        (
-            sign * took,
-            false,
-            if self.descending { u128::MAX - id } else { id },
-        )
+        (sign * took, if self.descending { u128::MAX - id } else { id })
     }
 }
 
@@ -146,6 +146,8 @@ mod tests {
         assert_eq!((wanted.limit, wanted.offset, wanted.descending), (MOST, 0, true));
         let all = Wanted::read(&Query::default()).unwrap();
         assert_eq!((all.open.len(), all.ended.len()), (2, 4));
+        let failed = Wanted::read(&status("failed,failed")).unwrap();
+        assert_eq!(failed.ended, [JobState::Failed, JobState::Expired]);
         for wrong in [
             status("done"),
             Query {

@@ -6,6 +6,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
+use darkroom_core::TenantId;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
@@ -29,7 +30,7 @@ pub async fn all(
 ) -> Result<Response, Refused> {
     let text = state
         .service
-        .object_info_text(&call.caller.tenant, &call.endpoint.name)
+        .object_info_text(lister(&call), &call.endpoint.name)
         .await
         .map_err(|e| call.refuse(e))?;
     match text {
@@ -50,7 +51,7 @@ pub async fn one(
     let class = super::call::param(&params, "class");
     let info = state
         .service
-        .class_info(&call.caller.tenant, &call.endpoint.name, class)
+        .class_info(lister(&call), &call.endpoint.name, class)
         .await
         .map_err(|e| call.refuse(e))?;
     let mut answer = Map::new();
@@ -59,6 +60,12 @@ pub async fn one(
         answer.insert(class.to_owned(), info);
     }
     Ok(Json(Value::Object(answer)))
+}
+
+/// Whose uploads the pickers offer: those without credentials share a tenant, and must not see each other's names.
+fn lister(call: &NativeCall) -> Option<&TenantId> {
+    let may = call.caller.may_list(&call.endpoint.name).is_ok();
+    may.then_some(&call.caller.tenant)
 }
 
 fn unknown(call: &NativeCall) -> NativeError {

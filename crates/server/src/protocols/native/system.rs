@@ -3,16 +3,17 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
+    body::{MAX_SMALL_BYTES, read_json},
     call::NativeCall,
-    error::{NativeError, Refused},
+    error::Refused,
 };
 use crate::{
     service::{facts::Facts, uploads::MAX_UPLOAD_BYTES},
@@ -45,16 +46,17 @@ pub fn feature_flags() -> Value {
 /// one caller must not unload what another's next job needs. Taken as ComfyUI takes it: always 200, nothing confirmed.
 ///
 /// # Errors
-/// For a body that is no JSON.
-pub async fn free(call: NativeCall, body: Bytes) -> Result<(), Refused> {
-    match serde_json::from_slice::<Value>(&body) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(call.refuse(NativeError::invalid(
-            "invalid_request",
-            "the body is not JSON",
-            error.to_string(),
-        ))),
-    }
+/// For a body that is no JSON, or above a megabyte.
+pub async fn free(
+    State(state): State<AppState>,
+    call: NativeCall,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(), Refused> {
+    read_json(&headers, body, MAX_SMALL_BYTES, &state.service.memory)
+        .await
+        .map(drop)
+        .map_err(|e| call.refuse(e))
 }
 
 /// `GET /extensions`: the scripts that the page loads beside its own.
