@@ -188,14 +188,11 @@ fn backend(endpoint: &str, backend: &Backend) -> Check {
     let name = format!("endpoint {endpoint}");
     match backend {
         Backend::External => Check::new(name, Verdict::Ok, "runs nothing here"),
-        Backend::Remote { servers } => {
-            let names: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
-            Check::new(
-                name,
-                Verdict::Ok,
-                format!("remote ComfyUIs: {}", names.join(", ")),
-            )
-        }
+        Backend::Remote { .. } => Check::new(
+            name,
+            Verdict::Fail,
+            "a remote ComfyUI is not supported by this version",
+        ),
         Backend::Process(spec) => match spec.command.as_slice() {
             [] => Check::new(
                 name,

@@ -5,7 +5,6 @@
 
 mod parse;
 mod spec;
-mod union;
 
 use indexmap::IndexMap;
 use serde::ser::SerializeMap;

@@ -2,7 +2,6 @@
 
 use darkroom_core::{
     EndpointName, InstanceId, InstanceState,
-    endpoint::Backend,
     scheduler::{Decision, Verdict, plan::Action},
 };
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
@@ -89,7 +88,7 @@ impl Control {
         Ok(())
     }
 
-    pub(super) async fn enter(
+    async fn enter(
         &self,
         instance: InstanceId,
         seen: InstanceState,
@@ -104,7 +103,7 @@ impl Control {
         Ok(self.service.store.change_instance(instance, seen, change).await?)
     }
 
-    pub(super) fn tell(&self, instance: InstanceId, done: bool, what: fn(&Supervised)) {
+    fn tell(&self, instance: InstanceId, done: bool, what: fn(&Supervised)) {
         if done && let Some(supervised) = self.lock_supervised().get(&instance) {
             what(supervised);
         }
@@ -126,10 +125,6 @@ impl Control {
         if live != seen_live as usize || self.closing.is_cancelled() {
             return Ok(false);
         }
-        let box_name = match &configured.backend {
-            Backend::Process(spec) => spec.box_name(),
-            Backend::Remote { .. } | Backend::External => return Ok(false),
-        };
         let now = service.clock.now();
         let record = InstanceRecord {
             id: InstanceId::new(&*service.ids),
@@ -139,7 +134,6 @@ impl Control {
             state_since: now,
             created_at: now,
             gpu,
-            box_name,
             handle: None,
             start_reason: why,
             state_reason: String::new(),

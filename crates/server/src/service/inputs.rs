@@ -6,7 +6,7 @@ use darkroom_store::{files::FileRef, jobs::InputBlob};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
-use super::{Error, Service, folders::Folder, intake::MAX_NAME_BYTES};
+use super::{Error, Service, intake::MAX_NAME_BYTES};
 
 /// A file that graphs can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +63,8 @@ impl Service {
             Ok(self.store.put_ref(reference).await?)
         };
         let kept = kept.await;
-        match &kept {
-            Ok(()) => self.pickers.changed(),
-            Err(_) => self.discard(vec![key]).await,
+        if kept.is_err() {
+            self.discard(vec![key]).await;
         }
         kept
     }
@@ -107,10 +106,7 @@ impl Service {
         name: &str,
     ) -> Result<(), Error> {
         match self.store.drop_ref(&owner(tenant, endpoint), name).await? {
-            true => {
-                self.pickers.changed();
-                Ok(())
-            }
+            true => Ok(()),
             false => Err(Error::not_found("input file", name)),
         }
     }
@@ -167,5 +163,5 @@ impl Service {
 }
 
 fn owner(tenant: &TenantId, endpoint: &EndpointName) -> String {
-    Folder::Input.owner(tenant, endpoint)
+    format!("input:{tenant}:{endpoint}")
 }

@@ -11,7 +11,6 @@ mod hub;
 mod jobs;
 mod migrations;
 mod options;
-mod outbox;
 mod queue;
 mod queues;
 mod readers;

@@ -4,7 +4,6 @@ mod create;
 mod list;
 mod offline;
 mod revoke;
-mod webhook_secret;
 
 use std::path::PathBuf;
 
@@ -27,8 +26,6 @@ pub enum KeysCommand {
     List(list::ListArgs),
     /// End a key's life
     Revoke(revoke::RevokeArgs),
-    /// What receivers check the signatures of webhooks with
-    WebhookSecret(webhook_secret::WebhookSecretArgs),
 }
 
 /// Where the keys are.
@@ -72,6 +69,5 @@ pub async fn keys(command: KeysCommand, global: &Global) -> Result<Exit, Failure
         KeysCommand::Create(args) => create::create(args, global).await,
         KeysCommand::List(args) => list::list(args, global).await,
         KeysCommand::Revoke(args) => revoke::revoke(args, global).await,
-        KeysCommand::WebhookSecret(args) => webhook_secret::webhook_secret(args, global).await,
     }
 }
