@@ -44,6 +44,11 @@ count_pytest() {
        END { print p + 0, f + 0, s + 0 }'
 }
 
+# Whether every test binary that was begun said how it ended: one that aborts, or is killed, says nothing.
+all_ended() {
+  awk '/^ +Running |^ +Doc-tests / { begun++ } /^test result:/ { ended++ } END { exit !(begun > 0 && begun == ended) }' "$1"
+}
+
 # The failed tests of a `cargo test` log, one "TARGET NAME" per line, where TARGET is what names the test binary to cargo:
 # "--lib", "--test it". Their packages are left out on purpose: with -p cargo would build them again with fewer features.
 failed_cargo() {
@@ -101,7 +106,9 @@ rust_tests() {
   rerun "$LOGS/cargo-failed.txt" one_cargo
   add $((p + recovered)) $((f - recovered)) "$s"
   # A compile error or a test binary that died prints no result line of its own.
-  if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then fail "cargo test ended with $rc without a failed test"; fi
+  if [ "$rc" -ne 0 ] && { [ "$f" -eq 0 ] || ! all_ended "$LOGS/cargo-test.log"; }; then
+    fail "cargo test ended with $rc, and not every test binary to its end"
+  fi
 }
 
 # A Python environment under the target directory; prints its python, or nothing where that cannot be had.
@@ -138,7 +145,8 @@ python_tests() {
   failed_pytest "$LOGS/pytest.log" >"$LOGS/pytest-failed.txt"
   rerun "$LOGS/pytest-failed.txt" one_pytest
   add $((p + recovered)) $((f - recovered)) "$s"
-  if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then
+  # 1: tests failed. Anything else (2: broken off, 124: too slow) means that others did not run.
+  if [ "$rc" -ne 0 ] && { [ "$f" -eq 0 ] || [ "$rc" -ne 1 ]; }; then
     fail "pytest ended with $rc"
   elif [ "$p" -eq 0 ] && [ "$f" -eq 0 ]; then
     must_run "tests/protocols: every one of its tests was skipped"
