@@ -8,7 +8,7 @@ help:
 	@echo "make test    every test there is; ends with one line 'N passed, N failed'"
 	@echo "make lint    formatting, clippy, and cargo-deny where it is installed"
 	@echo "make build   the release binary, target/release/darkroom"
-	@echo "make bench   measure this machine: about three minutes (docs/performance.md says what the figures mean)"
+	@echo "make bench   measure this machine: about five minutes (docs/performance.md says what the figures mean)"
 
 demo:
 	$(CARGO) run --quiet -p darkroom -- demo $(ARGS)

@@ -5,17 +5,21 @@
 
 pub mod audit;
 pub mod binary;
+pub mod boxes;
 pub mod config;
 pub mod fc;
 pub mod graphs;
 pub mod http;
 pub mod ledger;
+pub mod native;
 pub mod pixels;
 pub mod processes;
+pub mod receiver;
 pub mod server;
 pub mod wait;
 
 pub use http::Api;
 pub use ledger::Ledger;
+pub use receiver::Receiver;
 pub use server::{Options, Server};
 pub use wait::{eventually, within};

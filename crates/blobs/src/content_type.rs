@@ -38,6 +38,16 @@ pub fn is_active(content_type: &str) -> bool {
         .any(|part| essence.contains(part))
 }
 
+/// The media type that a file is sent with: pages, scripts and style sheets are bytes to a browser, since a page of our
+/// own origin could otherwise load them as its own (`comfyui/behaviour.md` §10 does the same).
+pub fn as_sent(content_type: &str) -> &str {
+    let loadable = ["html", "javascript", "ecmascript", "css"];
+    match loadable.iter().any(|part| content_type.contains(part)) {
+        true => UNKNOWN,
+        false => content_type,
+    }
+}
+
 /// The `Content-Disposition` for a file: shown in the browser, unless [`is_active`].
 pub fn disposition(content_type: &str, file_name: &str) -> String {
     let kind = if is_active(content_type) {
@@ -262,6 +272,16 @@ mod tests {
         assert!(is_active("TEXT/HTML ;charset=utf-8"));
         for name in ["a.png", "a.mp4", "a.txt", "a.json", "a.latent"] {
             assert!(disposition(of(name, b""), name).starts_with("inline; "), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_page_could_load_as_its_own_is_sent_as_bytes() {
+        for name in ["a.html", "a.xhtml", "a.js", "a.mjs", "a.css"] {
+            assert_eq!(as_sent(of(name, b"")), UNKNOWN, "{name}");
+        }
+        for name in ["a.png", "a.svg", "a.txt", "a.json", "a.mp4"] {
+            assert_eq!(as_sent(of(name, b"")), of(name, b""), "{name}");
         }
     }
 

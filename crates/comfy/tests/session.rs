@@ -486,7 +486,7 @@ fn an_instance_that_is_gone_is_unreachable_and_a_slow_one_is_not() {
     );
     assert!(took <= Duration::from_secs(30), "{took:?}");
 
-    let mut slow = World::new("p", Vec::new());
+    let mut slow = World::new("p", vec![executing(0, "1")]);
     slow.failure = Some(Failure::NoAnswer);
     let session = slow.session();
     let (verdict, _, _) = slow.run(session, 16 * MINUTE);
@@ -499,6 +499,55 @@ fn an_instance_that_is_gone_is_unreachable_and_a_slow_one_is_not() {
         ),
         "{verdict:?}"
     );
+}
+
+fn executing(at_ms: u64, node: &str) -> (u64, Frame) {
+    let message = json!({"type": "executing", "data": {"node": node, "prompt_id": "p"}});
+    (at_ms, Frame::Text(message.to_string()))
+}
+
+#[test]
+fn an_instance_that_answers_nothing_or_nonsense_is_given_up_long_before_a_stall() {
+    for (failure, expected) in [
+        (Failure::NoAnswer, "answered nothing"),
+        (Failure::Garbage, "no ComfyUI"),
+    ] {
+        let mut world = World::new("p", Vec::new());
+        world.failure = Some(failure);
+        let session = world.session();
+        let (verdict, _, took) = world.run(session, 2 * MINUTE);
+        let Verdict::Lost { reason } = verdict else {
+            panic!("{verdict:?}")
+        };
+        assert!(reason.to_string().contains(expected), "{reason}");
+        assert!(took <= Duration::from_secs(90), "{took:?}");
+    }
+    // A node that runs may hold the interpreter, so that nothing is answered; it never makes it talk nonsense.
+    let mut world = World::new("p", vec![executing(0, "1")]);
+    world.failure = Some(Failure::Garbage);
+    let session = world.session();
+    let (verdict, _, _) = world.run(session, MINUTE);
+    assert!(
+        matches!(
+            verdict,
+            Verdict::Lost {
+                reason: LostReason::Garbage { .. }
+            }
+        ),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn a_node_that_is_silent_for_five_minutes_completes() {
+    let mut world = World::new("p", vec![executing(0, "1")]);
+    let done: HistoryEntry =
+        serde_json::from_value(json!({"status": {"status_str": "success", "completed": true}})).unwrap();
+    world.history = Some((START.plus(5 * MINUTE), done));
+    let session = world.session();
+    let (verdict, _, took) = world.run(session, 6 * MINUTE);
+    assert!(matches!(verdict, Verdict::Succeeded { .. }), "{verdict:?}");
+    assert!(took >= 5 * MINUTE, "{took:?}");
 }
 
 #[test]

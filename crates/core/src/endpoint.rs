@@ -55,6 +55,41 @@ impl Endpoint {
     pub fn runs_embedded_engine(&self) -> bool {
         matches!(&self.backend, Backend::Process(spec) if spec.command.is_empty())
     }
+
+    /// Whether one of its instances may run on the box of this name. A box is what an instance runs on as far as its
+    /// abilities go: a ComfyUI installation, a remote server, an agent.
+    pub fn has_box(&self, name: &str) -> bool {
+        match &self.backend {
+            Backend::Process(spec) => spec.box_name() == name,
+            Backend::Remote { servers } => servers.iter().any(|server| server.name == name),
+            Backend::External => true,
+        }
+    }
+
+    /// Whether its boxes may differ in what they can do, so that a job must be asked where it can run.
+    pub fn has_unequal_boxes(&self) -> bool {
+        match &self.backend {
+            Backend::Process(_) => false,
+            Backend::Remote { servers } => servers.len() > 1,
+            Backend::External => true,
+        }
+    }
+}
+
+impl ProcessSpec {
+    /// The name of the box that all its instances run on: the installation's directory where one can be told from the
+    /// command, else the program.
+    pub fn box_name(&self) -> String {
+        let installation = self
+            .command
+            .iter()
+            .find_map(|word| word.strip_suffix("main.py")?.strip_suffix('/'));
+        match (installation, self.command.first()) {
+            (Some(directory), _) if !directory.is_empty() => directory.to_owned(),
+            (_, Some(program)) => program.clone(),
+            (_, None) => "engine".to_owned(),
+        }
+    }
 }
 
 /// How instances of an endpoint are run.
@@ -63,13 +98,50 @@ impl Endpoint {
 pub enum Backend {
     /// Processes on this machine.
     Process(ProcessSpec),
-    /// ComfyUI servers somebody else runs.
+    /// ComfyUI servers somebody else runs, one instance each.
     Remote {
-        /// Their base URLs.
-        urls: Vec<String>,
+        /// Where.
+        servers: Vec<RemoteServer>,
     },
     /// Pull workers and agents that come by themselves.
     External,
+}
+
+/// A ComfyUI server that somebody else runs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteServer {
+    /// Its name among the endpoint's boxes; host and port unless it was given another.
+    pub name: String,
+    /// Its base URL, without a slash at the end.
+    pub url: String,
+    /// Sent with every request to it: keys of a proxy before it. Secret, so they are neither printed nor serialised; who
+    /// stores a server seals them.
+    #[serde(skip)]
+    pub headers: std::collections::BTreeMap<String, String>,
+}
+
+impl RemoteServer {
+    /// A server without headers, named after its address.
+    pub fn new(url: impl Into<String>) -> Self {
+        let url: String = url.into();
+        let url = url.trim_end_matches('/').to_owned();
+        let name = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        RemoteServer {
+            name: name.to_owned(),
+            url,
+            headers: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for RemoteServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteServer")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .field("headers", &self.headers.keys())
+            .finish()
+    }
 }
 
 /// How a process of an endpoint is started.
@@ -141,6 +213,9 @@ pub struct Limits {
     pub queue_ttl: Option<Duration>,
     /// Submits beyond this many queued jobs are refused.
     pub max_queued: u64,
+    /// Jobs of one tenant that may run at once; its further ones wait. 0: no bound.
+    #[serde(default)]
+    pub max_running_per_tenant: u32,
     /// Attempts that may be lost before the job fails.
     pub max_attempts: u32,
     /// After a cancel, how long the node may take before the instance is killed.
@@ -158,6 +233,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(15 * 60),
             queue_ttl: None,
             max_queued: 10_000,
+            max_running_per_tenant: 0,
             max_attempts: 2,
             cancel_grace: Duration::from_secs(10),
             retention: Duration::from_secs(30 * 24 * 3600),
@@ -207,4 +283,38 @@ pub enum DeadLetter {
     Rear,
     /// It goes.
     Drop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_is_an_installation_or_a_server() {
+        let named = |command: &[&str]| {
+            let command = command.iter().map(|word| (*word).to_owned()).collect();
+            ProcessSpec {
+                command,
+                ..ProcessSpec::default()
+            }
+            .box_name()
+        };
+        assert_eq!(
+            named(&["/opt/venv/bin/python", "/opt/ComfyUI/main.py", "--port"]),
+            "/opt/ComfyUI"
+        );
+        assert_eq!(named(&["run-comfy", "{port}"]), "run-comfy");
+        assert_eq!(named(&["python", "main.py"]), "python");
+        assert_eq!(named(&[]), "engine");
+        assert_eq!(RemoteServer::new("http://gpu-box:8188/").name, "gpu-box:8188");
+        assert_eq!(RemoteServer::new("https://h/comfy/").url, "https://h/comfy");
+    }
+
+    #[test]
+    fn keys_of_a_server_are_neither_printed_nor_serialised() {
+        let mut server = RemoteServer::new("http://gpu:1");
+        server.headers.insert("x-key".into(), "sk_secret".into());
+        assert!(!format!("{server:?}").contains("sk_secret"));
+        assert!(!serde_json::to_string(&server).unwrap().contains("sk_secret"));
+    }
 }

@@ -60,6 +60,45 @@ impl InstanceState {
     }
 }
 
+/// How far a start is, in the order in which it goes. Stored and shown by these words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartStep {
+    /// Its process (or container) runs.
+    Spawned,
+    /// Its port takes connections.
+    Listening,
+    /// It answers requests, which a ComfyUI does only once its nodes are imported.
+    NodesLoaded,
+    /// Its slots may claim.
+    Ready,
+}
+
+impl StartStep {
+    /// All steps.
+    pub const ALL: [StartStep; 4] = [
+        StartStep::Spawned,
+        StartStep::Listening,
+        StartStep::NodesLoaded,
+        StartStep::Ready,
+    ];
+
+    /// The stable word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            StartStep::Spawned => "spawned",
+            StartStep::Listening => "listening",
+            StartStep::NodesLoaded => "nodes_loaded",
+            StartStep::Ready => "ready",
+        }
+    }
+
+    /// The step of that word.
+    pub fn parse(word: &str) -> Option<StartStep> {
+        StartStep::ALL.into_iter().find(|s| s.as_str() == word)
+    }
+}
+
 /// What happens to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptOutcome, Failure, retry};
+use crate::{AttemptOutcome, Failure, failure::FailureCode, retry};
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct Life {
     pub lost_attempts: u32,
     /// Attempts that ended `released`; bounded by [`retry::MAX_RELEASED`].
     pub released_attempts: u32,
+    /// Attempts that failed because the device was out of memory; bounded by [`retry::MAX_OUT_OF_MEMORY`].
+    pub out_of_memory: u32,
     /// A caller asked for its end while it was running.
     pub cancel_requested: bool,
 }
@@ -79,6 +81,7 @@ impl Life {
             state: JobState::Queued,
             lost_attempts: 0,
             released_attempts: 0,
+            out_of_memory: 0,
             cancel_requested: false,
         }
     }
@@ -188,6 +191,9 @@ fn end_of_attempt(life: &Life, outcome: AttemptOutcome, limits: retry::Limits) -
     match &outcome {
         AttemptOutcome::Lost { .. } => next.lost_attempts = next.lost_attempts.saturating_add(1),
         AttemptOutcome::Released { .. } => next.released_attempts = next.released_attempts.saturating_add(1),
+        AttemptOutcome::Failed(failure) if failure.code == FailureCode::OutOfMemory => {
+            next.out_of_memory = next.out_of_memory.saturating_add(1);
+        }
         AttemptOutcome::Done | AttemptOutcome::Failed(_) | AttemptOutcome::Cancelled => {}
     }
     let (state, effects) = match retry::decide(&next, outcome, limits) {
@@ -210,7 +216,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::failure::FailureCode;
 
     const LIMITS: retry::Limits = retry::Limits { max_attempts: 2 };
 
@@ -273,12 +278,28 @@ mod tests {
         assert_eq!(effects, [Effect::Requeued]);
     }
 
+    #[test]
+    fn a_job_that_ran_out_of_memory_is_run_once_more_on_a_fresh_instance() {
+        let failure = Failure::new(FailureCode::OutOfMemory, "node 3 raised");
+        let ended = || Event::AttemptEnded(AttemptOutcome::Failed(failure.clone()));
+        let (life, effects) = after([Event::Claimed, ended()]);
+        assert_eq!((life.state, life.out_of_memory), (JobState::Queued, 1));
+        assert_eq!(effects, [Effect::Requeued]);
+        let (life, effects) = after([Event::Claimed, ended(), Event::Claimed, ended()]);
+        assert_eq!(life.state, JobState::Failed);
+        let failure = Some(failure.clone());
+        assert_eq!(effects, [Effect::Ended { failure }]);
+        let (life, _) = after([Event::Claimed, Event::CancelRequested, ended()]);
+        assert_eq!(life.state, JobState::Cancelled);
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         let reason = || "reason".to_owned();
         prop_oneof![
             4 => Just(Event::Claimed),
             1 => Just(Event::AttemptEnded(AttemptOutcome::Done)),
             1 => Just(Event::AttemptEnded(AttemptOutcome::Failed(retry::queue_timeout()))),
+            1 => Just(Event::AttemptEnded(AttemptOutcome::Failed(Failure::new(FailureCode::OutOfMemory, "full")))),
             3 => Just(Event::AttemptEnded(AttemptOutcome::Lost { reason: reason() })),
             3 => Just(Event::AttemptEnded(AttemptOutcome::Released { reason: reason() })),
             1 => Just(Event::AttemptEnded(AttemptOutcome::Cancelled)),
@@ -305,6 +326,7 @@ mod tests {
                         prop_assert_eq!(ends, next.state.is_final(), "every end is announced, once");
                         prop_assert!(next.lost_attempts <= limits.max_attempts.max(1));
                         prop_assert!(next.released_attempts <= retry::MAX_RELEASED);
+                        prop_assert!(next.out_of_memory <= retry::MAX_OUT_OF_MEMORY);
                         life = next;
                     }
                     Err(refused) => prop_assert_eq!(refused.state, life.state),

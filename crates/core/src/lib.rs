@@ -7,6 +7,7 @@
 pub mod attempt;
 pub mod backoff;
 pub mod blob_key;
+pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod failure;

@@ -5,6 +5,9 @@ use crate::{AttemptOutcome, Failure, failure::FailureCode, job::Life};
 /// How many times our own doings (restart, drain, start failure) may give a job back before it fails.
 pub const MAX_RELEASED: u32 = 20;
 
+/// How many attempts may run out of the device's memory: the one that shows it, and one on a fresh instance.
+pub const MAX_OUT_OF_MEMORY: u32 = 2;
+
 /// The bounds in force for a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -35,6 +38,12 @@ pub fn decide(life: &Life, outcome: AttemptOutcome, limits: Limits) -> Decision 
             if life.cancel_requested =>
         {
             Decision::Cancel
+        }
+        // What the models of others left behind is gone with the instance; what is too large stays too large.
+        AttemptOutcome::Failed(failure)
+            if failure.code == FailureCode::OutOfMemory && life.out_of_memory < MAX_OUT_OF_MEMORY =>
+        {
+            Decision::Requeue
         }
         AttemptOutcome::Failed(failure) => Decision::Fail(failure),
         AttemptOutcome::Lost { reason } if life.lost_attempts >= limits.max_attempts.max(1) => {

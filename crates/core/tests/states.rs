@@ -14,24 +14,37 @@ const LIMITS: retry::Limits = retry::Limits { max_attempts: 2 };
 #[test]
 fn the_table_of_jobs_is_true() {
     let ended = |outcome| job::Event::AttemptEnded(outcome);
-    // Name, event, lost attempts before it, released attempts before it.
+    // Name, event, and before it: lost attempts, released ones, those out of memory.
     let columns = [
-        ("claimed", job::Event::Claimed, 0, 0),
-        ("attempt done", ended(AttemptOutcome::Done), 0, 0),
-        ("attempt failed", ended(AttemptOutcome::Failed(failure())), 0, 0),
-        ("attempt lost", ended(lost()), 0, 0),
-        ("last attempt lost", ended(lost()), LIMITS.max_attempts - 1, 0),
-        ("attempt released", ended(released()), 0, 0),
+        ("claimed", job::Event::Claimed, [0, 0, 0]),
+        ("attempt done", ended(AttemptOutcome::Done), [0, 0, 0]),
+        (
+            "attempt failed",
+            ended(AttemptOutcome::Failed(failure())),
+            [0, 0, 0],
+        ),
+        ("attempt out of memory", ended(out_of_memory()), [0, 0, 0]),
+        (
+            "last attempt out of memory",
+            ended(out_of_memory()),
+            [0, 0, retry::MAX_OUT_OF_MEMORY - 1],
+        ),
+        ("attempt lost", ended(lost()), [0, 0, 0]),
+        (
+            "last attempt lost",
+            ended(lost()),
+            [LIMITS.max_attempts - 1, 0, 0],
+        ),
+        ("attempt released", ended(released()), [0, 0, 0]),
         (
             "last attempt released",
             ended(released()),
-            0,
-            retry::MAX_RELEASED - 1,
+            [0, retry::MAX_RELEASED - 1, 0],
         ),
-        ("attempt cancelled", ended(AttemptOutcome::Cancelled), 0, 0),
-        ("cancel requested", job::Event::CancelRequested, 0, 0),
-        ("ttl passed", job::Event::TtlPassed, 0, 0),
-        ("retry requested", job::Event::RetryRequested, 0, 0),
+        ("attempt cancelled", ended(AttemptOutcome::Cancelled), [0, 0, 0]),
+        ("cancel requested", job::Event::CancelRequested, [0, 0, 0]),
+        ("ttl passed", job::Event::TtlPassed, [0, 0, 0]),
+        ("retry requested", job::Event::RetryRequested, [0, 0, 0]),
     ];
     let rows = JobState::ALL.into_iter().flat_map(|state| {
         let both = [(state, false), (state, true)];
@@ -48,11 +61,12 @@ fn the_table_of_jobs_is_true() {
     let table = rows.map(|(state, cancel_requested)| {
         let cells = columns
             .iter()
-            .map(|(_, event, lost_attempts, released_attempts)| {
+            .map(|(_, event, [lost_attempts, released_attempts, out_of_memory])| {
                 let life = Life {
                     state,
                     lost_attempts: *lost_attempts,
                     released_attempts: *released_attempts,
+                    out_of_memory: *out_of_memory,
                     cancel_requested,
                 };
                 let next = job::apply(&life, event.clone(), LIMITS).ok();
@@ -132,6 +146,10 @@ fn compare(heading: &str, events: Vec<&str>, rows: Vec<Row>) {
 
 fn failure() -> Failure {
     Failure::new(FailureCode::ExecutionError, "raised")
+}
+
+fn out_of_memory() -> AttemptOutcome {
+    AttemptOutcome::Failed(Failure::new(FailureCode::OutOfMemory, "raised"))
 }
 
 fn lost() -> AttemptOutcome {

@@ -23,6 +23,9 @@ pub struct Handle {
     /// The process, when it is one of this machine; `None` also while it is being spawned.
     #[serde(default)]
     pub process: Option<ProcessIdentity>,
+    /// Somebody else runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remote: bool,
 }
 
 /// The directories of one instance; no other has the same.

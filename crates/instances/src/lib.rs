@@ -1,27 +1,34 @@
-//! Starting, recognising, watching and ending the instances that run jobs.
+//! Starting, recognising, watching and ending the instances that run jobs, or only using those that others run.
 //!
 //! An instance outlives the server that started it: after a crash the next server recognises it by its [`Handle`] and
 //! goes on using it; what it does not recognise it leaves alone. This crate deliberately does not know when to start
 //! or stop (the planner), how often to try again (the planner), what an instance is asked to do (the runner), or where
 //! handles are kept (the store).
 //!
-//! Start with [`InstanceBackend`], then [`ProcessBackend`].
+//! Start with [`InstanceBackend`], then [`ProcessBackend`] and [`RemoteBackend`].
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use darkroom_core::{EndpointName, InstanceId, endpoint::ProcessSpec};
+use darkroom_core::{
+    EndpointName, InstanceId,
+    endpoint::{ProcessSpec, RemoteServer},
+};
 
+mod backends;
 #[cfg(test)]
 mod conformance;
 mod error;
 mod handle;
 mod process;
+mod remote;
 
+pub use backends::Backends;
 pub use error::{Error, StartError};
 pub use handle::{Dirs, Handle, ProcessIdentity};
 pub use process::{ProcessBackend, ProcessConfig};
+pub use remote::{RemoteBackend, Servers};
 
 /// A way to run instances.
 #[async_trait]
@@ -46,7 +53,7 @@ pub trait InstanceBackend: Send + Sync {
     async fn exited(&self, handle: &Handle) -> ExitInfo;
 
     /// Asks the instance and all it started to end, and after `grace` ends them by force. Returns when they are gone;
-    /// touches nothing it does not recognise.
+    /// touches nothing it does not recognise. What somebody else runs is let go, and runs on.
     ///
     /// # Errors
     /// [`Error::StillRunning`] when even force did not end it, [`Error::Signal`].
@@ -70,7 +77,7 @@ pub trait InstanceBackend: Send + Sync {
     /// [`Error::StillRunning`] when it is not gone, [`Error::Files`].
     async fn remove_files(&self, handle: &Handle) -> Result<(), Error>;
 
-    /// What the instance and all it started use now; `None` when it is gone.
+    /// What the instance and all it started use now; `None` when it is gone, or runs elsewhere.
     async fn usage(&self, handle: &Handle) -> Option<Usage>;
 
     /// What was started under this id, when the row of the instance holds no handle because the server died between
@@ -97,7 +104,16 @@ pub struct StartRequest {
     /// Its `CUDA_VISIBLE_DEVICES`; `None`: as the server's own.
     pub gpu: Option<String>,
     /// How it is run.
-    pub spec: ProcessSpec,
+    pub spec: Spec,
+}
+
+/// How an instance is run.
+#[derive(Debug, Clone)]
+pub enum Spec {
+    /// As a process of this machine.
+    Process(ProcessSpec),
+    /// Somebody else runs it.
+    Remote(RemoteServer),
 }
 
 /// Whether an instance is there.
@@ -125,6 +141,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// It cannot be reached; it may run on. Why is the last line.
+    Unreachable,
     /// Not known: it was started by an earlier server, and only its parent is told.
     Unknown,
 }
@@ -147,6 +165,7 @@ impl std::fmt::Display for Exit {
             // The kernel's out-of-memory killer is what most often sends this one.
             Exit::Signal(9) => f.write_str("was killed (signal 9; out of memory?)"),
             Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Exit::Unreachable => f.write_str("cannot be reached"),
             Exit::Unknown => f.write_str("exited"),
         }
     }
@@ -155,6 +174,9 @@ impl std::fmt::Display for Exit {
 impl std::fmt::Display for ExitInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.how.fmt(f)?;
+        if self.how == Exit::Unreachable {
+            return write!(f, ": {}", self.last_lines);
+        }
         error::write_last_lines(f, &self.last_lines)
     }
 }

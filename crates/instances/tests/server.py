@@ -24,6 +24,8 @@ parser.add_argument("--say", help="print this at the start")
 parser.add_argument("--exit-at-once", type=int, metavar="CODE")
 parser.add_argument("--never-listen", action="store_true")
 parser.add_argument("--busy", action="store_true", help="answer 503")
+parser.add_argument("--garbage", action="store_true", help="answer 200 with something else")
+parser.add_argument("--key", help="refuse whoever does not send this as x-key")
 parser.add_argument("--ignore-term", action="store_true")
 parser.add_argument("--child", action="store_true", help="start a process in the same group that ignores SIGTERM")
 parser.add_argument("--daemon", action="store_true", help="start a process in a session of its own")
@@ -52,11 +54,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/exit":
             print("asked to exit", flush=True)
             os._exit(7)
-        self.send_response(503 if options.busy else 200)
+        refused = options.key and self.headers.get("x-key") != options.key
+        self.send_response(503 if options.busy else 401 if refused else 200)
         self.end_headers()
+        if options.garbage:
+            self.wfile.write(b"<html>hello</html>")
+            return
+        if self.path == "/internal/logs":
+            self.wfile.write(json.dumps("first line\nlast line \u56fe\n").encode())
+            return
         self.wfile.write(
             json.dumps(
                 {
+                    "system": {"comfyui_version": "test"},
                     "pid": os.getpid(),
                     "group": os.getpgid(0),
                     "cwd": os.getcwd(),

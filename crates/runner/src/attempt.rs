@@ -46,6 +46,7 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
     let attempt = Attempt {
         lease: assignment.lease,
         bounds: assignment.bounds,
+        may_restart: assignment.may_restart,
         feed: Feed::start(Arc::clone(&desk.link), assignment.lease),
     };
     let began = desk.time.wall();
@@ -53,7 +54,7 @@ pub async fn run(desk: &mut Desk, assignment: Assignment) -> After {
     let images = SocketImages::of(&assignment.work.graph, targets);
     let (end, account, since) = match assignment.resume {
         Some(on) => {
-            let mut account = Account::new(&on.prompt_id, false, images);
+            let mut account = Account::new(&on.prompt_id, attempt.may_restart, images);
             let end = attempt
                 .follow(desk, &on.prompt_id, Start::Resume, &mut account, &stop)
                 .await;
@@ -87,6 +88,8 @@ pub struct Attempt {
     pub lease: Lease,
     /// How long it may take.
     pub bounds: Bounds,
+    /// Whether running out of memory ends only the instance.
+    pub may_restart: bool,
     /// Where its events go.
     pub feed: Feed,
 }
@@ -172,12 +175,13 @@ impl Attempt {
         loop {
             let prompt_id = desk.ids.uuid_v4().to_string();
             self.started(desk, &prompt_id).await?;
-            let mut account = Account::new(&prompt_id, may_free, images.clone());
+            let forgive = may_free || self.may_restart;
+            let mut account = Account::new(&prompt_id, forgive, images.clone());
             let start = Start::Post(prompt.clone());
             let mut end = self.follow(desk, &prompt_id, start, &mut account, stop).await;
             if let End::Renamed(other) = end {
                 self.started(desk, &other).await?;
-                account = Account::new(&other, may_free, images.clone());
+                account = Account::new(&other, forgive, images.clone());
                 end = self.follow(desk, &other, Start::Resume, &mut account, stop).await;
             }
             match end {
@@ -224,7 +228,6 @@ impl Attempt {
                     self.feed.durable(log_event(&text));
                     if let Err(why) = desk.instance.client.free(true, true).await {
                         tracing::warn!(error = %why, "an instance that is out of memory does not free any");
-                        account.close(Some(&history), &self.feed);
                         return Ok((End::Over(Verdict::Failed { error, history }), account));
                     }
                     pause(desk, desk.config.free_pause, stop).await?;
@@ -251,6 +254,8 @@ impl Attempt {
             session: Config {
                 stall_timeout: self.bounds.stall_timeout,
                 unreachable_after: desk.config.unreachable_after,
+                unanswered_after: desk.config.unanswered_after,
+                garbage_after: desk.config.garbage_after,
                 worker_dead_after: desk.config.worker_dead_after,
                 failure_retry: Duration::from_millis(500),
                 ..Config::default()

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use darkroom_comfy::client::Timeouts;
 use darkroom_core::InstanceId;
 
 pub use crate::collect::places::Dirs;
@@ -35,6 +36,12 @@ pub struct SlotConfig {
     pub max_collecting: usize,
     /// Connections refused for this long: the instance is gone.
     pub unreachable_after: Duration,
+    /// Nothing is answered for this long although nothing of ours runs: the instance is of no use.
+    pub unanswered_after: Duration,
+    /// What answers is no ComfyUI for this long: the same.
+    pub garbage_after: Duration,
+    /// Bounds in time of single requests.
+    pub timeouts: Timeouts,
     /// Pending while nothing runs for this long: the instance's worker thread is dead.
     pub worker_dead_after: Duration,
     /// Silence of an instance that sends a file.
@@ -52,6 +59,9 @@ impl SlotConfig {
             collect_timeout: Duration::from_secs(3600),
             max_collecting: 8,
             unreachable_after: Duration::from_secs(5),
+            unanswered_after: Duration::from_secs(60),
+            garbage_after: Duration::from_secs(20),
+            timeouts: Timeouts::default(),
             worker_dead_after: Duration::from_secs(10),
             download_patience: Duration::from_secs(60),
             free_pause: Duration::from_millis(500),

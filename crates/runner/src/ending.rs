@@ -9,7 +9,7 @@ use darkroom_comfy::{
 use darkroom_core::{AttemptOutcome, Failure, event::NewEvent, failure::FailureCode};
 
 use crate::{
-    account::Account,
+    account::{Account, log_event},
     attempt::{After, Attempt, Early},
     backoff::Backoff,
     collect::{collection::StoreError, frames, unmentioned::Since},
@@ -57,6 +57,21 @@ impl Attempt {
                 account.close(Some(&history), &self.feed);
                 return self.collect(desk, *history, &account, since).await;
             }
+            End::Over(Verdict::Failed { error, .. })
+                if self.may_restart && history::is_out_of_memory(&error) =>
+            {
+                let failure = history::failure_of(&error);
+                let place = error.node_id.as_deref().unwrap_or("?");
+                let reason = format!("out of memory in node {place}, also after its models were unloaded");
+                self.feed.durable(log_event(&format!(
+                    "{reason}: the instance is started anew and the workflow is run once more"
+                )));
+                // What it told of the failure stays untold: the job has not failed.
+                let events = account.summary().into_iter().collect();
+                self.finish(desk, AttemptOutcome::Failed(failure), None, events)
+                    .await;
+                return After::Broken(reason);
+            }
             End::Over(Verdict::Failed { error, history }) => {
                 let failure = history::failure_of(&error);
                 (AttemptOutcome::Failed(failure), Some(history), After::Next)
@@ -76,6 +91,8 @@ impl Attempt {
                     LostReason::WorkerDead
                     | LostReason::Stalled { .. }
                     | LostReason::Unreachable { .. }
+                    | LostReason::Unanswered { .. }
+                    | LostReason::Garbage { .. }
                     | LostReason::InstanceDied { .. } => After::Broken(text.clone()),
                 };
                 (AttemptOutcome::Lost { reason: text }, None, after)

@@ -64,8 +64,21 @@ pub fn failure_of(error: &ExecutionError) -> Failure {
 /// Whether the device, not the graph, is to blame. PyTorch before 2.5 calls it `torch.cuda.OutOfMemoryError`.
 pub fn is_out_of_memory(error: &ExecutionError) -> bool {
     let name = error.exception_type.as_deref().unwrap_or_default();
+    let said = error.exception_message.as_deref().unwrap_or_default();
     name.rsplit('.').next() == Some("OutOfMemoryError")
+        || DEVICE_IS_FULL.iter().any(|text| said.contains(text))
 }
+
+/// How PyTorch and its libraries say so where the exception has another name (`RuntimeError`, `AcceleratorError`). What the
+/// machine's own memory lacks is not among them: no model that is unloaded from a device helps there.
+const DEVICE_IS_FULL: [&str; 6] = [
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "HIP out of memory",
+    "XPU out of memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+];
 
 /// What followers did not see because the socket was away at the end: the outputs and the end itself.
 ///
@@ -136,17 +149,34 @@ mod tests {
     }
 
     #[test]
-    fn both_names_of_an_exhausted_device_are_known() {
-        for (name, expected) in [
-            ("torch.OutOfMemoryError", true),
-            ("torch.cuda.OutOfMemoryError", true),
-            ("MemoryError", false),
+    fn an_exhausted_device_is_known_by_name_or_words() {
+        for (name, said, expected) in [
+            ("torch.OutOfMemoryError", "Allocation on device", true),
+            ("torch.cuda.OutOfMemoryError", "", true),
+            (
+                "RuntimeError",
+                "CUDA error: out of memory\nCUDA kernel errors might be",
+                true,
+            ),
+            (
+                "RuntimeError",
+                "MPS backend out of memory (MPS allocated: 9 GB)",
+                true,
+            ),
+            ("RuntimeError", "cuda:0 and cpu", false),
+            (
+                "RuntimeError",
+                "DefaultCPUAllocator: can't allocate memory",
+                false,
+            ),
+            ("MemoryError", "", false),
         ] {
             let error = ExecutionError {
                 exception_type: Some(name.into()),
+                exception_message: Some(said.into()),
                 ..ExecutionError::default()
             };
-            assert_eq!(is_out_of_memory(&error), expected, "{name}");
+            assert_eq!(is_out_of_memory(&error), expected, "{name}: {said}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use darkroom_comfy::{
-    client::{self, Client, ClientConfig, Socket, SocketOptions, Upload},
+    client::{self, Client, ClientConfig, Socket, SocketOptions, Timeouts, Upload},
     wire::{HistoryEntry, PromptReply, PromptRequest, QueueSnapshot},
 };
 use darkroom_core::InstanceId;
@@ -52,8 +52,9 @@ impl Instance {
     ///
     /// # Errors
     /// The address or a header is unusable.
-    pub fn new(access: InstanceAccess) -> Result<Self, Error> {
+    pub fn new(access: InstanceAccess, timeouts: Timeouts) -> Result<Self, Error> {
         let mut config = ClientConfig::new(access.base_url.parse().map_err(|_| Error::Address)?);
+        config.timeouts = timeouts;
         config.headers = headers(&access.headers)?;
         Ok(Instance {
             id: access.instance,

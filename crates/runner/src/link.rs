@@ -24,6 +24,9 @@ pub struct ComfyWork {
     /// Only these output nodes.
     #[serde(default)]
     pub partial_execution_targets: Option<Vec<String>>,
+    /// The output nodes that run, as validation found them; empty where it was left to the instance.
+    #[serde(default)]
+    pub outputs: Vec<String>,
     /// Files that must be on the instance before the prompt is posted; their names go into the graph.
     #[serde(default)]
     pub files: Vec<InputFile>,
@@ -112,6 +115,9 @@ pub struct Assignment {
     pub resume: Option<RunningOn>,
     /// The attempt's bounds.
     pub bounds: Bounds,
+    /// If it runs out of the device's memory, the job is run once more; its instance is given up then, so that a fresh one
+    /// takes its place, and nobody is told of a failure.
+    pub may_restart: bool,
 }
 
 /// Bounds on one attempt.

@@ -24,9 +24,6 @@ use crate::{
     link::{Assignment, AttemptLink},
 };
 
-/// How long an instance that takes connections may leave a handshake unanswered.
-const NO_ANSWER: Duration = Duration::from_secs(60);
-
 /// See the module. ComfyUI runs one prompt at a time, so an instance has one slot.
 pub struct Slot {
     desk: Desk,
@@ -63,7 +60,7 @@ impl Slot {
         let collecting = Arc::new(Semaphore::new(config.max_collecting));
         Ok(Slot {
             desk: Desk {
-                instance: Instance::new(access)?,
+                instance: Instance::new(access, config.timeouts.clone())?,
                 line: Line::default(),
                 link,
                 ids,
@@ -191,7 +188,9 @@ impl Desk {
     fn patience(&self, error: &client::Error) -> Duration {
         match error.failure() {
             Failure::Refused => self.config.unreachable_after,
-            Failure::NoAnswer => self.config.unreachable_after.max(NO_ANSWER),
+            Failure::NoAnswer | Failure::Garbage => {
+                self.config.unreachable_after.max(self.config.unanswered_after)
+            }
         }
     }
 

@@ -40,9 +40,11 @@ pub fn assignment(n: u128, graph: serde_json::Value) -> Assignment {
             graph,
             extra_data: serde_json::Map::new(),
             partial_execution_targets: None,
+            outputs: Vec::new(),
             files: Vec::new(),
         },
         resume: None,
+        may_restart: false,
         bounds: Bounds {
             execution_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),

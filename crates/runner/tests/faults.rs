@@ -12,7 +12,7 @@ use darkroom_runner::{
 use serde_json::{Value, json};
 use support::{
     bench::*,
-    fake::{OnPrompt, Posted},
+    fake::{Manner, OnPrompt, Posted},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -272,6 +272,95 @@ async fn out_of_memory_frees_and_runs_again_once() {
     let completion = bench.link.end_of(lease(2)).await;
     assert_eq!(code(&completion.outcome), FailureCode::OutOfMemory);
     bench.is_still_of_use().await;
+}
+
+#[tokio::test]
+async fn out_of_memory_again_gives_the_instance_up_and_tells_nobody_of_a_failure() {
+    let mut bench = Bench::with_dirs();
+    let mut work = assignment(1, graph());
+    work.may_restart = true;
+    bench.link.give(work);
+    let oom = json!({"node_id": "1", "node_type": "X", "exception_type": "RuntimeError",
+                     "exception_message": "CUDA error: out of memory"});
+    for n in 1..=2 {
+        let prompt = bench.fake.posted(n).await;
+        bench.fake.fail(&prompt, "execution_error", oom.clone());
+    }
+    let completion = bench.link.end_of(lease(1)).await;
+    assert_eq!(code(&completion.outcome), FailureCode::OutOfMemory);
+    assert!(completion.result.is_none(), "{completion:?}");
+    let events = bench.link.events(lease(1));
+    assert!(
+        events.iter().all(|e| e.kind.as_str() != "execution_error"),
+        "{events:?}"
+    );
+    assert!(
+        events.iter().any(|e| e.data.contains("started anew")),
+        "{events:?}"
+    );
+    let SlotEnd::InstanceBroken { reason } = bench.slot_end().await else {
+        panic!("the instance is to be replaced")
+    };
+    assert!(reason.contains("out of memory in node 1"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_instance_that_takes_connections_and_answers_nothing_claims_nothing() {
+    let mut bench = Bench::unstarted();
+    bench.fake.answers(Manner::Silent);
+    bench.open_slot(true, impatient);
+    bench.link.give(assignment(1, graph()));
+    let SlotEnd::InstanceBroken { reason } = bench.slot_end().await else {
+        panic!("it is broken")
+    };
+    assert!(reason.contains("no socket"), "{reason}");
+    assert!(
+        bench.link.finished(lease(1)).is_none(),
+        "its job is somebody else's"
+    );
+}
+
+#[tokio::test]
+async fn an_instance_that_falls_silent_before_it_begins_loses_the_attempt() {
+    let mut bench = Bench::start(true, impatient);
+    bench.fake.on_prompts([OnPrompt::NeverTake]);
+    bench.fake.sockets_opened(1).await;
+    bench.fake.answers(Manner::Silent);
+    bench.link.give(assignment(1, graph()));
+    let completion = bench.link.end_of(lease(1)).await;
+    assert!(
+        lost(&completion.outcome).contains("answered nothing"),
+        "{completion:?}"
+    );
+    assert!(matches!(bench.slot_end().await, SlotEnd::InstanceBroken { .. }));
+}
+
+#[tokio::test]
+async fn an_instance_that_answers_garbage_loses_the_attempt() {
+    let mut bench = Bench::start(true, impatient);
+    bench.link.give(assignment(1, graph()));
+    let prompt = bench.fake.posted(1).await;
+    bench.fake.send(&prompt, "executing", json!({"node": "1"}));
+    bench.fake.answers(Manner::Garbage);
+    // Announced, and never to be confirmed.
+    bench
+        .fake
+        .send(&prompt, "execution_success", json!({"timestamp": 2}));
+    bench.fake.send(&prompt, "executing", json!({"node": null}));
+    let completion = bench.link.end_of(lease(1)).await;
+    assert!(lost(&completion.outcome).contains("no ComfyUI"), "{completion:?}");
+    assert!(matches!(bench.slot_end().await, SlotEnd::InstanceBroken { .. }));
+}
+
+#[tokio::test]
+async fn garbage_in_answer_to_a_prompt_loses_the_attempt() {
+    let mut bench = Bench::start(true, impatient);
+    bench.fake.sockets_opened(1).await;
+    bench.fake.answers(Manner::Garbage);
+    bench.link.give(assignment(1, graph()));
+    let completion = bench.link.end_of(lease(1)).await;
+    assert!(lost(&completion.outcome).contains("no ComfyUI"), "{completion:?}");
+    assert!(matches!(bench.slot_end().await, SlotEnd::InstanceBroken { .. }));
 }
 
 #[tokio::test]

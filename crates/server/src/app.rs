@@ -6,8 +6,8 @@ use anyhow::Context;
 use axum::Router;
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, signed_url::Signer};
-use darkroom_core::{Clock, Ids, NodeName};
-use darkroom_instances::{InstanceBackend, ProcessBackend, ProcessConfig};
+use darkroom_core::{Clock, Ids, NodeName, endpoint::ProcessSpec};
+use darkroom_instances::{Backends, InstanceBackend, ProcessBackend, ProcessConfig, RemoteBackend};
 use darkroom_store::{
     Store,
     sqlite::{Options, SqliteStore},
@@ -80,8 +80,12 @@ pub async fn run(
             max_bytes: config.fetch.max_bytes,
             timeout: config.fetch.timeout,
         })?,
+        webhooks: service::webhooks::Webhooks::new(key.expose()),
         memory: BodyMemory::new(config.server.body_memory),
         object_infos: service::object_info::Cache::default(),
+        pickers: Default::default(),
+        facts: Default::default(),
+        pictures: Default::default(),
         node: "local".parse::<NodeName>().context("the node's name")?,
         endpoints: std::sync::RwLock::new(Arc::new(config.endpoints.clone())),
         settings: Settings {
@@ -89,10 +93,14 @@ pub async fn run(
         },
         metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
+        attention: Default::default(),
         deletions: tokio::sync::RwLock::default(),
         chores: Default::default(),
+        clients: Default::default(),
+        lengths: Default::default(),
         failpoint: options.failpoint.clone(),
     });
+    service.set_status_bodies(protocols::status_bodies());
     learn_engine(&service, options.engine_object_info.as_deref()).await?;
     service.recover_queues().await?;
 
@@ -107,13 +115,19 @@ pub async fn run(
         ids.clone(),
     );
 
-    let backend: Arc<dyn InstanceBackend> = Arc::new(ProcessBackend::open(
-        &data_dir,
-        ProcessConfig {
-            engine_command: options.engine_command.clone(),
-            hidden_env: secrets_in_env(&config.keys),
-        },
-    )?);
+    let backend: Arc<dyn InstanceBackend> = Arc::new(Backends {
+        process: ProcessBackend::open(
+            &data_dir,
+            ProcessConfig {
+                engine_command: options.engine_command.clone(),
+                hidden_env: secrets_in_env(&config.keys),
+            },
+        )?,
+        remote: RemoteBackend::new(Arc::new({
+            let service = service.clone();
+            move |handle| service.remote_server(&handle.endpoint, &handle.base_url)
+        }))?,
+    });
     let control = Control::new(
         service.clone(),
         backend,
@@ -173,6 +187,14 @@ pub async fn run(
         let (service, served_all) = (service.clone(), served_all.clone());
         async move { service.keep_queues(served_all).await }
     });
+    let telling = tokio::spawn({
+        let (service, served_all) = (service.clone(), served_all.clone());
+        async move { service.send_webhooks(served_all).await }
+    });
+    let counting = tokio::spawn({
+        let (service, served_all) = (service.clone(), served_all.clone());
+        async move { service.keep_lengths(served_all).await }
+    });
     tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
 
     // It returns at the shutdown. A plan that is being carried out then is waited for: an instance that it starts after
@@ -195,7 +217,7 @@ pub async fn run(
     let _ = sweeping.await;
     // What the last connections left to do is done before the store closes.
     served_all.cancel();
-    let _ = keeping.await;
+    let _ = tokio::join!(keeping, telling, counting);
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
     served.context("serving panicked")?.context("serving failed")?;
@@ -228,6 +250,7 @@ fn router(state: AppState) -> Router {
     let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
         .merge(protocols::eas::routes())
+        .merge(protocols::native::service_routes())
         .merge(selected.clone())
         .nest("/e/{endpoint}", selected)
         .nest("/darkroom/v1", protocols::darkroom::routes())
@@ -296,7 +319,10 @@ async fn learn_engine(service: &Service, object_info: Option<&[u8]>) -> anyhow::
         return Ok(());
     };
     for endpoint in service.endpoints().values().filter(|e| e.runs_embedded_engine()) {
-        service.learn_object_info(&endpoint.name, json.to_vec()).await?;
+        let engine = ProcessSpec::default().box_name();
+        service
+            .learn_object_info(&endpoint.name, &engine, json.to_vec())
+            .await?;
     }
     Ok(())
 }

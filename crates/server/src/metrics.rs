@@ -1,7 +1,11 @@
 //! Every metric of the server, with its help text and typed labels. Label values are words of closed sets and names
 //! of configured endpoints, never ids or anything a caller chose.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use darkroom_core::{EndpointName, InstanceState, JobState, Timestamp, event::EventKind};
 use darkroom_store::{
@@ -15,7 +19,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::http::RouteClass;
+use crate::{http::RouteClass, service::resources::Resources};
 
 /// The metrics of one server. Cheap to update from anywhere; shared by `Arc`.
 pub struct Metrics {
@@ -30,13 +34,20 @@ pub struct Metrics {
     queue_consumers: Family<ByQueue, Gauge>,
     queue_lag_seconds: Family<ByQueue, Gauge>,
     instances: Family<ByEndpointAndState, Gauge>,
+    instance_rss_bytes: Family<ByInstance, Gauge>,
+    instance_cpu_percent: Family<ByInstance, Gauge>,
+    instance_gpu_memory_bytes: Family<ByInstance, Gauge>,
+    instance_gpu_percent: Family<ByInstance, Gauge>,
     events: Family<ByKind, Counter>,
     plan_actions: Family<ByAction, Counter>,
+    webhooks: Family<ByOutcome, Counter>,
     http_requests: Family<ByRoute, Counter>,
     http_seconds: Family<ByRouteClass, Histogram, fn() -> Histogram>,
     commit_seconds: Family<ByCommitKind, Histogram, fn() -> Histogram>,
     commit_operations: Family<ByCommitKind, Histogram, fn() -> Histogram>,
     panics: Counter,
+    /// How many instances of each endpoint have figures.
+    shown_instances: Mutex<BTreeMap<EndpointName, usize>>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -66,13 +77,19 @@ impl Metrics {
             queue_consumers: Family::default(),
             queue_lag_seconds: Family::default(),
             instances: Family::default(),
+            instance_rss_bytes: Family::default(),
+            instance_cpu_percent: Family::default(),
+            instance_gpu_memory_bytes: Family::default(),
+            instance_gpu_percent: Family::default(),
             events: Family::default(),
             plan_actions: Family::default(),
+            webhooks: Family::default(),
             http_requests: Family::default(),
             http_seconds: Family::new_with_constructor(request_buckets),
             commit_seconds: Family::new_with_constructor(|| Histogram::new(COMMIT_BUCKETS)),
             commit_operations: Family::new_with_constructor(|| Histogram::new(BATCH_BUCKETS)),
             panics: Counter::default(),
+            shown_instances: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -134,6 +151,11 @@ impl Metrics {
             self.plan_actions.clone(),
         );
         r.register(
+            "webhooks",
+            "Deliveries of webhooks that were tried",
+            self.webhooks.clone(),
+        );
+        r.register(
             "http_requests",
             "Requests answered, by class of route and status",
             self.http_requests.clone(),
@@ -152,6 +174,26 @@ impl Metrics {
             "store_commit_operations",
             "Operations in one commit",
             self.commit_operations.clone(),
+        );
+        r.register(
+            "instance_rss_bytes",
+            "Resident memory of an instance's processes",
+            self.instance_rss_bytes.clone(),
+        );
+        r.register(
+            "instance_cpu_percent",
+            "Processor time an instance uses, 100 per core",
+            self.instance_cpu_percent.clone(),
+        );
+        r.register(
+            "instance_gpu_memory_bytes",
+            "Memory taken on an instance's GPU, by whomever",
+            self.instance_gpu_memory_bytes.clone(),
+        );
+        r.register(
+            "instance_gpu_percent",
+            "How busy an instance's GPU is",
+            self.instance_gpu_percent.clone(),
         );
         r.register(
             "panics",
@@ -226,6 +268,49 @@ impl Metrics {
         self.instances.get_or_create(&labels).set(gauge_value(count));
     }
 
+    /// What an endpoint's instances use now, oldest first. Their label is their place in this order, from 1.
+    pub fn set_resources(&self, endpoint: &EndpointName, used: &[Resources]) {
+        let mut shown = self
+            .shown_instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = shown.insert(endpoint.clone(), used.len()).unwrap_or(0);
+        for place in 0..before.max(used.len()) {
+            let labels = ByInstance {
+                endpoint: endpoint.to_string(),
+                instance: place as u64 + 1,
+            };
+            let of = used.get(place);
+            let gpu = of.and_then(|used| used.gpu.as_ref());
+            for (family, value) in [
+                (&self.instance_rss_bytes, of.map(|used| used.rss_bytes)),
+                (
+                    &self.instance_cpu_percent,
+                    of.and_then(|used| used.cpu_percent)
+                        .map(|percent| percent.round() as u64),
+                ),
+                (
+                    &self.instance_gpu_memory_bytes,
+                    gpu.map(|gpu| gpu.memory_used_bytes),
+                ),
+                (
+                    &self.instance_gpu_percent,
+                    gpu.and_then(|gpu| gpu.utilization_percent).map(u64::from),
+                ),
+            ] {
+                match value {
+                    Some(value) => {
+                        family.get_or_create(&labels).set(gauge_value(value));
+                    }
+                    // Of what is gone, or does not tell, there is no figure.
+                    None => {
+                        family.remove(&labels);
+                    }
+                }
+            }
+        }
+    }
+
     /// A durable event was appended.
     pub fn event(&self, kind: EventKind) {
         self.count_event(kind.as_str(), 1);
@@ -249,6 +334,14 @@ impl Metrics {
             outcome: Word(if done { "done" } else { "superseded" }),
         };
         self.plan_actions.get_or_create(&labels).inc();
+    }
+
+    /// A delivery of a webhook was tried: `acknowledged`, `failed` (it is tried again) or `gave_up`.
+    pub fn webhook(&self, outcome: &'static str) {
+        let labels = ByOutcome {
+            outcome: Word(outcome),
+        };
+        self.webhooks.get_or_create(&labels).inc();
     }
 
     /// A request was answered.
@@ -354,6 +447,12 @@ struct ByEndpointAndState {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByInstance {
+    endpoint: String,
+    instance: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByQueue {
     endpoint: String,
     side: Word,
@@ -367,6 +466,11 @@ struct ByKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByAction {
     action: Word,
+    outcome: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
     outcome: Word,
 }
 
@@ -389,6 +493,41 @@ struct ByCommitKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::resources::GpuUse;
+
+    #[test]
+    fn figures_of_instances_go_with_them() {
+        let metrics = Metrics::new();
+        let endpoint: EndpointName = "sdxl".parse().unwrap();
+        let used = |rss_bytes| Resources {
+            rss_bytes,
+            cpu_percent: Some(149.6),
+            processes: 1,
+            gpu: Some(GpuUse {
+                index: 0,
+                uuid: "GPU-1".into(),
+                memory_used_bytes: 5,
+                memory_total_bytes: 9,
+                utilization_percent: None,
+            }),
+        };
+        metrics.set_resources(&endpoint, &[used(7), used(8)]);
+        let text = metrics.render();
+        for line in [
+            "darkroom_instance_rss_bytes{endpoint=\"sdxl\",instance=\"2\"} 8",
+            "darkroom_instance_cpu_percent{endpoint=\"sdxl\",instance=\"1\"} 150",
+            "darkroom_instance_gpu_memory_bytes{endpoint=\"sdxl\",instance=\"1\"} 5",
+        ] {
+            assert!(text.contains(line), "missing {line} in\n{text}");
+        }
+        assert!(!text.contains("darkroom_instance_gpu_percent{"), "{text}");
+        metrics.set_resources(&endpoint, &[used(9)]);
+        let text = metrics.render();
+        assert!(
+            text.contains("instance=\"1\"} 9") && !text.contains("instance=\"2\""),
+            "{text}"
+        );
+    }
 
     #[test]
     fn what_was_counted_is_rendered() {

@@ -62,7 +62,7 @@ impl FromRef<AppState> for BlobAccess {
     }
 }
 
-/// The endpoint a request is for: `/e/{endpoint}/…` names it, else the Host selects it, else it is `default`.
+/// The endpoint a request is for: `/e/{endpoint}/…` or `/api/predict/{service}/…` names it, else the Host selects it, else it is `default`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectedEndpoint(pub EndpointName);
 
@@ -76,7 +76,7 @@ impl FromRequestParts<AppState> for SelectedEndpoint {
         let named = match RawPathParams::from_request_parts(parts, state).await {
             Ok(params) => params
                 .iter()
-                .find(|(key, _)| *key == "endpoint")
+                .find(|(key, _)| matches!(*key, "endpoint" | "service"))
                 .map(|(_, name)| name.to_owned()),
             Err(_) => None,
         };

@@ -1,10 +1,11 @@
-//! Keys made through the API or the CLI, and the outbox of what must leave the process.
+//! Keys made through the API or the CLI, and the verbs of the [outbox](crate::outbox).
 
 use async_trait::async_trait;
 use darkroom_core::{JobId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+pub use crate::outbox::{Delivery, Due, Lanes, OutboxRow, Redelivery, WebhookLog};
 
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,23 +42,6 @@ pub struct KeyRecord {
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A message that must leave the process; written in the transaction of the state change that caused it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutboxRow {
-    /// Its number; grows for ever.
-    pub id: i64,
-    /// The job it is about.
-    pub job: JobId,
-    /// The kind of delivery (`webhook`, `sink`).
-    pub kind: String,
-    /// Where to and what, JSON.
-    pub body: String,
-    /// Deliveries tried.
-    pub tries: u32,
-    /// Not before.
-    pub due_at: Timestamp,
-}
-
 /// Keys and the outbox.
 #[async_trait]
 pub trait Access: Send + Sync {
@@ -78,4 +62,18 @@ pub trait Access: Send + Sync {
 
     /// A delivery failed: try again at `due_at`.
     async fn outbox_retry(&self, id: i64, due_at: Timestamp) -> Result<(), Error>;
+
+    /// Due rows of one kind, so that no receiver stands before another: a few of each lane.
+    async fn outbox_lanes(&self, kind: &str, lanes: Lanes) -> Result<Due, Error>;
+
+    /// A delivery was tried, with what it came to; its row is put off to `next_at`, or goes. A row that went meanwhile
+    /// (the job was retried) does not come back.
+    async fn outbox_tried(&self, id: i64, delivery: Delivery) -> Result<(), Error>;
+
+    /// What became of the webhook of a job, and what is still to become of it, as of one moment.
+    async fn webhook(&self, job: JobId) -> Result<WebhookLog, Error>;
+
+    /// Queues the webhook of a job's end once more, under the same message id and due at once; `None` when there is no
+    /// such job of that tenant (`tenant: None` is an operator).
+    async fn redeliver(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Redelivery>, Error>;
 }

@@ -22,6 +22,8 @@ pub struct InstanceRecord {
     pub created_at: Timestamp,
     /// The device it was given.
     pub gpu: Option<String>,
+    /// The box it runs on (`core::Endpoint::boxes`).
+    pub box_name: String,
     /// The backend's handle, opaque JSON; set once it was spawned.
     pub handle: Option<String>,
     /// Why it was started.
@@ -47,6 +49,17 @@ pub struct InstanceChange {
     pub phase: Option<String>,
 }
 
+/// What a box of an endpoint can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoxInfo {
+    /// The box (`core::Endpoint::boxes`).
+    pub box_name: String,
+    /// Its `/object_info`, as it was told.
+    pub json: Vec<u8>,
+    /// When it was learned last.
+    pub learned_at: Timestamp,
+}
+
 /// Endpoints, instances, object_info, settings.
 #[async_trait]
 pub trait Catalog: Send + Sync {
@@ -70,11 +83,20 @@ pub trait Catalog: Send + Sync {
     /// Forgets instances that have been gone since before `before`, at most 200; returns them so that their files can go.
     async fn sweep_instances(&self, before: Timestamp) -> Result<Vec<InstanceRecord>, Error>;
 
-    /// Keeps what an endpoint's instances can do (the `/object_info` JSON of its newest instance).
-    async fn put_object_info(&self, endpoint: &EndpointName, json: Vec<u8>) -> Result<(), Error>;
+    /// Keeps what a box of an endpoint can do (its `/object_info` JSON). Does not wait for the disk: its instance tells it
+    /// again.
+    async fn put_object_info(
+        &self,
+        endpoint: &EndpointName,
+        box_name: &str,
+        json: Vec<u8>,
+    ) -> Result<(), Error>;
 
-    /// What an endpoint's instances can do, and when that was learned.
-    async fn object_info(&self, endpoint: &EndpointName) -> Result<Option<(Vec<u8>, Timestamp)>, Error>;
+    /// What the boxes of an endpoint can do, by name.
+    async fn object_infos(&self, endpoint: &EndpointName) -> Result<Vec<BoxInfo>, Error>;
+
+    /// Forgets what a box can do; `false` when nothing was known.
+    async fn remove_object_info(&self, endpoint: &EndpointName, box_name: &str) -> Result<bool, Error>;
 
     /// Endpoints made through the API: (name, JSON of `core::Endpoint`).
     async fn endpoints(&self) -> Result<Vec<(EndpointName, String)>, Error>;
@@ -90,6 +112,12 @@ pub trait Catalog: Send + Sync {
 
     /// Stores a setting.
     async fn put_setting(&self, name: &str, value: &str) -> Result<(), Error>;
+
+    /// The settings whose names begin with `prefix`, by name.
+    async fn settings_under(&self, prefix: &str) -> Result<Vec<(String, String)>, Error>;
+
+    /// Stores settings, all or none.
+    async fn put_settings(&self, settings: Vec<(String, String)>) -> Result<(), Error>;
 
     /// Appends a scaling decision for the operator (JSON), keeping the newest 1,000 per endpoint. Does not wait for the disk.
     async fn add_decision(&self, endpoint: &EndpointName, json: String) -> Result<(), Error>;

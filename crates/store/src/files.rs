@@ -45,6 +45,9 @@ pub trait Files: Send + Sync {
     /// Adds or replaces a reference (`owner`, `name`); takes the blob out of the trash in the same transaction.
     async fn put_ref(&self, reference: FileRef) -> Result<(), Error>;
 
+    /// Adds a reference unless its owner has one of that name already: `false`, and nothing changes.
+    async fn add_ref(&self, reference: FileRef) -> Result<bool, Error>;
+
     /// One reference.
     async fn file_ref(&self, owner: &str, name: &str) -> Result<Option<FileRef>, Error>;
 

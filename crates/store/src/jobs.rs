@@ -1,6 +1,6 @@
 //! Jobs, attempts, and their durable events.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 pub use darkroom_core::attempt::{Lease, RunningOn, Stale};
@@ -9,6 +9,7 @@ use darkroom_core::{
     NodeName, Payload, TenantId, Timestamp,
     event::{Event, NewEvent},
     output::Output,
+    scheduler::{Needs, Offers},
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,21 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// Refuse when the endpoint has this many queued jobs already.
     pub max_queued: u64,
+    /// Where in the line it begins.
+    pub entry: Entry,
+}
+
+/// Where a job enters its endpoint's line, among its tenant's jobs of the same priority. Places are numbers that grow by
+/// one with every job of the endpoint; the lowest is served first, and of equal ones the older.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// Behind all: the next number.
+    #[default]
+    Back,
+    /// Before all that entered at the back: the next number, negated. So of several the last one is served first.
+    Front,
+    /// At a number of the caller's choice.
+    At(i64),
 }
 
 /// A file that a job's request names.
@@ -72,6 +88,9 @@ pub struct JobMeta {
     /// Models the graph loads, for `core::scheduler::pick`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// What the graph needs of a box; kept beside the facts, and read by [`Jobs::needs`].
+    #[serde(skip)]
+    pub needs: Needs,
     /// The request held credentials, which are stored apart and only until the job ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_credentials: bool,
@@ -100,6 +119,8 @@ pub enum OnDuplicate {
     Existing,
     /// The name moves to the new job; the old job stays.
     Replace,
+    /// The first job again while it has not ended; afterwards as [`OnDuplicate::Replace`].
+    WhileLive,
 }
 
 /// What became of a submit.
@@ -107,7 +128,7 @@ pub enum OnDuplicate {
 pub enum Submitted {
     /// Accepted: durable when this is returned.
     Accepted,
-    /// [`OnDuplicate::Existing`]: this job has the name already.
+    /// [`OnDuplicate::Existing`] or [`OnDuplicate::WhileLive`]: this job has the name already.
     Existing(JobId),
     /// [`OnDuplicate::Reject`]: this job has the name already.
     Duplicate(JobId),
@@ -129,10 +150,14 @@ pub struct Claim {
     pub owner: NodeName,
     /// Models the instance has loaded.
     pub loaded_models: Vec<String>,
+    /// What its box offers; `None`: it takes any job of the endpoint.
+    pub offers: Option<Arc<Offers>>,
     /// How long the lease lasts unless renewed.
     pub lease: Duration,
     /// Jobs that this slot must not get: it may still be at an earlier attempt of theirs, and cannot tell the two apart.
     pub except: Vec<JobId>,
+    /// Attempts of one tenant on this endpoint at once; its further jobs wait. 0: no bound.
+    pub max_running_per_tenant: u32,
 }
 
 /// A job in the hands of a slot.
@@ -191,6 +216,8 @@ pub struct JobRecord {
     pub endpoint: EndpointName,
     /// Higher runs first.
     pub priority: i32,
+    /// Its number in the line (see [`Entry`]); kept when it ended.
+    pub place: i64,
     /// Where it is.
     pub state: JobState,
     /// The request.
@@ -207,6 +234,8 @@ pub struct JobRecord {
     pub attempts: u32,
     /// Attempts that were lost.
     pub lost_attempts: u32,
+    /// Attempts that failed because the device was out of memory.
+    pub out_of_memory: u32,
     /// A caller asked for its end.
     pub cancel_requested: bool,
     /// Why it did not succeed.
@@ -299,6 +328,8 @@ pub struct QueueCounters {
     pub oldest_queued_at: Option<Timestamp>,
     /// When the first waiting job expires.
     pub next_expiry_at: Option<Timestamp>,
+    /// Since when an operator keeps its line from being served; `None`: it is served.
+    pub paused_since: Option<Timestamp>,
     /// Jobs whose attempt is collecting: not in `running`, their slots are free.
     pub collecting: u64,
     /// When the first lease of an open attempt ends unless renewed.
@@ -314,6 +345,66 @@ pub enum Cancelled {
     Requested,
     /// It had ended already.
     AlreadyFinal(JobState),
+}
+
+/// What a history page is made of: jobs of one tenant and endpoint that ended, but those that were cancelled before they
+/// ever began, and those that were taken out ([`Jobs::forget`]).
+#[derive(Debug, Clone)]
+pub struct HistoryFilter {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which endpoint.
+    pub endpoint: EndpointName,
+    /// Only these final states; empty: all.
+    pub states: Vec<JobState>,
+    /// Only those whose `meta.options.workflow_id` is this.
+    pub workflow_id: Option<String>,
+}
+
+/// In which order history is paged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryOrder {
+    /// By their ends.
+    Ended,
+    /// By when they were accepted.
+    Accepted,
+    /// By how long their last attempt took.
+    Duration,
+}
+
+/// A piece of history, counted from its beginning in the order asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// The order.
+    pub order: HistoryOrder,
+    /// Newest or longest first.
+    pub descending: bool,
+    /// Rows left out.
+    pub offset: u64,
+    /// Rows at most, up to 10 000.
+    pub limit: u32,
+}
+
+/// Where in its endpoint's line a waiting job is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is taken next.
+    First,
+    /// Behind all that wait now; a job of normal priority stays before those that start no instance.
+    Last,
+    /// Right before this one.
+    Before(JobId),
+}
+
+/// What became of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It stands there now.
+    Now,
+    /// It does not wait (any more).
+    NotWaiting(JobState),
+    /// The job that it should stand before does not wait in that line.
+    NoSuchPlace,
 }
 
 /// The outcome of one sweeping step.
@@ -386,8 +477,82 @@ pub trait Jobs: Send + Sync {
     /// A page of jobs.
     async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error>;
 
+    /// A piece of a tenant's history of one endpoint.
+    async fn history(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<JobRecord>, Error>;
+
+    /// How many jobs that history holds in all. Does not count rows, unless by workflow.
+    async fn history_len(&self, filter: HistoryFilter) -> Result<u64, Error>;
+
+    /// Takes ended jobs out of their history; by their ids they stay what they are. Others' and unknown ones are left alone.
+    /// Returns how many those were.
+    async fn forget(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        jobs: Vec<JobId>,
+    ) -> Result<u64, Error>;
+
+    /// The same for all that ended until `ended_until`, at most 200 a call.
+    async fn forget_all(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        ended_until: Timestamp,
+    ) -> Result<Swept, Error>;
+
+    /// Whether an ended job still stands in its history.
+    async fn is_remembered(&self, job: JobId) -> Result<bool, Error>;
+
+    /// Cancels a job only while it waits: `false` when it does not, or there is no such job of that tenant.
+    async fn cancel_waiting(&self, tenant: Option<&TenantId>, job: JobId) -> Result<bool, Error>;
+
     /// How many waiting jobs of the endpoint stand before this one in plain order; `None` when it is not waiting.
-    async fn position(&self, job: JobId) -> Result<Option<u64>, Error>;
+    async fn position(&self, job: JobId) -> Result<Option<u64>, Error> {
+        Ok(self.positions(&[job]).await?.get(&job).copied())
+    }
+
+    /// How many waiting jobs of its endpoint stand before each of these in plain order; those that do not wait are left out.
+    async fn positions(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, u64>, Error>;
+
+    /// Hands out no job of the endpoint until it is resumed; `false` when that was so already.
+    async fn pause(&self, endpoint: &EndpointName) -> Result<bool, Error>;
+
+    /// Hands out its jobs again; `false` when it was not paused.
+    async fn resume(&self, endpoint: &EndpointName) -> Result<bool, Error>;
+
+    /// Moves a waiting job in its endpoint's line; `None` when there is no such job of that tenant.
+    async fn move_job(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        place: Place,
+    ) -> Result<Option<Moved>, Error>;
+
+    /// Cancels jobs that wait at the endpoint and were accepted before `accepted_before`, of one tenant or of all, at most
+    /// 200 a call.
+    async fn clear(
+        &self,
+        endpoint: &EndpointName,
+        tenant: Option<&TenantId>,
+        accepted_before: Timestamp,
+    ) -> Result<Swept, Error>;
+
+    /// Tenants that hold `per_tenant` attempts of the endpoint or more, and how many.
+    async fn at_quota(
+        &self,
+        endpoint: &EndpointName,
+        per_tenant: u32,
+    ) -> Result<BTreeMap<TenantId, u64>, Error>;
+
+    /// Waiting jobs of normal and higher priority that no free slot may take, because their tenants would hold more than
+    /// `per_tenant` attempts of the endpoint.
+    async fn over_quota(&self, endpoint: &EndpointName, per_tenant: u32) -> Result<u64, Error>;
+
+    /// How long the newest jobs that succeeded on the endpoint took, from their last claim to their end, newest first.
+    async fn recent_runs(&self, endpoint: &EndpointName, limit: u32) -> Result<Vec<Duration>, Error>;
+
+    /// What the graph of a job needs of a box, as its submit said; empty when nothing was known.
+    async fn needs(&self, job: JobId) -> Result<Needs, Error>;
 
     /// Durable events with `seq > after`, oldest first, at most `limit`.
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error>;

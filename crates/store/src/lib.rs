@@ -15,6 +15,7 @@ mod conformance;
 pub mod error;
 pub mod files;
 pub mod jobs;
+pub mod outbox;
 pub mod queues;
 pub mod sqlite;
 pub mod wake;

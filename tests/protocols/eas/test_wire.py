@@ -371,6 +371,11 @@ def test_an_ended_queue_lets_its_watchers_go_and_takes_nothing(server):
         assert queue.commit(index).status_code == 200
         kind, _ = connection.recv_data(control_frame=True)
         assert kind == websocket.ABNF.OPCODE_CLOSE
+    command = [str(binary()), "--server", server.url, "--key", TOKEN, "queues", "reopen", "qservice", "sink"]
+    subprocess.run(command, capture_output=True, timeout=LIMIT_S, check=True)
+    assert queue.put() > index
+    nowhere = f"{server.url}/darkroom/v1/queues/qservice/side/reopen"
+    assert requests.post(nowhere, headers={"Authorization": TOKEN}, timeout=LIMIT_S).status_code == 404
 
 
 def test_bad_input_gets_a_status_and_a_text(server):

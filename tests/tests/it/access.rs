@@ -126,7 +126,7 @@ async fn a_reload_changes_keys_and_leaves_running_jobs_alone() {
     };
     let server = Server::start(Options::default().with_config(&with_key("sk_old"))).await;
     let old = server.api_as(Some("sk_old"));
-    let id = old.submit(&graphs::sleep(2.0, "a", 0x12_12_12)).await;
+    let id = old.submit(&graphs::sleep(6.0, "a", 0x12_12_12)).await;
     eventually("the job runs", LIMIT, async || {
         (old.job(&id).await["state"] == "running").then_some(())
     })

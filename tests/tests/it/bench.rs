@@ -48,6 +48,17 @@ const KEYS: &[(&str, &[&str])] = &[
             "beside_large_p99_ms",
         ],
     ),
+    (
+        "queues",
+        &[
+            "put_ms",
+            "put_in_memory_ms",
+            "raw_commit_ms",
+            "get_by_index_p99_ms",
+            "attributes_p99_ms",
+            "watched_per_second",
+        ],
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

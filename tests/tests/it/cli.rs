@@ -236,7 +236,7 @@ async fn a_run_goes_on_through_a_restart_of_the_server() {
     let server = Server::start(Options::test_nodes()).await;
     let api = server.api();
     let home = tempfile::tempdir().expect("a directory");
-    write(home.path(), "slow.json", &graphs::sleep(4.0, "a", 0x31_32_33));
+    write(home.path(), "slow.json", &graphs::sleep(8.0, "a", 0x31_32_33));
     let args = ["run", "slow.json", "--json", "--server", &server.url()];
     let child = darkroom(home.path(), &args).spawn().expect("darkroom runs");
     eventually("the job runs", LIMIT, async || {

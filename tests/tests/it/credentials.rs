@@ -41,7 +41,7 @@ async fn a_key_in_a_request_reaches_the_instance_and_lies_nowhere_in_the_clear()
         assert!(!answer.text().contains(KEY), "{}", answer.text());
         answer.json()["id"].as_str().expect("an id").to_owned()
     };
-    let running = submit(&graphs::sleep(3.0, "a", 1)).await;
+    let running = submit(&graphs::sleep(8.0, "a", 1)).await;
     let waiting = submit(&graphs::plain(2, 8, 8)).await;
     eventually("the job runs with its key", LIMIT, async || {
         let instances = api.instances().await;

@@ -10,7 +10,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_zero_to_a_stored_picture_and_back_to_zero() {
-    let config = "[endpoints.default.scaling]\nidle_timeout = \"1s\"";
+    let config = "[endpoints.default.scaling]\nidle_timeout = \"4s\"";
     let server = Server::start(Options::default().with_config(config)).await;
     let api = server.api();
     assert!(

@@ -188,11 +188,14 @@ fn backend(endpoint: &str, backend: &Backend) -> Check {
     let name = format!("endpoint {endpoint}");
     match backend {
         Backend::External => Check::new(name, Verdict::Ok, "runs nothing here"),
-        Backend::Remote { .. } => Check::new(
-            name,
-            Verdict::Fail,
-            "a remote ComfyUI is not supported by this version",
-        ),
+        Backend::Remote { servers } => {
+            let names: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
+            Check::new(
+                name,
+                Verdict::Ok,
+                format!("remote ComfyUIs: {}", names.join(", ")),
+            )
+        }
         Backend::Process(spec) => match spec.command.as_slice() {
             [] => Check::new(
                 name,

@@ -1,4 +1,4 @@
-//! `darkroom queues [show ENDPOINT [SIDE]]`
+//! `darkroom queues [show|reopen ENDPOINT [SIDE]]`
 
 use std::fmt::Write;
 
@@ -31,6 +31,14 @@ enum QueuesCommand {
         #[arg(default_value = "input")]
         side: String,
     },
+    /// Let a queue that a client ended take items again
+    Reopen {
+        /// Its endpoint
+        endpoint: String,
+        /// Which of the endpoint's queues: input, sink, input_rear or sink_rear
+        #[arg(default_value = "input")]
+        side: String,
+    },
 }
 
 /// Prints all queues, or one.
@@ -44,6 +52,11 @@ pub async fn queues(args: QueuesArgs, global: &Global) -> Result<Exit, Failure> 
         Some(QueuesCommand::Show { endpoint, side }) => {
             let path = format!("queues/{}/{}", segment(&endpoint), segment(&side));
             let queue = client.get(&path).await?;
+            global.ui().show(&queue, one);
+        }
+        Some(QueuesCommand::Reopen { endpoint, side }) => {
+            let path = format!("queues/{}/{}/reopen", segment(&endpoint), segment(&side));
+            let queue = client.post(&path, None).await?;
             global.ui().show(&queue, one);
         }
     }

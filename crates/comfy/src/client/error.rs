@@ -56,13 +56,12 @@ impl Error {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Refused { .. } => Failure::Refused,
+            Self::TooLarge { .. } | Self::Unreadable { .. } => Failure::Garbage,
             Self::BadBase { .. }
             | Self::BadName { .. }
             | Self::Timeout { .. }
             | Self::Transport { .. }
             | Self::Status { .. }
-            | Self::TooLarge { .. }
-            | Self::Unreadable { .. }
             | Self::Rejected(_)
             | Self::Handshake { .. }
             | Self::Socket(_)

@@ -12,6 +12,8 @@ mod socket;
 
 use std::sync::Arc;
 
+use ::http::StatusCode;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -112,6 +114,28 @@ impl Client {
     /// Every node class as the instance describes it, unparsed; see [`ObjectInfo`](crate::object_info::ObjectInfo).
     pub async fn object_info(&self) -> Result<Value, Error> {
         self.get_json("GET /object_info", &["object_info"]).await
+    }
+
+    /// The JSON at a path below the base; `None` where this version of ComfyUI has no such route.
+    pub async fn told(&self, parts: &[&str]) -> Result<Option<Value>, Error> {
+        const ROUTE: &str = "GET";
+        let request = self.get(parts).timeout(self.config.timeouts.request);
+        match self.answer(ROUTE, request).await? {
+            (status, body) if status.is_success() => self.read(ROUTE, &body).map(Some),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => Err(Error::status(ROUTE, status, &body)),
+        }
+    }
+
+    /// The bytes at a path below the base, such as a script of its page; `None` where there is no such file.
+    pub async fn file(&self, parts: &[&str]) -> Result<Option<Bytes>, Error> {
+        const ROUTE: &str = "GET of a file";
+        let request = self.get(parts).timeout(self.config.timeouts.request);
+        match self.answer(ROUTE, request).await? {
+            (status, body) if status.is_success() => Ok(Some(body.freeze())),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => Err(Error::status(ROUTE, status, &body)),
+        }
     }
 
     /// Versions and memory; also the cheapest sign that the instance is up.

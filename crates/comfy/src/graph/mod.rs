@@ -4,6 +4,7 @@
 //! the client wrote: unknown keys, key order and integers up to 64 bits survive a round trip.
 
 mod files;
+mod needs;
 mod order;
 mod parse;
 pub mod validate;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 pub use self::files::{Directory, FileInput, is_file_input, split_annotation};
+pub use self::needs::{needs, offers};
 pub use self::order::Cycle;
 pub use self::parse::{DEFAULT_MAX_NODES, ParseError};
 pub use self::value::{InputValue, Link};

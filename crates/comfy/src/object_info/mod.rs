@@ -5,6 +5,7 @@
 
 mod parse;
 mod spec;
+mod union;
 
 use indexmap::IndexMap;
 use serde::ser::SerializeMap;

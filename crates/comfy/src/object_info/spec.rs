@@ -19,7 +19,7 @@ pub struct InputSpec {
     /// The second element; empty where there is none.
     pub options: Map<String, Value>,
     /// The declaration exactly as read, where it was not `[type, options]`.
-    raw: Option<Value>,
+    pub(super) raw: Option<Value>,
 }
 
 impl InputSpec {

@@ -26,6 +26,11 @@ pub struct Config {
     pub gone_after: Duration,
     /// Connections refused for this long: the instance is not there any more.
     pub unreachable_after: Duration,
+    /// No usable answer to anything for this long while nothing of ours runs there (not begun, or announced as ended): no
+    /// node can be the reason.
+    pub unanswered_after: Duration,
+    /// Answers that no ComfyUI gives for this long.
+    pub garbage_after: Duration,
     /// No sign of life of the running prompt for this long. Nodes that load models are silent for minutes.
     pub stall_timeout: Duration,
     /// A request without an answer for this long is forgotten and made again.
@@ -44,6 +49,8 @@ impl Default for Config {
             worker_dead_after: Duration::from_secs(10),
             gone_after: Duration::from_secs(2),
             unreachable_after: Duration::from_secs(20),
+            unanswered_after: Duration::from_secs(60),
+            garbage_after: Duration::from_secs(20),
             stall_timeout: Duration::from_secs(15 * 60),
             request_timeout: Duration::from_secs(120),
         }

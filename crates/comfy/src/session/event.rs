@@ -39,4 +39,6 @@ pub enum Failure {
     Refused,
     /// Connected, but no usable answer: a node may hold the interpreter for a long time.
     NoAnswer,
+    /// An answer that no ComfyUI gives: something else is at its address, or it is out of its mind.
+    Garbage,
 }

@@ -30,6 +30,8 @@ pub struct Session {
     /// Since when neither queue nor history know it.
     gone_since: Option<Timestamp>,
     refused_since: Option<Timestamp>,
+    unanswered_since: Option<Timestamp>,
+    garbage_since: Option<Timestamp>,
     current_node: Option<String>,
     announced: Option<Announced>,
     verdict: Option<Verdict>,
@@ -67,6 +69,8 @@ impl Session {
             not_queued: false,
             gone_since: None,
             refused_since: None,
+            unanswered_since: None,
+            garbage_since: None,
             current_node: None,
             announced: None,
             verdict: None,
@@ -305,7 +309,19 @@ impl Session {
             Failure::Refused => {
                 self.refused_since.get_or_insert(now);
             }
-            Failure::NoAnswer => self.refused_since = None,
+            Failure::NoAnswer => {
+                self.refused_since = None;
+                // The socket may stay shut for reasons of its own (a proxy) while requests are answered.
+                if action != Action::OpenSocket {
+                    self.unanswered_since.get_or_insert(now);
+                }
+            }
+            Failure::Garbage => {
+                self.refused_since = None;
+                if action != Action::OpenSocket {
+                    self.garbage_since.get_or_insert(now);
+                }
+            }
         }
     }
 
@@ -366,8 +382,13 @@ impl Session {
         let refused = self
             .refused_since
             .map(|since| since.plus(config.unreachable_after));
+        let unanswered = self
+            .unanswered_since
+            .filter(|_| self.phase != Phase::Running)
+            .map(|since| since.plus(config.unanswered_after));
+        let garbage = self.garbage_since.map(|since| since.plus(config.garbage_after));
         let stalled = self.last_sign.plus(config.stall_timeout);
-        [socket, Some(request), refused, Some(stalled)]
+        [socket, Some(request), refused, unanswered, garbage, Some(stalled)]
             .into_iter()
             .flatten()
             .min()
@@ -379,6 +400,15 @@ impl Session {
             && since >= self.config.unreachable_after
         {
             self.lose(LostReason::Unreachable { since });
+        } else if let Some(since) = self.garbage_since.map(|since| now.since(since))
+            && since >= self.config.garbage_after
+        {
+            self.lose(LostReason::Garbage { since });
+        } else if let Some(since) = self.unanswered_since.map(|since| now.since(since))
+            && self.phase != Phase::Running
+            && since >= self.config.unanswered_after
+        {
+            self.lose(LostReason::Unanswered { since });
         } else if silent >= self.config.stall_timeout {
             self.lose(LostReason::Stalled { silent });
         }
@@ -407,6 +437,7 @@ impl Session {
         self.idle_since = None;
         self.gone_since = None;
         self.refused_since = None;
+        self.unanswered_since = None;
         if self.phase == Phase::Running && self.socket == Socket::Open && self.heard {
             self.next_queue = now.plus(self.config.running_poll);
         }
@@ -415,6 +446,8 @@ impl Session {
     fn answered(&mut self) {
         self.asked = None;
         self.refused_since = None;
+        self.unanswered_since = None;
+        self.garbage_since = None;
     }
 
     /// Asks for the history at this time, unless it is asked earlier anyway.

@@ -49,7 +49,7 @@ fn step(with_history: bool) -> impl Strategy<Value = Step> {
     ];
     let id = prop::sample::select(vec![Some("p"), Some("p"), Some("other"), None]);
     let action = prop::sample::select(vec![Action::FetchQueue, Action::FetchHistory, Action::OpenSocket]);
-    let failure = prop::sample::select(vec![Failure::Refused, Failure::NoAnswer]);
+    let failure = prop::sample::select(vec![Failure::Refused, Failure::NoAnswer, Failure::Garbage]);
     let history = if with_history { 1 } else { 0 };
     prop_oneof![
         8 => (kind, id, data).prop_map(|(kind, id, data)| Step::Message(kind, id, data)),

@@ -37,6 +37,14 @@ pub enum LostReason {
     Unreachable {
         since: Duration,
     },
+    /// It takes connections and answers nothing, although nothing of ours runs.
+    Unanswered {
+        since: Duration,
+    },
+    /// What answers is no ComfyUI.
+    Garbage {
+        since: Duration,
+    },
     /// The caller saw the process or pod end.
     InstanceDied {
         how: String,
@@ -63,6 +71,20 @@ impl fmt::Display for LostReason {
             Self::Stalled { silent } => write!(f, "no sign of life for {} s", silent.as_secs()),
             Self::Unreachable { since } => {
                 write!(f, "the instance refused connections for {} s", since.as_secs())
+            }
+            Self::Unanswered { since } => {
+                write!(
+                    f,
+                    "the instance takes connections and has answered nothing for {} s",
+                    since.as_secs()
+                )
+            }
+            Self::Garbage { since } => {
+                write!(
+                    f,
+                    "the instance has given answers of no ComfyUI for {} s",
+                    since.as_secs()
+                )
             }
             Self::InstanceDied { how } => write!(f, "the instance ended: {how}"),
         }

@@ -11,6 +11,7 @@ mod message;
 mod prompt;
 mod queue;
 mod system;
+mod view;
 
 pub use self::binary::{BinaryFrame, ImageFormat, PreviewMetadata};
 pub use self::files::{FileRef, output_files};
@@ -20,6 +21,7 @@ pub use self::message::{Body, ExecutionError, Message, NodeProgress};
 pub use self::prompt::{PromptReply, PromptRequest, UploadReply};
 pub use self::queue::{QueueItem, QueueSnapshot};
 pub use self::system::{Device, SystemInfo, SystemStats};
+pub use self::view::Conversion;
 
 /// Why something from an instance could not be read.
 #[derive(Debug, thiserror::Error)]

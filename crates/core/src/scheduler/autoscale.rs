@@ -21,6 +21,10 @@ pub const START_BACKOFF: Backoff = Backoff {
 /// When to look again at an instance that was just drained; the shortest time between two plans.
 const SECOND_LOOK: Duration = Duration::from_millis(5);
 
+/// How long an idle instance is kept at most after a person last did something at its endpoint's page: long enough to look
+/// at a picture and change a prompt. A page that is only open keeps nothing.
+pub const ATTENTION: Duration = Duration::from_secs(300);
+
 /// Retires instances: starts that took too long, removed ones, worn-out ones, drained ones, idle ones, excess ones.
 pub(super) fn retire(draft: &mut Draft, policy: &Policy) {
     for name in draft.counters.endpoints.keys().cloned().collect::<Vec<_>>() {
@@ -68,7 +72,18 @@ pub(super) fn grow(draft: &mut Draft, policy: &Policy) {
     for (_, name, of) in order {
         if missing(&draft.counters.endpoints[name], of) > 0 {
             grow_endpoint(draft, policy, name, of);
+        } else {
+            note_limit(draft, name, of);
         }
+    }
+}
+
+/// More would be started if more were allowed.
+fn note_limit(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy) {
+    let counters = &draft.counters.endpoints[name];
+    let reason = why_more(counters, of);
+    if reason.signal == Signal::Demand && serving(counters).count() >= of.most_instances() {
+        draft.note(reason.decision(name, None, Verdict::MaxReached));
     }
 }
 
@@ -96,7 +111,10 @@ pub(super) fn demand(counters: &EndpointCounters) -> u64 {
     let waiting = if counters.paused {
         0
     } else {
-        counters.queued.saturating_sub(counters.queued_low_priority)
+        counters
+            .queued
+            .saturating_sub(counters.queued_low_priority)
+            .saturating_sub(counters.over_quota)
     };
     let running: u64 = serving(counters).map(|i| u64::from(i.busy)).sum();
     waiting.saturating_add(running)
@@ -235,9 +253,12 @@ fn trim_idle(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy) {
         .collect();
     idle.sort_by_key(|(since, i)| (*since, i.id));
     let timeout = of.scaling.idle_timeout;
+    // A time in the future means that the clock was set back.
+    let watched = counters.user_active_at.filter(|at| *at <= draft.now);
     for (since, instance) in idle.iter().take(excess) {
         let idle_for = draft.now.since(*since);
-        if idle_for >= timeout {
+        let watched_until = watched.map(|at| at.plus(timeout.min(ATTENTION)));
+        if idle_for >= timeout && watched_until.is_none_or(|until| until <= draft.now) {
             remove(
                 draft,
                 name,
@@ -245,7 +266,8 @@ fn trim_idle(draft: &mut Draft, name: &EndpointName, of: &EndpointPolicy) {
                 Measure::time(Signal::IdleMs, idle_for, timeout),
             );
         } else {
-            draft.wake_at(since.plus(timeout));
+            let until = since.plus(timeout);
+            draft.wake_at(watched_until.map_or(until, |watched| watched.max(until)));
         }
     }
 }

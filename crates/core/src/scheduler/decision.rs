@@ -81,9 +81,20 @@ pub enum Verdict {
     GpuBusy {
         /// Which entry of `gpus`.
         gpu: String,
-        /// Whose instance has it.
-        holder: EndpointName,
+        /// Whose instance has it; `None` where it is not for the asking caller to know.
+        holder: Option<EndpointName>,
     },
+}
+
+impl Decision {
+    /// The same without the name of an endpoint that the caller may not use.
+    #[must_use]
+    pub fn for_users_of(mut self, may_use: impl Fn(&EndpointName) -> bool) -> Decision {
+        if let Verdict::GpuBusy { holder, .. } = &mut self.verdict {
+            *holder = holder.take().filter(may_use);
+        }
+        self
+    }
 }
 
 impl fmt::Display for Decision {
@@ -120,7 +131,11 @@ impl fmt::Display for Decision {
             Verdict::BackingOff { until, last_error } => {
                 write!(f, "; the last start failed ({last_error}), wait until {until}")
             }
-            Verdict::GpuBusy { gpu, holder } => write!(f, "; gpu {gpu} is held by endpoint {holder}"),
+            Verdict::GpuBusy {
+                gpu,
+                holder: Some(holder),
+            } => write!(f, "; gpu {gpu} is held by endpoint {holder}"),
+            Verdict::GpuBusy { gpu, holder: None } => write!(f, "; gpu {gpu} is held by another endpoint"),
         }
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn make_room(
         };
         let verdict = Verdict::GpuBusy {
             gpu: gpus.remove(at),
-            holder: other.clone(),
+            holder: Some(other.clone()),
         };
         draft.note(want.decision(name, None, verdict));
         let waited = oldest.map_or(Duration::ZERO, |since| draft.now.since(since));

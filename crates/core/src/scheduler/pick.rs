@@ -3,11 +3,14 @@
 //! The order is priority, then the tenant that has had the least, then loaded models, then age. Loaded models may let a
 //! job overtake older ones, but no job is overtaken that way more than [`MAX_SKIPS`] times.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::fairness::Fairness;
+use super::{
+    fairness::Fairness,
+    needs::{Needs, Offers},
+};
 use crate::{InstanceId, JobId, TenantId};
 
 /// How many candidates the store hands in per tenant and priority (the oldest ones).
@@ -33,6 +36,8 @@ pub struct Candidate {
     pub skipped: u32,
     /// Models its graph loads.
     pub models: Vec<String>,
+    /// What its graph needs of a box; shared by all jobs that need the same.
+    pub needs: Arc<Needs>,
     /// An earlier attempt was lost on this very instance: taken here only when its turn cannot be put off any more.
     pub avoid: bool,
 }
@@ -44,6 +49,15 @@ pub struct SlotView {
     pub instance: Option<InstanceId>,
     /// Models that instance has in memory.
     pub loaded: BTreeSet<String>,
+    /// What its box offers; `None`: all boxes of the endpoint are equal, and it takes any job.
+    pub offers: Option<Arc<Offers>>,
+}
+
+impl SlotView {
+    /// Whether a job can run here at all.
+    pub fn takes(&self, needs: &Needs) -> bool {
+        self.offers.as_ref().is_none_or(|offers| offers.meets(needs))
+    }
 }
 
 /// What was chosen.
@@ -61,7 +75,7 @@ pub struct Choice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
 pub enum PickReason {
-    /// Nothing else was waiting.
+    /// Nothing else was waiting that can run here.
     OnlyCandidate,
     /// All others had a lower priority.
     Priority {
@@ -108,12 +122,17 @@ impl fmt::Display for PickReason {
     }
 }
 
-/// Chooses among the candidates; `None` only when there are none.
+/// Chooses among the candidates that can run here; `None` only when there are none.
 ///
-/// The order in which candidates are handed in does not matter, as long as their `order` numbers differ.
+/// A job that another box must run stands in nobody's way here: it is not overtaken, it does not count. The order in which candidates are handed in does not matter, as long as their `order` numbers differ.
 pub fn pick(candidates: &[Candidate], slot: &SlotView, fairness: &Fairness) -> Option<Choice> {
-    let top = candidates.iter().map(|c| c.priority).max()?;
-    let by_priority: Vec<usize> = (0..candidates.len())
+    let possible: Vec<usize> = (0..candidates.len())
+        .filter(|&i| slot.takes(&candidates[i].needs))
+        .collect();
+    let top = possible.iter().map(|&i| candidates[i].priority).max()?;
+    let by_priority: Vec<usize> = possible
+        .iter()
+        .copied()
         .filter(|&i| candidates[i].priority == top)
         .collect();
     let lowest = by_priority
@@ -137,7 +156,7 @@ pub fn pick(candidates: &[Candidate], slot: &SlotView, fairness: &Fairness) -> O
     let unbounded = (0..turn.len()).min_by_key(|&place| (fit(place), place))?;
 
     let overtook = u32::try_from(place).unwrap_or(u32::MAX);
-    let reason = if candidates.len() == 1 {
+    let reason = if possible.len() == 1 {
         PickReason::OnlyCandidate
     } else if by_priority.len() == 1 {
         PickReason::Priority { priority: top }
@@ -196,6 +215,7 @@ mod tests {
             order,
             skipped: 0,
             models: vec![],
+            needs: Arc::default(),
             avoid: false,
         }
     }
@@ -211,6 +231,25 @@ mod tests {
         SlotView {
             instance: None,
             loaded: loaded.iter().map(|m| (*m).to_owned()).collect(),
+            offers: None,
+        }
+    }
+
+    /// A box with these node classes.
+    fn on_box(classes: &[&str]) -> SlotView {
+        let mut offers = Offers::default();
+        classes.iter().for_each(|class| offers.add_class(class));
+        SlotView {
+            offers: Some(Arc::new(offers)),
+            ..SlotView::default()
+        }
+    }
+
+    fn needing(candidate: Candidate, classes: &[&str]) -> Candidate {
+        let need = |class: &&str| crate::scheduler::Need::Class((*class).to_owned());
+        Candidate {
+            needs: Arc::new(Needs(classes.iter().map(need).collect())),
+            ..candidate
         }
     }
 
@@ -290,7 +329,48 @@ mod tests {
         assert_eq!((choice.index, choice.overtaken), (0, vec![1, 3]));
     }
 
+    #[test]
+    fn a_job_that_another_box_must_run_is_neither_taken_nor_overtaken() {
+        let urgent = Candidate {
+            priority: 5,
+            ..needing(candidate(1, "a"), &["Flux"])
+        };
+        let all = [urgent, needing(candidate(2, "a"), &["Sdxl"]), candidate(3, "a")];
+        let here = on_box(&["Sdxl"]);
+        let choice = pick(&all, &here, &Fairness::default()).unwrap();
+        assert_eq!((choice.index, choice.reason), (1, PickReason::Order));
+        assert!(choice.overtaken.is_empty());
+        assert_eq!(choose(&all[..2], &here), (1, PickReason::OnlyCandidate));
+        assert_eq!(pick(&all[..1], &here, &Fairness::default()), None);
+        // Where all boxes are equal nobody asks.
+        assert_eq!(choose(&all, &slot(&[])).0, 0);
+    }
+
     proptest! {
+        /// The choice among all is the choice among those that can run here, as if the others were not there.
+        #[test]
+        fn jobs_of_other_boxes_change_nothing(
+            kinds in proptest::collection::vec((0usize..3, -1i32..2, 0u32..6, any::<bool>(), 0u8..4), 0..12),
+            has in proptest::sample::subsequence(vec!["A", "B"], 0..=2),
+        ) {
+            let all: Vec<Candidate> = kinds.iter().enumerate().map(|(i, &(t, priority, skipped, avoid, needs))| {
+                let needs: Vec<&str> = [("A", 1), ("B", 2)].iter().filter(|(_, bit)| needs & bit != 0).map(|(n, _)| *n).collect();
+                let plain = candidate(i as i64, ["a", "b", "c"][t]);
+                needing(Candidate { priority, skipped, avoid, ..plain }, &needs)
+            }).collect();
+            let here = on_box(&has);
+            let possible: Vec<Candidate> = all.iter().filter(|c| here.takes(&c.needs)).cloned().collect();
+            let told = |list: &[Candidate]| {
+                let choice = pick(list, &here, &Fairness::default())?;
+                let jobs: Vec<JobId> = choice.overtaken.iter().map(|&i| list[i].job).collect();
+                Some((list[choice.index].job, choice.reason, jobs))
+            };
+            prop_assert_eq!(told(&all), told(&possible));
+            if let Some(choice) = pick(&all, &here, &Fairness::default()) {
+                prop_assert!(here.takes(&all[choice.index].needs));
+            }
+        }
+
         /// One old job of each tenant, then a flood of newer ones, all of them with loaded models, for ever.
         #[test]
         fn nobody_starves(tenants in 1usize..6, weights in proptest::collection::vec(1u32..4, 6)) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{autoscale, decision::Decision, expiry};
-use crate::{EndpointName, InstanceId, InstanceState, Timestamp, endpoint::Scaling};
+use crate::{EndpointName, InstanceId, InstanceState, Timestamp, endpoint::Scaling, instance::StartStep};
 
 /// All that the planner may look at.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -25,12 +25,17 @@ pub struct EndpointCounters {
     pub queued: u64,
     /// Those of them that must not cause a start (`lowPriority`): they take what is running anyway.
     pub queued_low_priority: u64,
+    /// Those of the others that no slot may take now, because their tenants run as much as they may.
+    pub over_quota: u64,
     /// Jobs an attempt holds (collecting ones included).
     pub running: u64,
     /// When the oldest waiting job began to wait.
     pub oldest_queued_at: Option<Timestamp>,
     /// An operator stopped claims; what waits causes no start.
     pub paused: bool,
+    /// When a person last did something at the endpoint's page. It starts nothing, and keeps an idle instance for a while
+    /// ([`autoscale::ATTENTION`]).
+    pub user_active_at: Option<Timestamp>,
     /// Its instances. Those in a final state are ignored.
     pub instances: Vec<InstanceView>,
     /// Starts that failed in a row, up to now; a start that succeeds sets it to 0.
@@ -64,6 +69,8 @@ pub struct InstanceView {
     pub rss_bytes: u64,
     /// The entry of `gpus` it was started with.
     pub gpu: Option<String>,
+    /// The last phase of its start that it reached.
+    pub phase: Option<StartStep>,
 }
 
 impl InstanceView {
@@ -333,5 +340,6 @@ fn placeholder(n: usize, gpu: Option<String>, now: Timestamp) -> InstanceView {
         jobs_done: 0,
         rss_bytes: 0,
         gpu,
+        phase: None,
     }
 }

@@ -9,7 +9,7 @@ use super::{
     gpus::{holder, unused_gpus},
     plan::{Counters, EndpointCounters, Policy},
 };
-use crate::{EndpointName, InstanceState, Timestamp};
+use crate::{EndpointName, InstanceState, Timestamp, instance::StartStep};
 
 /// The closed set of answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,8 @@ pub enum WaitReason {
     },
     /// An instance of another endpoint holds the GPU.
     GpuBusy {
-        /// Which endpoint.
-        holder: EndpointName,
+        /// Which endpoint; `None` where it is not for the asking caller to know.
+        holder: Option<EndpointName>,
     },
     /// All instances that may exist are busy.
     MaxReached {
@@ -43,6 +43,18 @@ pub enum WaitReason {
     },
     /// No instance can be started by us, and none has come: a pull worker or remote server is missing.
     NoWorker,
+    /// Only these instances can run it, and none of them has a free slot.
+    ModelOnlyOn {
+        /// Their names.
+        instances: Vec<String>,
+    },
+    /// Its tenant runs as many jobs of the endpoint as it may.
+    Quota {
+        /// How many it runs.
+        running: u64,
+        /// How many it may (`max_running_per_tenant`).
+        limit: u32,
+    },
     /// A low-priority job starts no instance; it waits for one that runs for others.
     LowPriority,
     /// An operator paused the endpoint.
@@ -52,9 +64,21 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
-    /// The same for callers who do not operate the endpoint: not what a failed start printed.
+    /// The same without the name of an endpoint that the caller may not use.
+    pub fn for_users_of(self, may_use: impl Fn(&EndpointName) -> bool) -> WaitReason {
+        match self {
+            WaitReason::GpuBusy { holder } => WaitReason::GpuBusy {
+                holder: holder.filter(may_use),
+            },
+            other => other,
+        }
+    }
+
+    /// The same for callers who do not operate the endpoint: neither what a failed start printed nor where its instances
+    /// are.
     pub fn for_clients(self) -> WaitReason {
         match self {
+            WaitReason::ModelOnlyOn { .. } => WaitReason::ModelOnlyOn { instances: vec![] },
             WaitReason::BackingOff { until, .. } => WaitReason::BackingOff {
                 last_error: "its operator can see why".to_owned(),
                 until,
@@ -64,6 +88,7 @@ impl WaitReason {
             | WaitReason::GpuBusy { .. }
             | WaitReason::MaxReached { .. }
             | WaitReason::NoWorker
+            | WaitReason::Quota { .. }
             | WaitReason::LowPriority
             | WaitReason::Paused
             | WaitReason::EndpointRemoved => self,
@@ -83,6 +108,9 @@ pub enum StartPhase {
     Booting {
         /// Since when.
         since: Timestamp,
+        /// The last step that it reached; `None`: it is being spawned.
+        #[serde(default)]
+        reached: Option<StartStep>,
     },
 }
 
@@ -93,9 +121,19 @@ impl fmt::Display for WaitReason {
             WaitReason::Starting { phase } => match phase {
                 StartPhase::Planned => f.write_str("an instance is about to be started"),
                 StartPhase::PredecessorLeaving => f.write_str("another instance is being stopped first"),
-                StartPhase::Booting { .. } => f.write_str("an instance is starting"),
+                StartPhase::Booting { reached, .. } => match reached {
+                    None => f.write_str("an instance is being started"),
+                    Some(StartStep::Spawned) => {
+                        f.write_str("an instance is starting: it does not listen yet")
+                    }
+                    Some(StartStep::Listening) => f.write_str("an instance is starting: it loads its nodes"),
+                    Some(StartStep::NodesLoaded | StartStep::Ready) => {
+                        f.write_str("an instance is starting: it is about to be ready")
+                    }
+                },
             },
-            WaitReason::GpuBusy { holder } => write!(f, "the gpu is held by endpoint {holder}"),
+            WaitReason::GpuBusy { holder: Some(holder) } => write!(f, "the gpu is held by endpoint {holder}"),
+            WaitReason::GpuBusy { holder: None } => f.write_str("the gpu is held by another endpoint"),
             WaitReason::MaxReached { ahead, slots } => {
                 write!(f, "all {slots} slots are busy, {ahead} jobs are before it")
             }
@@ -103,6 +141,15 @@ impl fmt::Display for WaitReason {
                 write!(f, "the last start failed and will be tried again: {last_error}")
             }
             WaitReason::NoWorker => f.write_str("no worker is connected"),
+            WaitReason::ModelOnlyOn { instances } if instances.is_empty() => {
+                f.write_str("the only instances that can run it are busy")
+            }
+            WaitReason::ModelOnlyOn { instances } => {
+                write!(f, "only {} can run it", instances.join(", "))
+            }
+            WaitReason::Quota { running, limit } => {
+                write!(f, "its tenant runs {running} jobs here, at most {limit} at once")
+            }
             WaitReason::LowPriority => f.write_str("low priority: waits for an instance others started"),
             WaitReason::Paused => f.write_str("the endpoint is paused"),
             WaitReason::EndpointRemoved => {
@@ -112,10 +159,29 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// Why a queued job waits. `ahead` is the number of jobs before it in its endpoint's queue.
+/// What keeps one job from slots that others may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldBack {
+    /// Its tenant runs as much as it may.
+    Quota {
+        /// How many jobs it runs.
+        running: u64,
+        /// How many it may.
+        limit: u32,
+    },
+    /// Only these instances can run it.
+    ModelOnlyOn {
+        /// Their names.
+        instances: Vec<String>,
+    },
+}
+
+/// Why a queued job waits. `ahead` is the number of jobs before it in its endpoint's queue; `held_back` is about this very
+/// job.
 pub fn why_waiting(
     endpoint: &EndpointName,
     ahead: u64,
+    held_back: Option<HeldBack>,
     counters: &Counters,
     policy: &Policy,
     now: Timestamp,
@@ -127,6 +193,11 @@ pub fn why_waiting(
     let here = counters.endpoints.get(endpoint).unwrap_or(&none);
     if here.paused {
         return WaitReason::Paused;
+    }
+    match held_back {
+        Some(HeldBack::Quota { running, limit }) => return WaitReason::Quota { running, limit },
+        Some(HeldBack::ModelOnlyOn { instances }) => return WaitReason::ModelOnlyOn { instances },
+        None => {}
     }
     let in_state = |state| here.instances.iter().filter(move |i| i.state == state);
     let slots: u32 = in_state(InstanceState::Ready).map(|i| i.slots).sum();
@@ -140,8 +211,14 @@ pub fn why_waiting(
             _ => WaitReason::MaxReached { ahead, slots },
         };
     }
-    if let Some(since) = in_state(InstanceState::Starting).map(|i| i.state_since).min() {
-        let phase = StartPhase::Booting { since };
+    // The one that is furthest will take it.
+    let furthest =
+        in_state(InstanceState::Starting).max_by_key(|i| (i.phase, std::cmp::Reverse(i.state_since)));
+    if let Some(instance) = furthest {
+        let phase = StartPhase::Booting {
+            since: instance.state_since,
+            reached: instance.phase,
+        };
         return WaitReason::Starting { phase };
     }
     let serving = here.instances.iter().filter(|i| i.is_serving()).count();
@@ -168,7 +245,7 @@ pub fn why_waiting(
             .collect();
         if let Some((holder, _)) = held.and_then(|held| held.into_iter().next()) {
             return WaitReason::GpuBusy {
-                holder: holder.clone(),
+                holder: Some(holder.clone()),
             };
         }
     }

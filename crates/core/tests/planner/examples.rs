@@ -2,7 +2,8 @@
 
 use darkroom_core::{
     InstanceState::{Draining, Ready, Starting, Stopping},
-    scheduler::{Signal, Verdict, waiting::StartPhase},
+    instance::StartStep,
+    scheduler::{HeldBack, Signal, Verdict, autoscale::ATTENTION, waiting::StartPhase},
 };
 
 use super::*;
@@ -216,7 +217,10 @@ fn the_excess_goes_after_max_was_lowered() {
     let world = one(counters, managed(0, 1));
     assert_eq!(world.actions(1), ["stop 3", "drain 2", "drain 4"]);
     let waits = world.why("default", 3, 1);
-    let phase = StartPhase::Booting { since: at(0) };
+    let phase = StartPhase::Booting {
+        since: at(0),
+        reached: None,
+    };
     assert_eq!(waits, WaitReason::Starting { phase });
 }
 
@@ -294,7 +298,16 @@ fn an_idle_endpoint_gives_its_gpu_to_one_that_has_work() {
         ["drain 1"],
         "and starts when the first one is gone"
     );
-    assert_eq!(world.why("b", 0, 6), WaitReason::GpuBusy { holder: name("a") });
+    assert_eq!(
+        world.why("b", 0, 6),
+        WaitReason::GpuBusy {
+            holder: Some(name("a"))
+        }
+    );
+    let told = world
+        .why("b", 0, 6)
+        .for_users_of(|endpoint| *endpoint != name("a"));
+    assert_eq!(told, WaitReason::GpuBusy { holder: None });
 }
 
 #[test]
@@ -339,10 +352,19 @@ fn deadlines_expire_or_wake() {
 #[test]
 fn waiting_is_explained_by_what_is_there() {
     let booting = EndpointCounters {
-        instances: vec![instance(1, Starting, 0, 7)],
+        instances: vec![
+            instance(2, Starting, 0, 5),
+            InstanceView {
+                phase: Some(StartStep::Listening),
+                ..instance(1, Starting, 0, 7)
+            },
+        ],
         ..queued(1, 0)
     };
-    let phase = StartPhase::Booting { since: at(7) };
+    let phase = StartPhase::Booting {
+        since: at(7),
+        reached: Some(StartStep::Listening),
+    };
     assert_eq!(
         one(booting, managed(0, 1)).why("default", 0, 9),
         WaitReason::Starting { phase }
@@ -372,7 +394,91 @@ fn waiting_is_explained_by_what_is_there() {
         WaitReason::Starting { phase }
     );
     assert_eq!(
-        why_waiting(&name("none"), 0, &Counters::default(), &Policy::default(), at(0)),
+        why_waiting(
+            &name("none"),
+            0,
+            None,
+            &Counters::default(),
+            &Policy::default(),
+            at(0)
+        ),
         WaitReason::EndpointRemoved
     );
+}
+
+#[test]
+fn what_holds_back_one_job_is_told_before_what_all_wait_for() {
+    let busy = EndpointCounters {
+        instances: vec![instance(1, Ready, 0, 7)],
+        ..queued(3, 0)
+    };
+    let world = one(busy, managed(0, 2));
+    let why = |held_back| {
+        let (counters, policy) = (&world.counters, &world.policy);
+        why_waiting(&name("default"), 0, Some(held_back), counters, policy, at(9))
+    };
+    assert_eq!(
+        why(HeldBack::Quota { running: 2, limit: 2 }),
+        WaitReason::Quota { running: 2, limit: 2 }
+    );
+    let instances = vec!["box-a".to_owned()];
+    let only = why(HeldBack::ModelOnlyOn {
+        instances: instances.clone(),
+    });
+    assert_eq!(only, WaitReason::ModelOnlyOn { instances });
+    assert_eq!(only.to_string(), "only box-a can run it");
+    assert!(
+        !only.for_clients().to_string().contains("box-a"),
+        "where instances are is their operator's business"
+    );
+}
+
+#[test]
+fn demand_beyond_the_bound_is_told_and_what_the_bound_holds_is_not() {
+    let busy = |waiting| EndpointCounters {
+        instances: vec![instance(1, Ready, 1, 0)],
+        ..queued(waiting, 0)
+    };
+    let plan = one(busy(2), managed(0, 1)).plan(1);
+    assert_eq!(plan.actions, []);
+    assert_eq!(
+        plan.reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["default: 3 jobs wait or run, 1 slots serve; no more may be started"]
+    );
+    assert_eq!(one(busy(0), managed(0, 1)).plan(1).reasons, []);
+}
+
+#[test]
+fn jobs_over_their_tenants_quota_start_nothing() {
+    let counters = |over_quota| EndpointCounters {
+        over_quota,
+        instances: vec![instance(1, Ready, 1, 0)],
+        ..queued(5, 0)
+    };
+    assert_eq!(one(counters(5), managed(0, 3)).actions(1), nothing());
+    assert_eq!(one(counters(4), managed(0, 3)).actions(1), ["start default"]);
+}
+
+#[test]
+fn a_person_at_the_page_keeps_an_idle_instance_for_minutes_and_starts_none() {
+    let watched = |user_active_at| EndpointCounters {
+        user_active_at: Some(at(user_active_at)),
+        instances: vec![instance(1, Ready, 0, 0)],
+        ..queued(0, 0)
+    };
+    let world = one(watched(40), managed(0, 1));
+    assert_eq!(world.actions(IDLE_TIMEOUT), nothing());
+    assert_eq!(world.plan(IDLE_TIMEOUT).next_wake, Some(at(40 + IDLE_TIMEOUT)));
+    assert_eq!(world.actions(40 + IDLE_TIMEOUT), ["drain 1"]);
+    // However long instances may idle, a person who went away holds one no longer than that.
+    let mut patient = managed(0, 1);
+    patient.scaling.idle_timeout = Duration::from_secs(3600);
+    let world = one(watched(3590), patient);
+    assert_eq!(world.actions(3600), nothing());
+    assert_eq!(world.actions(3590 + ATTENTION.as_secs()), ["drain 1"]);
+    let nobody_there = EndpointCounters {
+        user_active_at: Some(at(1)),
+        ..queued(0, 0)
+    };
+    assert_eq!(one(nobody_there, managed(0, 1)).actions(1), nothing());
 }

@@ -164,7 +164,7 @@ proptest! {
     #[test]
     fn a_waiting_job_has_a_reason_and_only_one_of_an_unknown_endpoint_waits_for_it(world in any_world(), ahead in 0u64..20, now in 0u64..400) {
         for endpoint in world.counters.endpoints.keys() {
-            let reason = why_waiting(endpoint, ahead, &world.counters, &world.policy, at(now));
+            let reason = why_waiting(endpoint, ahead, None, &world.counters, &world.policy, at(now));
             let removed = reason == WaitReason::EndpointRemoved;
             prop_assert_eq!(!removed, world.policy.endpoints.contains_key(endpoint));
             prop_assert!(!reason.to_string().is_empty());

@@ -58,6 +58,7 @@ fn instance(n: u128, state: InstanceState, busy: u32, since: u64) -> InstanceVie
         jobs_done: 0,
         rss_bytes: 0,
         gpu: None,
+        phase: None,
     }
 }
 
@@ -108,7 +109,14 @@ impl World {
     }
 
     fn why(&self, endpoint: &str, ahead: u64, now: u64) -> WaitReason {
-        why_waiting(&name(endpoint), ahead, &self.counters, &self.policy, at(now))
+        why_waiting(
+            &name(endpoint),
+            ahead,
+            None,
+            &self.counters,
+            &self.policy,
+            at(now),
+        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio};
 use tokio::process::{Child, Command};
 
 use super::{Inner, command, environment, files::Files, log, port, proc_fs};
-use crate::{Handle, ProcessIdentity, StartError, StartRequest};
+use crate::{Handle, ProcessIdentity, Spec, StartError, StartRequest};
 
 /// Starts an instance. Blocking, and run to its end even when the caller is gone.
 pub(super) fn spawn(inner: &Inner, request: StartRequest) -> Result<Handle, StartError> {
@@ -26,6 +26,9 @@ pub(super) fn spawn(inner: &Inner, request: StartRequest) -> Result<Handle, Star
 }
 
 fn spawn_in(inner: &Inner, request: &StartRequest, files: &Files) -> Result<Handle, StartError> {
+    let Spec::Process(spec) = &request.spec else {
+        return Err(StartError::Command("is of a remote server".to_owned()));
+    };
     let failed = |source| StartError::Files {
         path: files.root().to_owned(),
         source,
@@ -35,12 +38,12 @@ fn spawn_in(inner: &Inner, request: &StartRequest, files: &Files) -> Result<Hand
         .take_port(request.instance, |taken| port::free(seed, taken))
         .ok_or(StartError::NoPort)?;
     let dirs = files.dirs();
-    let words = command::words(&request.spec.command, &inner.config.engine_command, port, &dirs)?;
+    let words = command::words(&spec.command, &inner.config.engine_command, port, &dirs)?;
     let environment = environment::environment(
         std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))),
         &inner.config.hidden_env,
         request.gpu.as_deref(),
-        &request.spec.env,
+        &spec.env,
         request.instance,
         &inner.dir,
     );
@@ -51,11 +54,12 @@ fn spawn_in(inner: &Inner, request: &StartRequest, files: &Files) -> Result<Hand
         dirs: Some(dirs.clone()),
         log_path: Some(files.log()),
         process: None,
+        remote: false,
     };
     // From here on a new server knows that there may be a process with our marks, whatever happens to this one.
     files.write_intent(&handle).map_err(failed)?;
 
-    let working_dir = request.spec.working_dir.as_deref().unwrap_or(&dirs.work);
+    let working_dir = spec.working_dir.as_deref().unwrap_or(&dirs.work);
     check_working_dir(working_dir)?;
     let log = log::open(&files.log()).map_err(failed)?;
     let mut child = Command::new(&words[0])

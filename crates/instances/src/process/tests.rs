@@ -7,7 +7,7 @@ use darkroom_core::endpoint::ProcessSpec;
 
 use super::*;
 use crate::{
-    Exit, ProcessIdentity,
+    Exit, ProcessIdentity, Spec,
     conformance::{self, LONG, ask, started},
 };
 
@@ -27,10 +27,17 @@ fn request(options: &[&str]) -> StartRequest {
         instance: new_id(),
         endpoint: "default".parse().unwrap(),
         gpu: None,
-        spec: ProcessSpec {
+        spec: Spec::Process(ProcessSpec {
             command: command.iter().chain(options).map(|w| (*w).to_owned()).collect(),
             ..ProcessSpec::default()
-        },
+        }),
+    }
+}
+
+fn spec(request: &mut StartRequest) -> &mut ProcessSpec {
+    match &mut request.spec {
+        Spec::Process(spec) => spec,
+        Spec::Remote(_) => panic!("a request of these tests is for a process"),
     }
 }
 
@@ -62,7 +69,9 @@ async fn an_instance_gets_its_own_group_directories_and_environment() {
         "{user_dir}",
     ]);
     request.gpu = Some("1".to_owned());
-    request.spec.env.insert("COLOUR".to_owned(), "蓝".to_owned());
+    spec(&mut request)
+        .env
+        .insert("COLOUR".to_owned(), "蓝".to_owned());
     let handle = started(&backend, request).await;
     let told = ask(&handle).await;
     let dirs = handle.dirs.clone().unwrap();
@@ -138,6 +147,7 @@ async fn another_program_with_its_number_is_left_alone() {
             dirs: None,
             log_path: None,
             process,
+            remote: false,
         };
         assert_eq!(backend.recognise(&handle).await, Recognition::Gone);
         assert_eq!(backend.usage(&handle).await, None);
@@ -154,14 +164,14 @@ async fn a_program_that_cannot_run_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let backend = backend(dir.path());
     let mut no_program = request(&[]);
-    no_program.spec.command = vec!["/no/such/program".to_owned()];
+    spec(&mut no_program).command = vec!["/no/such/program".to_owned()];
     let error = backend.start(no_program).await.unwrap_err();
     assert!(
         error.to_string().starts_with("cannot run '/no/such/program': "),
         "{error}"
     );
     let mut no_directory = request(&[]);
-    no_directory.spec.working_dir = Some("/no/such/directory".into());
+    spec(&mut no_directory).working_dir = Some("/no/such/directory".into());
     let error = backend.start(no_directory).await.unwrap_err();
     assert!(
         error
@@ -170,7 +180,7 @@ async fn a_program_that_cannot_run_leaves_nothing() {
         "{error}"
     );
     let mut no_command = request(&[]);
-    no_command.spec.command.clear();
+    spec(&mut no_command).command.clear();
     let error = backend.start(no_command).await.unwrap_err();
     assert!(matches!(error, StartError::Command(_)), "{error}");
     assert_eq!(

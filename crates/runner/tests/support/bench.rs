@@ -34,17 +34,22 @@ impl Bench {
     }
 
     pub fn start(with_dirs: bool, adjust: impl FnOnce(&mut SlotConfig)) -> Self {
+        let mut bench = Self::unstarted();
+        bench.open_slot(with_dirs, adjust);
+        bench
+    }
+
+    /// Without a slot yet.
+    pub fn unstarted() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut bench = Bench {
+        Bench {
             fake: Fake::start(),
             link: MemoryLink::new(),
             shutdown: CancellationToken::new(),
             evidence: watch::channel(None).0,
             slot: None,
             root,
-        };
-        bench.open_slot(with_dirs, adjust);
-        bench
+        }
     }
 
     pub fn open_slot(&mut self, with_dirs: bool, adjust: impl FnOnce(&mut SlotConfig)) {
@@ -98,6 +103,15 @@ impl Bench {
         self.fake.succeed(&prompt, json!({"1": {"text": ["ok"]}}));
         assert_eq!(self.link.end_of(lease(999)).await.outcome, AttemptOutcome::Done);
     }
+}
+
+/// For instances that say nothing, or nonsense.
+pub fn impatient(config: &mut SlotConfig) {
+    config.timeouts.request = Duration::from_millis(100);
+    config.timeouts.submit = Duration::from_millis(200);
+    config.unreachable_after = Duration::from_millis(300);
+    config.unanswered_after = Duration::from_millis(300);
+    config.garbage_after = Duration::from_millis(300);
 }
 
 pub fn instance() -> InstanceId {

@@ -65,6 +65,20 @@ struct World {
     sockets_opened: usize,
     /// `POST /interrupt` ends the running prompt as ComfyUI does.
     honours_interrupts: bool,
+    /// What every request gets from now on, sockets included.
+    manner: Manner,
+}
+
+/// How the fake answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Manner {
+    /// As ComfyUI does.
+    #[default]
+    Sane,
+    /// It takes the connection and says nothing.
+    Silent,
+    /// 200, and something else than what was asked for.
+    Garbage,
 }
 
 #[derive(Clone)]
@@ -152,6 +166,11 @@ impl Fake {
 
     pub fn ignore_interrupts(&self) {
         self.change(|w| w.honours_interrupts = false);
+    }
+
+    /// From now on; sockets that are open stay so, and silent.
+    pub fn answers(&self, manner: Manner) {
+        self.change(|w| w.manner = manner);
     }
 
     /// A file that `/view` serves.
@@ -303,7 +322,24 @@ fn router(shared: Shared) -> Router {
         .route("/free", post(free))
         .route("/view", get(view))
         .route("/upload/image", post(upload))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), mannered))
         .with_state(shared)
+}
+
+async fn mannered(
+    State(shared): State<Shared>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let manner = shared.world().manner;
+    match manner {
+        Manner::Sane => next.run(request).await,
+        Manner::Silent => {
+            shared.requested("silence");
+            std::future::pending().await
+        }
+        Manner::Garbage => "<html>It works!</html>".into_response(),
+    }
 }
 
 async fn ws(

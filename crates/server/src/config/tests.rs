@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use darkroom_core::endpoint::{Backend, Kind, OnExit};
+use darkroom_core::endpoint::{Backend, Kind, OnExit, RemoteServer};
 
 use super::*;
 
@@ -86,7 +86,6 @@ fn every_problem_is_reported_at_once_with_its_path() {
         "endpoints.api.kind: 'comfy' is not one of comfyui, worker, queue",
         "endpoints.sdxl.comfyui: belongs to backend = \"process\"",
         "endpoints.sdxl.urls: is missing: backend = \"remote\" needs the URLs of its servers",
-        "endpoints.sdxl.backend: remote, external, container and kubernetes are not supported by this version",
         "endpoints.sdxl.anonymous: expected true or false, got \"yes\"",
         "endpoints.sdxl.scaling.idle_timeout: expected a duration like \"300s\", \"15m\" or \"2h\", got \"5 min\"",
         "endpoints.sdxl.scaling.max_instance: unknown key; did you mean 'max_instances'?",
@@ -187,25 +186,48 @@ fn a_comfyui_checkout_becomes_a_command() {
 }
 
 #[test]
-fn the_comfyui_flag_takes_a_directory_and_not_yet_a_url() {
+fn the_comfyui_flag_takes_a_directory_or_a_url() {
     let flags = |comfyui: &str| Overrides {
         comfyui: Some(comfyui.to_owned()),
         ..Overrides::default()
     };
     let file = "[endpoints.default]\ncommand = ['x', '{port}']\nlimits.max_queued = 7";
-    let error = Config::from_text(None, file, &BTreeMap::new(), &flags("http://gpu:8188/")).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("endpoints.default.backend (from --comfyui): remote, external, container"),
-        "{error}"
-    );
+    let config = Config::from_text(None, file, &BTreeMap::new(), &flags("http://gpu:8188/")).unwrap();
+    let default = &config.endpoints[&"default".parse().unwrap()];
+    let servers = vec![RemoteServer::new("http://gpu:8188")];
+    assert_eq!(default.backend, Backend::Remote { servers });
+    assert_eq!(default.limits.max_queued, 7);
     let error = Config::from_text(None, "", &BTreeMap::new(), &flags("/nowhere/ComfyUI")).unwrap_err();
     assert!(
         error
             .to_string()
             .contains("endpoints.default.comfyui (from --comfyui): there is no main.py in /nowhere/ComfyUI"),
         "{error}"
+    );
+}
+
+#[test]
+fn a_remote_server_has_a_name_and_headers_that_are_not_shown() {
+    let file = "[endpoints.far]\nbackend = 'remote'\nurls = ['http://gpu-a:8188/', { url = 'https://b/comfy', name = 'b', \
+                header = { Authorization = 'Bearer sk_far' } }]";
+    let config = Config::from_text(None, file, &BTreeMap::new(), &Overrides::default()).unwrap();
+    let far = &config.endpoints[&"far".parse().unwrap()];
+    let Backend::Remote { servers } = &far.backend else {
+        panic!("{:?}", far.backend)
+    };
+    let named: Vec<_> = servers
+        .iter()
+        .map(|s| (s.name.as_str(), s.url.as_str()))
+        .collect();
+    assert_eq!(
+        named,
+        [("gpu-a:8188", "http://gpu-a:8188"), ("b", "https://b/comfy")]
+    );
+    assert_eq!(servers[1].headers["Authorization"], "Bearer sk_far");
+    assert!(!format!("{config:?}").contains("sk_far"));
+    assert_eq!(
+        (far.scaling.max_instances, far.scaling.on_exit),
+        (2, OnExit::Keep)
     );
 }
 
@@ -227,12 +249,32 @@ fn commands_are_checked() {
         ),
         (
             "backend = 'kubernetes'",
-            "backend: remote, external, container and kubernetes are not supported",
+            "backend: external, container and kubernetes are not supported",
         ),
-        ("backend = 'external'", "backend: remote, external,"),
+        ("backend = 'external'", "backend: external,"),
         (
-            "backend = 'remote'\nurls = ['http://gpu:8188']",
-            "backend: remote, external,",
+            "kind = 'queue'\nbackend = 'remote'\nurls = ['http://gpu:8188']",
+            "backend: remote servers are ComfyUIs",
+        ),
+        (
+            "backend = 'remote'\nurls = ['http://u:p@gpu:8188']",
+            "urls[0]: must not hold a name or password",
+        ),
+        (
+            "backend = 'remote'\nurls = ['http://gpu:8188', 'http://gpu:8188/']",
+            "urls[1]: http://gpu:8188 is listed twice",
+        ),
+        (
+            "backend = 'remote'\nurls = [{ url = 'http://a', name = 'x' }, { url = 'http://b', name = 'x' }]",
+            "urls[1]: another server has the name 'x' already",
+        ),
+        (
+            "backend = 'remote'\nurls = [{ url = 'http://a', header = { 'x y' = 'z' } }]",
+            "urls[0]: header.x y: is no name of a header",
+        ),
+        (
+            "backend = 'remote'\nurls = [{ url = 'http://a', key = 'z' }]",
+            "urls[0].key: unknown key",
         ),
         (
             "kind = 'worker'\ncommand = ['run', '{port}']",

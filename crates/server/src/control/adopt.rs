@@ -51,7 +51,7 @@ impl Control {
     /// An instance whose row has ended: its process should have, unless an earlier server died in between. Its log and
     /// directories stay for whoever asks why; the sweeper removes them with the row.
     async fn see_off(&self, record: &InstanceRecord) {
-        if let Some(handle) = self.recognise(record).await {
+        if let Some(handle) = self.recognise(record).await.filter(|handle| !handle.remote) {
             tracing::warn!(instance.id = %record.id, "ending an instance whose row ended before it did");
             self.end(&handle).await;
         }

@@ -2,6 +2,7 @@
 
 use darkroom_core::{
     EndpointName, InstanceId, InstanceState,
+    endpoint::Backend,
     scheduler::{Decision, Verdict, plan::Action},
 };
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
@@ -88,7 +89,7 @@ impl Control {
         Ok(())
     }
 
-    async fn enter(
+    pub(super) async fn enter(
         &self,
         instance: InstanceId,
         seen: InstanceState,
@@ -103,7 +104,7 @@ impl Control {
         Ok(self.service.store.change_instance(instance, seen, change).await?)
     }
 
-    fn tell(&self, instance: InstanceId, done: bool, what: fn(&Supervised)) {
+    pub(super) fn tell(&self, instance: InstanceId, done: bool, what: fn(&Supervised)) {
         if done && let Some(supervised) = self.lock_supervised().get(&instance) {
             what(supervised);
         }
@@ -125,6 +126,10 @@ impl Control {
         if live != seen_live as usize || self.closing.is_cancelled() {
             return Ok(false);
         }
+        let box_name = match &configured.backend {
+            Backend::Process(spec) => spec.box_name(),
+            Backend::Remote { .. } | Backend::External => return Ok(false),
+        };
         let now = service.clock.now();
         let record = InstanceRecord {
             id: InstanceId::new(&*service.ids),
@@ -134,6 +139,7 @@ impl Control {
             state_since: now,
             created_at: now,
             gpu,
+            box_name,
             handle: None,
             start_reason: why,
             state_reason: String::new(),

@@ -21,12 +21,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     http::Readiness,
-    service::{Service, attempts::LEASE, waiting::PlannerView},
+    service::{Service, attempts::LEASE, resources::Resources, waiting::PlannerView},
 };
 
 mod adopt;
 mod execute;
+mod gpus;
 mod observe;
+mod remote;
 mod strays;
 mod supervisor;
 pub mod sweep;
@@ -55,7 +57,10 @@ pub struct Inner {
     run_grace: Duration,
     supervised: Mutex<BTreeMap<InstanceId, Supervised>>,
     failures: Mutex<BTreeMap<EndpointName, StartFailures>>,
+    /// Remote servers that were lost: how often in a row, and when last.
+    lost_servers: Mutex<BTreeMap<remote::Server, remote::Losses>>,
     decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), Decided>>,
+    gpus: gpus::Gpus,
     tasks: TaskTracker,
     changed: Notify,
     /// Set once the server stops: no starts any more.
@@ -94,7 +99,9 @@ impl Control {
             run_grace,
             supervised: Mutex::default(),
             failures: Mutex::default(),
+            lost_servers: Mutex::default(),
             decided: Mutex::default(),
+            gpus: gpus::Gpus::default(),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
             closing: CancellationToken::new(),
@@ -156,6 +163,7 @@ impl Control {
 
     /// Observes, plans, acts once. Returns when to look again at the latest.
     async fn tick(&self, guard: &mut ClockGuard) -> anyhow::Result<Duration> {
+        let remote_wake = self.keep_servers().await?;
         let (counters, policy) = observe::counters_and_policy(self).await?;
         let now = self.service.clock.now();
         let plan = plan(&counters, &policy, now);
@@ -174,7 +182,8 @@ impl Control {
         }
         Ok(plan
             .next_wake
-            .map_or(PLAN_AT_LEAST_EVERY, |at| at.since(now).max(PLAN_SPACING)))
+            .map_or(PLAN_AT_LEAST_EVERY, |at| at.since(now).max(PLAN_SPACING))
+            .min(remote_wake.unwrap_or(PLAN_AT_LEAST_EVERY)))
     }
 
     /// Ends the control loop's instances as `on_exit` says, within `grace`; [`Control::run`] must have returned.
@@ -259,6 +268,11 @@ impl PlannerView for Control {
 
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes> {
         self.read_logs(handle, tail_bytes).await
+    }
+
+    fn resources(&self, instance: InstanceId) -> Option<Resources> {
+        let supervised = self.lock_supervised();
+        supervised.get(&instance)?.resources()
     }
 }
 

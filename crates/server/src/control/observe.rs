@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use darkroom_core::{
-    InstanceState, Timestamp,
+    EndpointName, InstanceState, Timestamp,
     endpoint::Backend,
+    instance::StartStep,
     scheduler::{Counters, EndpointCounters, EndpointPolicy, InstanceView, Policy},
 };
 use darkroom_store::catalog::InstanceRecord;
 
 use super::Control;
+use crate::service::waiting::PlannerView;
 
 /// The supervisor ends a start that takes too long, and knows what the instance printed last. The planner's own bound is
 /// for a supervisor that does not.
@@ -24,20 +26,20 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
     let mut counters = Counters::default();
     for (name, queue) in service.store.counters().await? {
         let failures = control.failures_of(&name);
-        counters.endpoints.insert(
-            name,
-            EndpointCounters {
-                queued: queue.queued,
-                queued_low_priority: queue.queued_low_priority,
-                running: queue.running,
-                oldest_queued_at: queue.oldest_queued_at,
-                start_failures: failures.in_a_row,
-                last_start_failure: failures.last,
-                next_lease_expiry: queue.next_lease_expiry_at,
-                next_queue_ttl: queue.next_expiry_at,
-                ..EndpointCounters::default()
-            },
-        );
+        let counted = EndpointCounters {
+            queued: queue.queued,
+            queued_low_priority: queue.queued_low_priority,
+            running: queue.running,
+            oldest_queued_at: queue.oldest_queued_at,
+            paused: queue.paused_since.is_some(),
+            over_quota: over_quota(control, &name, queue.queued).await?,
+            start_failures: failures.in_a_row,
+            last_start_failure: failures.last,
+            next_lease_expiry: queue.next_lease_expiry_at,
+            next_queue_ttl: queue.next_expiry_at,
+            ..EndpointCounters::default()
+        };
+        counters.endpoints.insert(name, counted);
     }
     for record in service.store.instances(false).await? {
         let view = view(control, &record);
@@ -51,6 +53,9 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
                 ..EndpointCounters::default()
             });
         endpoint.instances.push(view);
+    }
+    for (name, endpoint) in &mut counters.endpoints {
+        endpoint.user_active_at = service.user_active_at(name);
     }
     count(control, &counters);
     let endpoints = service.endpoints();
@@ -73,6 +78,15 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
     ))
 }
 
+/// How many of its waiting jobs no slot may take, because of their tenants' quota.
+async fn over_quota(control: &Control, name: &EndpointName, queued: u64) -> anyhow::Result<u64> {
+    let service = &control.service;
+    match service.endpoint(name).map(|of| of.limits.max_running_per_tenant) {
+        Ok(limit @ 1..) if queued > 0 => Ok(service.store.over_quota(name, limit).await?),
+        Ok(_) | Err(_) => Ok(0),
+    }
+}
+
 /// The same numbers as metrics.
 fn count(control: &Control, counters: &Counters) {
     let metrics = &control.service.metrics;
@@ -82,6 +96,8 @@ fn count(control: &Control, counters: &Counters) {
             let there = endpoint.instances.iter().filter(|i| i.state == state).count();
             metrics.set_instances(name, state, there as u64);
         }
+        let used = endpoint.instances.iter().filter_map(|i| control.resources(i.id));
+        metrics.set_resources(name, &used.collect::<Vec<_>>());
     }
 }
 
@@ -107,14 +123,8 @@ fn view(control: &Control, record: &InstanceRecord) -> InstanceView {
         jobs_done: activity
             .as_ref()
             .map_or(record.jobs_done, |a| u32::try_from(a.ended()).unwrap_or(u32::MAX)),
-        rss_bytes: supervised_rss(control, record),
+        rss_bytes: control.resources(record.id).map_or(0, |used| used.rss_bytes),
         gpu: record.gpu.clone(),
+        phase: record.phases.last().and_then(|(word, _)| StartStep::parse(word)),
     }
-}
-
-fn supervised_rss(control: &Control, record: &InstanceRecord) -> u64 {
-    control
-        .lock_supervised()
-        .get(&record.id)
-        .map_or(0, |s| s.rss_bytes.load(std::sync::atomic::Ordering::Relaxed))
 }

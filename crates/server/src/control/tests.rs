@@ -64,6 +64,7 @@ impl Scripted {
             dirs: None,
             log_path: None,
             process: None,
+            remote: false,
         };
         self.alive.send_modify(|alive| {
             alive.insert(instance, handle.clone());
@@ -270,6 +271,8 @@ async fn left_behind(bench: &Bench, backend: &Scripted, endpoint: &EndpointName)
         instance,
         owner: bench.service.node.clone(),
         loaded_models: vec![],
+        max_running_per_tenant: 0,
+        offers: None,
         lease: LEASE,
         except: vec![],
     };
@@ -430,6 +433,8 @@ async fn what_has_run_out_of_time_is_ended_by_the_plan() {
         instance: InstanceId::new(&*bench.service.ids),
         owner: "elsewhere".parse().unwrap(),
         loaded_models: vec![],
+        max_running_per_tenant: 0,
+        offers: None,
         lease: LEASE,
         except: vec![],
     };

@@ -15,7 +15,7 @@ use darkroom_blobs::{
     range::{self, Asked},
     signed_url::{Method, SignatureError, Signer},
 };
-use darkroom_core::{BlobKey, Clock, Timestamp};
+use darkroom_core::{BlobKey, Clock};
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
@@ -76,50 +76,68 @@ async fn read(
             return error_response(StatusCode::FORBIDDEN, code, &error.to_string(), &request_id);
         }
     };
-    match answer(&*access.blobs, &key, &method, &headers, now, expires_at).await {
-        Ok(Some(response)) => response,
-        Ok(None) => not_found(),
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot read a blob");
-            error_response(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "the file cannot be read now; try again",
-                &request_id,
-            )
+    // Others must not keep what was given to one; and nobody longer than the link is good for.
+    let cache = format!("private, max-age={}", expires_at.since(now).as_secs());
+    let ask = Ask {
+        method: &method,
+        headers: &headers,
+        file_name: key.file_name(),
+        cache: &cache,
+    };
+    access.send(&key, ask).await.unwrap_or_else(not_found)
+}
+
+/// A request for the bytes of a blob.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// `GET` or `HEAD`.
+    pub method: &'a http::Method,
+    /// What the client has already, and which part it wants.
+    pub headers: &'a HeaderMap,
+    /// The name to save it under.
+    pub file_name: &'a str,
+    /// `Cache-Control` of the answer.
+    pub cache: &'a str,
+}
+
+impl BlobAccess {
+    /// A blob, a part of it, or that the client has it already; 503 while the blob store is away. `None`: there is no such
+    /// blob.
+    pub async fn send(&self, key: &BlobKey, ask: Ask<'_>) -> Option<Response> {
+        match answer(&*self.blobs, key, ask).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot read a blob");
+                let text = "the file cannot be read now; try again\n";
+                Some(
+                    (
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        [(header::RETRY_AFTER, "1")],
+                        text,
+                    )
+                        .into_response(),
+                )
+            }
         }
     }
 }
 
-async fn answer(
-    blobs: &dyn Blobs,
-    key: &BlobKey,
-    method: &http::Method,
-    headers: &HeaderMap,
-    now: Timestamp,
-    expires_at: Timestamp,
-) -> Result<Option<Response>, Error> {
+async fn answer(blobs: &dyn Blobs, key: &BlobKey, ask: Ask<'_>) -> Result<Option<Response>, Error> {
     let Some(stat) = blobs.stat(key).await? else {
         return Ok(None);
     };
     let etag = etag(stat);
-    let mut response = if is_known(headers, &etag) {
+    let mut response = if is_known(ask.headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        match part_or_whole(blobs, key, method, headers, stat, &etag).await? {
+        match part_or_whole(blobs, key, ask, stat, &etag).await? {
             Some(response) => response,
             None => return Ok(None),
         }
     };
     let answer = response.headers_mut();
     set(answer, header::ETAG, &etag);
-    // Others must not keep what was given to one; and nobody longer than the link is good for.
-    let max_age = expires_at.since(now).as_secs();
-    set(
-        answer,
-        header::CACHE_CONTROL,
-        &format!("private, max-age={max_age}"),
-    );
+    set(answer, header::CACHE_CONTROL, ask.cache);
     set(answer, header::ACCEPT_RANGES, "bytes");
     Ok(Some(response))
 }
@@ -127,15 +145,19 @@ async fn answer(
 async fn part_or_whole(
     blobs: &dyn Blobs,
     key: &BlobKey,
-    method: &http::Method,
-    headers: &HeaderMap,
+    ask: Ask<'_>,
     stat: BlobStat,
     etag: &str,
 ) -> Result<Option<Response>, Error> {
-    let asked = match headers.get(header::RANGE).and_then(|range| range.to_str().ok()) {
+    let asked = match ask
+        .headers
+        .get(header::RANGE)
+        .and_then(|range| range.to_str().ok())
+    {
         // `If-Range` with another version: the part that was asked for is no part of this one.
         Some(_)
-            if headers
+            if ask
+                .headers
                 .get(header::IF_RANGE)
                 .is_some_and(|seen| seen.as_bytes() != etag.as_bytes()) =>
         {
@@ -153,10 +175,10 @@ async fn part_or_whole(
             return Ok(Some(response));
         }
     };
-    let Some(media_type) = media_type(blobs, key).await? else {
+    let Some(media_type) = media_type(blobs, key, ask.file_name).await? else {
         return Ok(None);
     };
-    let body = if method == http::Method::HEAD {
+    let body = if ask.method == http::Method::HEAD {
         Body::empty()
     } else {
         match blobs.open(key, Some(part.clone())).await? {
@@ -178,8 +200,8 @@ async fn part_or_whole(
         header::CONTENT_LENGTH,
         &(part.end - part.start).to_string(),
     );
-    set(answer, header::CONTENT_TYPE, media_type);
-    let disposition = content_type::disposition(media_type, key.file_name());
+    set(answer, header::CONTENT_TYPE, content_type::as_sent(media_type));
+    let disposition = content_type::disposition(media_type, ask.file_name);
     set(answer, header::CONTENT_DISPOSITION, &disposition);
     // Whatever a browser makes of the file, it runs nothing and reaches nothing.
     let policy = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
@@ -188,13 +210,17 @@ async fn part_or_whole(
 }
 
 /// By the first bytes, not only by the name.
-async fn media_type(blobs: &dyn Blobs, key: &BlobKey) -> Result<Option<&'static str>, Error> {
+async fn media_type(
+    blobs: &dyn Blobs,
+    key: &BlobKey,
+    file_name: &str,
+) -> Result<Option<&'static str>, Error> {
     let head_length = content_type::HEAD_BYTES as u64;
     let Some(reader) = blobs.open(key, Some(0..head_length)).await? else {
         return Ok(None);
     };
     let chunks: Vec<bytes::Bytes> = reader.stream.try_collect().await.unwrap_or_default();
-    Ok(Some(content_type::of(key.file_name(), &chunks.concat())))
+    Ok(Some(content_type::of(file_name, &chunks.concat())))
 }
 
 /// A blob that is replaced gets another time or length.

@@ -126,6 +126,11 @@ async fn gather(
     Ok((first.unwrap_or_else(|| taken.freeze()), held))
 }
 
+/// Takes a refused body off the wire, within bounds, so that its sender reads the refusal.
+pub async fn drain_body(body: Body) {
+    drain(&mut body.into_data_stream()).await;
+}
+
 async fn drain(stream: &mut BodyDataStream) {
     let drain = async {
         let mut drained = 0;

@@ -18,8 +18,8 @@ mod tests;
 
 pub use self::{
     base_url::BaseUrl,
-    blobs::BlobAccess,
-    body::{BodyError, read_body},
+    blobs::{Ask, BlobAccess},
+    body::{BodyError, drain_body, read_body},
     cors::Cors,
     error::error_response,
     health::Readiness,

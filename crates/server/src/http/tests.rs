@@ -387,9 +387,15 @@ async fn a_signed_url_gives_the_file_and_any_part_of_it() {
 #[tokio::test]
 async fn what_could_run_scripts_is_downloaded() {
     let server = start(NO_GRACE, &[]).await;
-    for name in ["a.html", "a.svg", "a.js"] {
+    for (name, sent_as) in [
+        ("a.html", "application/octet-stream"),
+        ("a.svg", "image/svg+xml"),
+        ("a.js", "application/octet-stream"),
+    ] {
         let (_, path) = put(&server, name, b"<svg onload=alert(1)>").await;
         let (_, head, _) = server.get(&path, "").await;
+        let sent_as = format!("content-type: {sent_as}\r\n");
+        assert!(head.contains(&sent_as), "{name}: {head}");
         assert!(head.contains("content-disposition: attachment"), "{name}: {head}");
         assert!(
             head.contains("content-security-policy: sandbox"),

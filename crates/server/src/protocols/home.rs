@@ -124,7 +124,7 @@ fn endpoint_row(caller: &Caller, view: &EndpointView, instances: u64) -> Endpoin
             Backend::Process(_) if endpoint.runs_embedded_engine() => "embedded engine".to_owned(),
             Backend::Process(_) if !caller.operates(&endpoint.name) => "ComfyUI".to_owned(),
             Backend::Process(spec) => spec.command.iter().take(2).cloned().collect::<Vec<_>>().join(" "),
-            Backend::Remote { urls } => format!("{} remote servers", urls.len()),
+            Backend::Remote { servers } => format!("{} remote servers", servers.len()),
             Backend::External => "workers that connect".to_owned(),
         },
         queued: view.counters.queued,
@@ -144,9 +144,14 @@ async fn job_row(service: &Service, caller: &Caller, job: &JobRecord) -> Result<
         JobState::Queued => service
             .why_waiting(job)
             .await?
-            .map(|w| match caller.operates(&job.endpoint) {
-                true => w.reason.to_string(),
-                false => w.reason.for_clients().to_string(),
+            .map(|w| {
+                let reason = w
+                    .reason
+                    .for_users_of(|other| caller.may(Scope::Client, other).is_ok());
+                match caller.operates(&job.endpoint) {
+                    true => reason.to_string(),
+                    false => reason.for_clients().to_string(),
+                }
             })
             .unwrap_or_default(),
         JobState::Running if job.cancel_requested => "stopping".to_owned(),

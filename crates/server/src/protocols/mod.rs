@@ -1,7 +1,19 @@
 //! One folder per wire protocol: DTOs, routes, error mapping, and no behaviour of its own.
 
+use std::sync::Arc;
+
+use crate::service::webhooks::StatusBodies;
+
 pub mod darkroom;
 pub mod eas;
 pub mod fc;
 pub mod home;
 pub mod native;
+
+/// How each dialect shows a job to whoever is told of its end. A protocol that takes webhooks adds a line: the function
+/// that makes the body of its status route.
+pub fn status_bodies() -> StatusBodies {
+    StatusBodies::new(Arc::new(|service, job| {
+        Box::pin(darkroom::status_body(service, job))
+    }))
+}

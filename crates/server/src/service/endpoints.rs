@@ -1,6 +1,9 @@
 //! Endpoints as an operator sees them: what waits, what runs, what was decided.
 
-use darkroom_core::{Endpoint, EndpointName, Timestamp};
+use darkroom_core::{
+    Endpoint, EndpointName, Timestamp,
+    endpoint::{Backend, RemoteServer},
+};
 use darkroom_store::jobs::QueueCounters;
 
 use super::{Error, Service};
@@ -49,6 +52,15 @@ impl Service {
             !configured.contains_key(name) && of.queued + of.running + of.collecting > 0
         });
         Ok(removed.collect())
+    }
+
+    /// The remote server of an endpoint at an address, as configured now, with its headers.
+    pub fn remote_server(&self, endpoint: &EndpointName, url: &str) -> Option<RemoteServer> {
+        let endpoints = self.endpoints();
+        let Backend::Remote { servers } = &endpoints.get(endpoint)?.backend else {
+            return None;
+        };
+        servers.iter().find(|server| server.url == url).cloned()
     }
 
     /// The newest scaling decisions of an endpoint, newest first: when, and JSON of `core::scheduler::Decision`.

@@ -8,9 +8,12 @@ use std::time::Duration;
 use darkroom_core::{JobId, event::Event};
 pub use darkroom_runner::link::Ephemeral;
 use darkroom_store::{Topic, jobs::JobRecord, wake::Subscription};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 
-use super::{Error, Service, hub::Live};
+use super::{
+    Error, Service,
+    hub::{Listener, Live},
+};
 
 /// Durable events read at once.
 const READ_AHEAD: u32 = 500;
@@ -34,7 +37,7 @@ pub struct Follower {
     service: Service,
     job: JobId,
     woken: Subscription,
-    live: Option<broadcast::Receiver<Live>>,
+    live: Option<Listener>,
     seen: u64,
     ready: std::collections::VecDeque<Event>,
     held: Option<Live>,
@@ -135,6 +138,21 @@ impl Follower {
         }
     }
 
+    /// Whose events these are.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Takes what was said already. What an instance said before a durable event is here when that event can be read, so
+    /// that nothing changes places and nothing is left over at the end.
+    fn hear(&mut self) {
+        while self.held.is_none()
+            && let Some(live) = self.live.as_mut().and_then(Listener::heard)
+        {
+            self.hold(live);
+        }
+    }
+
     fn hold(&mut self, live: Live) {
         if live.after > self.seen {
             self.stale = true;
@@ -144,6 +162,7 @@ impl Follower {
 
     /// What can be shown without asking the store.
     fn next_known(&mut self) -> Option<Step> {
+        self.hear();
         if let Some(held) = &self.held {
             let due = held.after <= self.seen && self.ready.front().is_none_or(|e| e.seq > held.after);
             // An event it waits for that will never come (dropped by the cap) must not hold it up for ever.
@@ -158,7 +177,7 @@ impl Follower {
     }
 }
 
-async fn receive(live: &mut Option<broadcast::Receiver<Live>>) -> Result<Live, RecvError> {
+async fn receive(live: &mut Option<Listener>) -> Result<Live, RecvError> {
     match live {
         Some(live) => live.recv().await,
         None => std::future::pending().await,

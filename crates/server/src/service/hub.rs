@@ -9,7 +9,14 @@ use std::{
 
 use darkroom_core::{JobId, attempt::Lease};
 use darkroom_runner::link::Ephemeral;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{
+    Notify,
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    oneshot,
+};
 
 /// Ephemeral events that a slow follower may be behind before it skips some.
 const BACKLOG: usize = 256;
@@ -31,7 +38,10 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Channel {
-    live: broadcast::Sender<Live>,
+    /// Made by the first attempt: of a job that waits there is nothing to hear, and the backlog takes memory.
+    live: Option<broadcast::Sender<Live>>,
+    /// Followers from before the first attempt.
+    early: Vec<oneshot::Sender<broadcast::Receiver<Live>>>,
     stop: Arc<Notify>,
     /// The newest attempt of this process; an older one that ends late says nothing about it.
     running: Option<Lease>,
@@ -41,10 +51,65 @@ struct Channel {
 impl Channel {
     fn new() -> Self {
         Channel {
-            live: broadcast::channel(BACKLOG).0,
+            live: None,
+            early: Vec::new(),
             stop: Arc::new(Notify::new()),
             running: None,
             last_progress: None,
+        }
+    }
+
+    fn is_followed(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.receiver_count() > 0)
+            || self.early.iter().any(|early| !early.is_closed())
+    }
+
+    /// An attempt begins: whoever follows already hears all of it.
+    fn open(&mut self) {
+        let live = self.live.get_or_insert_with(|| broadcast::channel(BACKLOG).0);
+        for early in self.early.drain(..) {
+            // One that gave up meanwhile.
+            let _ = early.send(live.subscribe());
+        }
+    }
+}
+
+/// A follower's ear.
+#[derive(Debug)]
+pub enum Listener {
+    /// The job has not begun yet.
+    Early(oneshot::Receiver<broadcast::Receiver<Live>>),
+    /// It has.
+    Open(broadcast::Receiver<Live>),
+}
+
+impl Listener {
+    /// The next event; cancel-safe.
+    ///
+    /// # Errors
+    /// When some were missed, or there will be no more.
+    pub async fn recv(&mut self) -> Result<Live, RecvError> {
+        if let Listener::Early(early) = self {
+            *self = Listener::Open(early.await.map_err(|_| RecvError::Closed)?);
+        }
+        match self {
+            Listener::Open(live) => live.recv().await,
+            Listener::Early(_) => Err(RecvError::Closed),
+        }
+    }
+
+    /// The next event, if there is one now.
+    pub fn heard(&mut self) -> Option<Live> {
+        if let Listener::Early(early) = self {
+            *self = Listener::Open(early.try_recv().ok()?);
+        }
+        let Listener::Open(live) = self else { return None };
+        loop {
+            match live.try_recv() {
+                Ok(event) => return Some(event),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
         }
     }
 }
@@ -55,12 +120,18 @@ impl Hub {
     }
 
     /// Follows a job's ephemeral events from now on.
-    pub fn follow(&self, job: JobId) -> broadcast::Receiver<Live> {
-        self.lock()
-            .entry(job)
-            .or_insert_with(Channel::new)
-            .live
-            .subscribe()
+    pub fn follow(&self, job: JobId) -> Listener {
+        let mut channels = self.lock();
+        let channel = channels.entry(job).or_insert_with(Channel::new);
+        match &channel.live {
+            Some(live) => Listener::Open(live.subscribe()),
+            None => {
+                let (tell, told) = oneshot::channel();
+                channel.early.retain(|early| !early.is_closed());
+                channel.early.push(tell);
+                Listener::Early(told)
+            }
+        }
     }
 
     /// Gives up an entry that nobody runs or follows any more; called when a follower ends.
@@ -68,7 +139,7 @@ impl Hub {
         let mut channels = self.lock();
         if channels
             .get(&job)
-            .is_some_and(|c| c.running.is_none() && c.live.receiver_count() == 0)
+            .is_some_and(|c| c.running.is_none() && !c.is_followed())
         {
             channels.remove(&job);
         }
@@ -79,6 +150,7 @@ impl Hub {
         let mut channels = self.lock();
         let channel = channels.entry(lease.job).or_insert_with(Channel::new);
         channel.running = Some(lease);
+        channel.open();
         channel.last_progress = None;
         // Its own: an attempt whose lease is gone must not take the wish away from the one that runs.
         channel.stop = Arc::new(Notify::new());
@@ -105,7 +177,9 @@ impl Hub {
             channel.last_progress = Some(text.clone());
         }
         // Nobody listening is no error: the last value stays for whoever comes.
-        let _ = channel.live.send(live);
+        if let Some(open) = &channel.live {
+            let _ = open.send(live);
+        }
     }
 
     /// The last progress of a running attempt, as ComfyUI sent it.
@@ -172,6 +246,28 @@ mod tests {
         hub.attempt_ended(lease(1));
         assert_eq!(hub.len(), 1, "still followed");
         drop(follower);
+        hub.release(job());
+        assert!(hub.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_follows_before_the_job_begins_hears_all_of_it() {
+        let hub = Hub::default();
+        let mut early = hub.follow(job());
+        hub.publish(job(), message("of nobody"));
+        hub.attempt_began(lease(1));
+        hub.publish(job(), message("first"));
+        hub.attempt_ended(lease(1));
+        hub.attempt_began(lease(2));
+        hub.publish(job(), message("second"));
+        for expected in ["first", "second"] {
+            let heard = early.recv().await.unwrap();
+            assert_eq!(heard.what, Ephemeral::Message(expected.into()));
+        }
+        hub.attempt_ended(lease(2));
+        drop(early);
+        hub.release(job());
+        drop(hub.follow(job()));
         hub.release(job());
         assert!(hub.is_empty());
     }

@@ -6,7 +6,7 @@ use darkroom_store::{files::FileRef, jobs::InputBlob};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
-use super::{Error, Service, intake::MAX_NAME_BYTES};
+use super::{Error, Service, folders::Folder, intake::MAX_NAME_BYTES};
 
 /// A file that graphs can name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,9 @@ impl Service {
             Ok(self.store.put_ref(reference).await?)
         };
         let kept = kept.await;
-        if kept.is_err() {
-            self.discard(vec![key]).await;
+        match &kept {
+            Ok(()) => self.pickers.changed(),
+            Err(_) => self.discard(vec![key]).await,
         }
         kept
     }
@@ -106,7 +107,10 @@ impl Service {
         name: &str,
     ) -> Result<(), Error> {
         match self.store.drop_ref(&owner(tenant, endpoint), name).await? {
-            true => Ok(()),
+            true => {
+                self.pickers.changed();
+                Ok(())
+            }
             false => Err(Error::not_found("input file", name)),
         }
     }
@@ -163,5 +167,5 @@ impl Service {
 }
 
 fn owner(tenant: &TenantId, endpoint: &EndpointName) -> String {
-    format!("input:{tenant}:{endpoint}")
+    Folder::Input.owner(tenant, endpoint)
 }

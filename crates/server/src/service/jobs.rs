@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use darkroom_core::{EndpointName, JobId, TenantId, event::Event};
-use darkroom_runner::link::ComfyWork;
+pub use darkroom_runner::link::ComfyWork;
 pub use darkroom_store::jobs::{
     AttemptRecord, Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page,
 };

@@ -15,26 +15,42 @@ use darkroom_store::Store;
 use crate::memory::BodyMemory;
 
 pub mod attempts;
+pub mod attention;
+pub mod clients;
 pub mod credentials;
 pub mod endpoints;
 mod error;
+pub mod facts;
 pub mod fetch;
+pub mod folders;
 pub mod follow;
+pub mod history;
 pub mod hub;
 pub mod inputs;
 pub mod instances;
 pub mod intake;
 pub mod jobs;
 pub mod keys;
+pub mod lengths;
+pub mod line;
+pub mod models;
 pub mod object_info;
 pub mod outputs;
 mod payload;
+pub mod pickers;
+pub mod pictures;
+pub mod placement;
 pub mod preflight;
 pub mod queues;
+pub mod resources;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;
+pub mod uploads;
+pub mod userdata;
+pub mod view;
 pub mod waiting;
+pub mod webhooks;
 pub mod workers;
 
 pub use error::Error;
@@ -61,10 +77,18 @@ pub struct Parts {
     pub(crate) vault: credentials::Vault,
     /// Fetches what callers name, under the operator's rules.
     pub(crate) fetcher: fetch::Fetcher,
+    /// Tells of jobs' ends.
+    pub(crate) webhooks: webhooks::Webhooks,
     /// Bounds the memory of requests.
     pub(crate) memory: BodyMemory,
     /// What endpoints' instances can do.
     pub(crate) object_infos: object_info::Cache,
+    /// The same as clients of ComfyUI's own API read it.
+    pub(crate) pickers: pickers::Pickers,
+    /// What instances told beside it.
+    pub(crate) facts: facts::Known,
+    /// Bounds the pictures that are worked on at a time.
+    pub(crate) pictures: pictures::Turns,
     /// This server.
     pub(crate) node: NodeName,
     /// Endpoints by name; replaced as a whole on reload.
@@ -75,10 +99,16 @@ pub struct Parts {
     pub(crate) metrics: Arc<crate::metrics::Metrics>,
     /// The planner's eyes, once the control loop runs.
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
+    /// When people last did something at endpoints' pages.
+    pub(crate) attention: attention::Attention,
     /// Held for reading by who is about to refer to a blob that may be in the trash, for writing by who deletes one.
     pub(crate) deletions: tokio::sync::RwLock<()>,
     /// What connections of queues leave to do.
     pub(crate) chores: queues::Chores,
+    /// Who holds a socket open.
+    pub(crate) clients: clients::Clients,
+    /// How many jobs of each endpoint have not ended.
+    pub(crate) lengths: tokio::sync::watch::Sender<lengths::Lengths>,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }
@@ -114,6 +144,7 @@ impl Service {
     /// Replaces the endpoints (reload); running jobs are not touched.
     pub fn set_endpoints(&self, endpoints: BTreeMap<EndpointName, Endpoint>) {
         *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(endpoints);
+        self.forget_abilities();
     }
 
     /// One endpoint.

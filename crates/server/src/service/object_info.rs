@@ -1,77 +1,261 @@
-//! What an endpoint's instances can do, kept so that graphs are checked while nothing runs.
+//! What the boxes of an endpoint can do, kept so that graphs are checked while nothing runs.
+//!
+//! Each box (an installation, a remote server, an agent) tells its own; readers see the union, and placement asks each.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
-use darkroom_comfy::object_info::ObjectInfo;
-use darkroom_core::EndpointName;
+use darkroom_comfy::{graph, object_info::ObjectInfo};
+use darkroom_core::{EndpointName, Timestamp, scheduler::Offers};
+use darkroom_store::catalog::BoxInfo;
 
-use super::{Error, Service};
+use super::{Error, Service, preflight::Checks};
 use crate::beside::beside;
 
-/// Parsed `object_info` per endpoint; the store holds the text.
+/// What is known per endpoint, parsed; the store holds the texts.
 #[derive(Debug, Default)]
-pub struct Cache(RwLock<HashMap<EndpointName, Arc<ObjectInfo>>>);
+pub struct Cache {
+    known: RwLock<HashMap<EndpointName, Known>>,
+    /// Held while something is learned, so that two boxes do not overwrite each other's.
+    learning: tokio::sync::Mutex<()>,
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Clone)]
+struct Known {
+    boxes: Arc<Boxes>,
+    union: Option<Arc<ObjectInfo>>,
+}
+
+/// What each box of an endpoint can do, by its name.
+pub type Boxes = BTreeMap<String, Arc<BoxAbilities>>;
+
+/// What a box can do.
+#[derive(Debug)]
+pub struct BoxAbilities {
+    /// Its node classes.
+    pub info: Arc<ObjectInfo>,
+    /// The same for placement.
+    pub offers: Arc<Offers>,
+    /// When it was told last.
+    pub learned_at: Timestamp,
+}
 
 impl Service {
-    /// What the endpoint's instances can do; `None` until the first of them told.
+    /// What the endpoint's boxes can do together; `None` until the first of them told.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn object_info(&self, endpoint: &EndpointName) -> Result<Option<Arc<ObjectInfo>>, Error> {
-        if let Some(known) = self
-            .object_infos
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(endpoint)
-        {
-            return Ok(Some(known.clone()));
-        }
-        let Some((json, _)) = self.store.object_info(endpoint).await? else {
-            return Ok(None);
-        };
-        // A ComfyUI with many custom nodes tells megabytes.
-        match beside(json.len(), move || parse(&json)).await {
-            Ok(info) => Ok(Some(self.remember(endpoint, info))),
-            Err(error) => {
-                tracing::warn!(endpoint.name = %endpoint, %error, "the stored object_info cannot be read");
-                Ok(None)
-            }
-        }
+        Ok(self.known_of(endpoint).await?.union)
     }
 
-    /// Learns what an instance can do; stored only when it differs from what is known.
+    /// What each of the endpoint's boxes can do, as far as they told.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn boxes(&self, endpoint: &EndpointName) -> Result<Arc<Boxes>, Error> {
+        Ok(self.known_of(endpoint).await?.boxes)
+    }
+
+    /// What a slot on a box must be asked before it takes a job: `None` where all boxes of the endpoint are equal. A box
+    /// that has not told yet offers nothing.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn offers(
+        &self,
+        endpoint: &EndpointName,
+        box_name: &str,
+    ) -> Result<Option<Arc<Offers>>, Error> {
+        if !self.endpoint(endpoint).is_ok_and(|e| e.has_unequal_boxes()) {
+            return Ok(None);
+        }
+        let boxes = self.boxes(endpoint).await?;
+        Ok(Some(
+            boxes.get(box_name).map(|b| b.offers.clone()).unwrap_or_default(),
+        ))
+    }
+
+    /// Learns what a box can do.
     ///
     /// # Errors
     /// When it is not `object_info`, or the store fails.
-    pub async fn learn_object_info(&self, endpoint: &EndpointName, json: Vec<u8>) -> Result<(), Error> {
+    pub async fn learn_object_info(
+        &self,
+        endpoint: &EndpointName,
+        box_name: &str,
+        json: Vec<u8>,
+    ) -> Result<(), Error> {
         let text = json.clone();
-        let info = beside(json.len(), move || parse(&text))
+        let now = self.clock.now();
+        let learned = beside(json.len(), move || parse(&text, now))
             .await
             .map_err(Error::Invalid)?;
-        let known = self.store.object_info(endpoint).await?;
-        if known.is_none_or(|(stored, _)| stored != json) {
-            self.store.put_object_info(endpoint, json).await?;
+        let _learning = self.object_infos.learning.lock().await;
+        let known = self.known_of(endpoint).await?;
+        self.store.put_object_info(endpoint, box_name, json).await?;
+        let unchanged = known
+            .boxes
+            .get(box_name)
+            .is_some_and(|known| known.info == learned.info);
+        if !unchanged {
+            let mut boxes = Boxes::clone(&known.boxes);
+            boxes.insert(box_name.to_owned(), Arc::new(learned));
+            self.remember(endpoint, boxes).await;
         }
-        self.remember(endpoint, info);
         Ok(())
     }
 
-    fn remember(&self, endpoint: &EndpointName, info: ObjectInfo) -> Arc<ObjectInfo> {
-        let info = Arc::new(info);
+    /// Forgets what a box could do that is no box of the endpoint any more.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_box(&self, endpoint: &EndpointName, box_name: &str) -> Result<(), Error> {
+        self.store.remove_object_info(endpoint, box_name).await?;
+        self.forget_abilities();
+        Ok(())
+    }
+
+    /// Reads all from the store again: endpoints changed, so other boxes count.
+    pub(super) fn forget_abilities(&self) {
         self.object_infos
-            .0
+            .known
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(endpoint.clone(), info.clone());
-        info
+            .clear();
+    }
+
+    async fn known_of(&self, endpoint: &EndpointName) -> Result<Known, Error> {
+        let cached = {
+            let all = self
+                .object_infos
+                .known
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.get(endpoint).cloned()
+        };
+        if let Some(known) = cached {
+            return Ok(known);
+        }
+        let stored = self.store.object_infos(endpoint).await?;
+        // What an installation could do that the endpoint does not run any more says nothing.
+        let stored: Vec<BoxInfo> = match self.endpoint(endpoint) {
+            Ok(endpoint) => stored
+                .into_iter()
+                .filter(|b| endpoint.has_box(&b.box_name))
+                .collect(),
+            Err(_) => stored,
+        };
+        // A ComfyUI with many custom nodes tells megabytes.
+        let size = stored.iter().map(|b| b.json.len()).sum();
+        let boxes = beside(size, move || parse_all(&stored)).await;
+        Ok(self.remember(endpoint, boxes).await)
+    }
+
+    async fn remember(&self, endpoint: &EndpointName, boxes: Boxes) -> Known {
+        let infos: Vec<Arc<ObjectInfo>> = boxes.values().map(|b| b.info.clone()).collect();
+        let union = match infos.len() {
+            0 | 1 => infos.first().cloned(),
+            many => {
+                // Work of the processor, like reading as many.
+                let size = many << 20;
+                let union = beside(size, move || ObjectInfo::union(infos.iter().map(|i| &**i))).await;
+                Some(Arc::new(union))
+            }
+        };
+        let known = Known {
+            boxes: Arc::new(boxes),
+            union,
+        };
+        let mut all = self
+            .object_infos
+            .known
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.insert(endpoint.clone(), known.clone());
+        known
     }
 }
 
-fn parse(json: &[u8]) -> Result<ObjectInfo, String> {
+fn parse_all(stored: &[BoxInfo]) -> Boxes {
+    let mut boxes = Boxes::new();
+    for one in stored {
+        match parse(&one.json, one.learned_at) {
+            Ok(abilities) => {
+                boxes.insert(one.box_name.clone(), Arc::new(abilities));
+            }
+            Err(error) => {
+                tracing::warn!(
+                    box_name = one.box_name,
+                    error,
+                    "the stored object_info cannot be read"
+                )
+            }
+        }
+    }
+    boxes
+}
+
+fn parse(json: &[u8], learned_at: Timestamp) -> Result<BoxAbilities, String> {
     let value = serde_json::from_slice(json).map_err(|e| format!("not JSON: {e}"))?;
-    ObjectInfo::parse(value).map_err(|e| e.to_string())
+    let info = ObjectInfo::parse(value).map_err(|e| e.to_string())?;
+    let offers = graph::offers(&info, &Checks);
+    Ok(BoxAbilities {
+        info: Arc::new(info),
+        offers: Arc::new(offers),
+        learned_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::service::testing::Bench;
+
+    fn info(class: &str) -> Vec<u8> {
+        json!({ class: { "input": {"required": {}}, "output": [] } })
+            .to_string()
+            .into_bytes()
+    }
+
+    #[tokio::test]
+    async fn readers_see_what_all_boxes_can_do_and_slots_what_theirs_can() {
+        let bench = Bench::configured(
+            "[endpoints.two]\nbackend = \"remote\"\nurls = [\"http://a:1\", \"http://b:1\"]\n[endpoints.default]\n",
+        );
+        let (service, two) = (&bench.service, "two".parse().unwrap());
+        assert!(service.object_info(&two).await.unwrap().is_none());
+        service.learn_object_info(&two, "a:1", info("A")).await.unwrap();
+        service.learn_object_info(&two, "b:1", info("B")).await.unwrap();
+        // No box of this endpoint (any more).
+        service
+            .store
+            .put_object_info(&two, "c:1", info("C"))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let union = service.object_info(&two).await.unwrap().unwrap();
+            assert_eq!(union.classes.keys().collect::<Vec<_>>(), ["A", "B"]);
+            assert_eq!(service.boxes(&two).await.unwrap().len(), 2);
+            let offers = service.offers(&two, "a:1").await.unwrap().unwrap();
+            assert!(offers.has(&darkroom_core::scheduler::Need::Class("A".into())));
+            let nothing = service.offers(&two, "c:1").await.unwrap().unwrap();
+            assert_eq!(*nothing, Offers::default());
+            // Again, now from the store.
+            service.forget_abilities();
+        }
+        let alone = service.offers(&bench.endpoint(), "engine").await.unwrap();
+        assert!(alone.is_none(), "equal boxes are not asked");
+
+        service.forget_box(&two, "b:1").await.unwrap();
+        let union = service.object_info(&two).await.unwrap().unwrap();
+        assert_eq!(union.classes.keys().collect::<Vec<_>>(), ["A"]);
+        let refused = service.learn_object_info(&two, "a:1", b"[]".to_vec()).await;
+        assert_eq!(refused.unwrap_err().code(), "invalid_request");
+    }
 }

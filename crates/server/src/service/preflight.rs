@@ -160,7 +160,7 @@ pub fn check(
 }
 
 /// File inputs were resolved by [`intake`], which knows what exists; the rest is as in comfy's own pre-flight.
-struct Checks;
+pub(super) struct Checks;
 
 impl darkroom_comfy::graph::validate::InputChecks for Checks {
     fn covers(&self, class_type: &str, input: &str, spec: &darkroom_comfy::object_info::InputSpec) -> bool {

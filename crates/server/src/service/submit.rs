@@ -1,11 +1,12 @@
 //! A job's way in: limits, intake of files, pre-flight of the graph, payload placement, one durable transaction.
 
 use darkroom_core::{BlobKey, EndpointName, JobId, TenantId, endpoint};
+pub use darkroom_store::jobs::Entry;
 use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
 use serde_json::{Map, Value};
 
 use self::graph::{Reading, Writing};
-use super::{Error, Service, credentials, intake::Fetch};
+use super::{Error, Service, clients::ClientName, credentials, intake::Fetch};
 use crate::{beside::beside, memory::Held};
 
 mod graph;
@@ -46,6 +47,19 @@ pub struct Accepted {
     pub job: JobId,
     /// It existed before, under the same external id.
     pub existed: bool,
+    /// `{node id: {errors, …}}` of output nodes that were left out because they do not validate, while others do; an
+    /// empty object otherwise.
+    pub node_errors: Value,
+}
+
+impl Accepted {
+    fn before(job: JobId) -> Self {
+        Accepted {
+            job,
+            existed: true,
+            node_errors: Value::Object(Map::new()),
+        }
+    }
 }
 
 impl Service {
@@ -54,8 +68,34 @@ impl Service {
     /// # Errors
     /// Every refusal of [`Error`]; nothing is half-accepted then.
     pub async fn submit_comfy(&self, submit: ComfySubmit) -> Result<Accepted, Error> {
+        self.submit_comfy_at(submit, Entry::Back, None).await
+    }
+
+    /// The same for one that may enter the line elsewhere than at its back, and whose client hears of it by its socket,
+    /// from the very beginning.
+    ///
+    /// # Errors
+    /// As [`Service::submit_comfy`].
+    pub async fn submit_comfy_at(
+        &self,
+        submit: ComfySubmit,
+        entry: Entry,
+        client: Option<&ClientName>,
+    ) -> Result<Accepted, Error> {
         let mut written = Vec::new();
-        let outcome = self.accept(submit, &mut written).await;
+        let mut follower = None;
+        // A follower from before the job is there: once it is, it may be over within a millisecond.
+        let listen = |job| {
+            let listening = client.is_some_and(|client| self.clients.is_connected(client));
+            follower = listening.then(|| self.follow(job, 0));
+        };
+        let outcome = self.accept(submit, entry, listen, &mut written).await;
+        if let (Ok(accepted), Some(client)) = (&outcome, client) {
+            let follower = follower.filter(|follower| follower.job() == accepted.job);
+            self.clients.accepted(client, || {
+                follower.unwrap_or_else(|| self.follow(accepted.job, 0))
+            });
+        }
         // Nothing stays of a request that was refused, or that was known already.
         if !outcome.as_ref().is_ok_and(|accepted| !accepted.existed) {
             self.discard(written).await;
@@ -63,23 +103,32 @@ impl Service {
         outcome
     }
 
-    async fn accept(&self, submit: ComfySubmit, written: &mut Vec<BlobKey>) -> Result<Accepted, Error> {
+    async fn accept(
+        &self,
+        submit: ComfySubmit,
+        entry: Entry,
+        listen: impl FnOnce(JobId),
+        written: &mut Vec<BlobKey>,
+    ) -> Result<Accepted, Error> {
         let max_queued = self.endpoint(&submit.endpoint)?.limits.max_queued;
         if let Some(known) = self.known(&submit, max_queued).await? {
             return Ok(known);
         }
-        let job = self.prepare(submit, written).await?;
+        let (job, node_errors) = self.prepare(submit, written).await?;
+        let job = NewJob { entry, ..job };
         let (id, endpoint) = (job.id, job.endpoint.clone());
         let external_name = job.external_id.as_ref().map(|e| e.id.clone()).unwrap_or_default();
+        listen(id);
         match self.store.submit(job).await? {
             Submitted::Accepted => {
                 self.metrics.job_submitted(&endpoint);
                 Ok(Accepted {
                     job: id,
                     existed: false,
+                    node_errors,
                 })
             }
-            Submitted::Existing(job) => Ok(Accepted { job, existed: true }),
+            Submitted::Existing(job) => Ok(Accepted::before(job)),
             Submitted::Duplicate(job) => Err(Error::Duplicate {
                 id: external_name,
                 job,
@@ -92,7 +141,7 @@ impl Service {
     }
 
     /// Everything that comes before the row: the graph is checked, its files and its body are stored, and named in
-    /// `written`.
+    /// `written`. With it come the errors of outputs that were left out (see [`Accepted`]).
     ///
     /// # Errors
     /// Every refusal of [`Error`]; the caller discards what was written.
@@ -100,7 +149,7 @@ impl Service {
         &self,
         mut submit: ComfySubmit,
         written: &mut Vec<BlobKey>,
-    ) -> Result<NewJob, Error> {
+    ) -> Result<(NewJob, Value), Error> {
         let endpoint = self.endpoint(&submit.endpoint)?;
         if endpoint.kind != endpoint::Kind::Comfyui {
             return Err(Error::Invalid(format!(
@@ -108,15 +157,14 @@ impl Service {
                 endpoint.name
             )));
         }
-        let info = self.object_info(&submit.endpoint).await?;
+        let places = self.places(&submit.endpoint).await?;
         let size = submit.size_bytes;
         let reading = Reading {
             ids: self.ids.clone(),
             graph: submit.graph,
             targets: submit.targets.clone(),
             randomise_seeds: submit.randomise_seeds,
-            info,
-            embedded: endpoint.runs_embedded_engine(),
+            places,
         };
         let read = beside(size, move || reading.read())
             .await
@@ -150,11 +198,11 @@ impl Service {
         };
         let written_down = beside(size, move || writing.write()).await;
         let (body, summary, models) = written_down.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        (meta.summary, meta.models) = (summary, models);
+        (meta.summary, meta.models, meta.needs) = (summary, models, read.needs);
         let key = BlobKey::job_input(id);
         written.push(key.clone());
         let input = self.place_input(key, body.into()).await?;
-        Ok(NewJob {
+        let job = NewJob {
             id,
             tenant: submit.tenant,
             endpoint: submit.endpoint,
@@ -167,7 +215,9 @@ impl Service {
             queue_ttl: endpoint.limits.queue_ttl,
             max_attempts: endpoint.limits.max_attempts,
             max_queued: endpoint.limits.max_queued,
-        })
+            entry: Entry::Back,
+        };
+        Ok((job, read.node_errors))
     }
 
     /// What can be said of a submit before any work on it: the job that has its name already, so that a repeated request
@@ -190,7 +240,13 @@ impl Service {
                 )
                 .await?;
             match (first, external.on_duplicate) {
-                (Some(job), OnDuplicate::Existing) => return Ok(Some(Accepted { job, existed: true })),
+                (Some(job), OnDuplicate::Existing) => return Ok(Some(Accepted::before(job))),
+                (Some(job), OnDuplicate::WhileLive) => {
+                    let record = self.store.job(None, job).await?;
+                    if record.is_some_and(|record| !record.state.is_final()) {
+                        return Ok(Some(Accepted::before(job)));
+                    }
+                }
                 (Some(job), OnDuplicate::Reject) => {
                     let id = external.id.clone();
                     return Err(Error::Duplicate { id, job });

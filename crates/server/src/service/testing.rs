@@ -84,8 +84,12 @@ impl Bench {
                 timeout: config.fetch.timeout,
             })
             .unwrap(),
+            webhooks: super::webhooks::Webhooks::new(&[7; 32]),
             memory: BodyMemory::new(config.server.body_memory),
             object_infos: object_info::Cache::default(),
+            pickers: Default::default(),
+            facts: Default::default(),
+            pictures: Default::default(),
             node: "local".parse().unwrap(),
             endpoints: std::sync::RwLock::new(Arc::new(config.endpoints)),
             settings: Settings {
@@ -93,8 +97,11 @@ impl Bench {
             },
             metrics: Arc::new(Metrics::new()),
             planner: std::sync::OnceLock::new(),
+            attention: Default::default(),
             deletions: tokio::sync::RwLock::default(),
             chores: Default::default(),
+            clients: Default::default(),
+            lengths: Default::default(),
             failpoint: None,
         });
         Bench {
@@ -126,6 +133,7 @@ impl Bench {
             state_since: now,
             created_at: now,
             gpu: None,
+            box_name: String::new(),
             handle: None,
             start_reason: String::new(),
             state_reason: String::new(),
@@ -163,9 +171,20 @@ impl Bench {
             queue_ttl: None,
             max_attempts: 3,
             max_queued: 100,
+            entry: Default::default(),
         };
         self.service.store.submit(job).await.unwrap();
         id
+    }
+
+    /// Lets an instance of the endpoint tell what it can do.
+    pub async fn learn(&self, object_info: Vec<u8>) {
+        let endpoint = self.endpoint();
+        let learned = self
+            .service
+            .learn_object_info(&endpoint, "engine", object_info)
+            .await;
+        learned.unwrap();
     }
 
     /// Stores bytes that no row names.

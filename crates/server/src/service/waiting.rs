@@ -1,14 +1,18 @@
-//! Why a job waits, from the same counters that the planner decides on.
+//! Why jobs wait, and how long they will, from the same counters that the planner decides on.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
-    JobState,
-    scheduler::{Counters, Policy, WaitReason, why_waiting},
+    EndpointName, InstanceId, JobId, JobState, TenantId, Timestamp,
+    instance::StartStep,
+    scheduler::{Counters, HeldBack, Outlook, Policy, WaitReason, estimate::Known, why_waiting},
 };
 
-use super::{Error, Service, jobs::JobRecord};
+use super::{Error, Service, jobs::JobRecord, resources::Resources};
+
+/// Runs and starts that an estimate goes by: enough to even out one odd one, few enough to follow a change.
+const RECENT: u32 = 20;
 
 /// Where the service gets the planner's view from; the control loop gives it.
 #[async_trait]
@@ -17,15 +21,19 @@ pub trait PlannerView: Send + Sync {
     async fn view(&self) -> anyhow::Result<(Counters, Policy)>;
     /// The last bytes of what an instance printed.
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes>;
+    /// What an instance that runs here used at the last look.
+    fn resources(&self, instance: InstanceId) -> Option<Resources>;
 }
 
-/// Why a job waits, and how many stand before it.
+/// Why a job waits, how many stand before it, and how long it will wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Why.
     pub reason: WaitReason,
     /// Jobs of the endpoint before it, in plain order.
     pub position: u64,
+    /// How long until it begins, told from how long runs and starts of its endpoint took lately; `None`: that is not known.
+    pub starts_in: Option<Duration>,
 }
 
 impl Service {
@@ -44,40 +52,127 @@ impl Service {
         Ok(waiting.into_iter().next().flatten())
     }
 
-    /// The same for each job of a page, all from one look of the planner.
+    /// The same for each job of a page, all from one look of the planner and one at the lines.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn why_each_waits(&self, jobs: &[JobRecord]) -> Result<Vec<Option<Waiting>>, Error> {
-        let queued = |job: &JobRecord| job.state == JobState::Queued;
-        let Some(planner) = self.planner.get().filter(|_| jobs.iter().any(queued)) else {
+        let queued: Vec<JobId> = jobs
+            .iter()
+            .filter(|job| job.state == JobState::Queued)
+            .map(|job| job.id)
+            .collect();
+        let Some(planner) = self.planner.get().filter(|_| !queued.is_empty()) else {
             return Ok(jobs.iter().map(|_| None).collect());
         };
         let (counters, policy) = planner.view().await.map_err(Error::Internal)?;
-        let now = self.clock.now();
-        let mut all = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let position = match queued(job) {
-                true => self.store.position(job.id).await?,
-                false => None,
-            };
-            all.push(position.map(|position| Waiting {
-                reason: why_waiting(&job.endpoint, position, &counters, &policy, now),
-                position,
-            }));
+        let positions = self.store.positions(&queued).await?;
+        let mut lines = BTreeMap::new();
+        for job in jobs.iter().filter(|job| positions.contains_key(&job.id)) {
+            if !lines.contains_key(&job.endpoint) {
+                let line = self.line(&job.endpoint, &counters, &policy).await?;
+                lines.insert(job.endpoint.clone(), line);
+            }
         }
-        Ok(all)
+        let now = self.clock.now();
+        let why = |job: &JobRecord| {
+            let position = *positions.get(&job.id)?;
+            let line = &lines[&job.endpoint];
+            let held_back = line.held_back(job);
+            let starts_in = match held_back {
+                None => line
+                    .outlook
+                    .as_ref()
+                    .and_then(|outlook| outlook.starts_in(position)),
+                Some(_) => None,
+            };
+            Some(Waiting {
+                reason: why_waiting(&job.endpoint, position, held_back, &counters, &policy, now),
+                position,
+                starts_in,
+            })
+        };
+        Ok(jobs.iter().map(why).collect())
+    }
+
+    /// What all jobs of one endpoint wait under.
+    async fn line(
+        &self,
+        endpoint: &EndpointName,
+        counters: &Counters,
+        policy: &Policy,
+    ) -> Result<Line, Error> {
+        let limit = self
+            .endpoint(endpoint)
+            .map_or(0, |endpoint| endpoint.limits.max_running_per_tenant);
+        let full = match limit {
+            0 => BTreeMap::new(),
+            limit => self.store.at_quota(endpoint, limit).await?,
+        };
+        let Some(of) = policy.endpoints.get(endpoint) else {
+            return Ok(Line {
+                limit,
+                full,
+                outlook: None,
+            });
+        };
+        let known = self.known_durations(endpoint).await?;
+        let outlook = Outlook::new(endpoint, &known, counters, of, self.clock.now());
+        Ok(Line { limit, full, outlook })
+    }
+
+    async fn known_durations(&self, endpoint: &EndpointName) -> Result<Known, Error> {
+        let runs = self.store.recent_runs(endpoint, RECENT).await?;
+        let open = self.store.open_attempts(None).await?;
+        let mut running_since: Vec<Timestamp> = open
+            .iter()
+            .filter(|attempt| attempt.endpoint == *endpoint)
+            .map(|attempt| attempt.claimed_at)
+            .collect();
+        running_since.sort();
+        let instances = self.store.instances(true).await?;
+        let mut starts: Vec<(Timestamp, Duration)> = instances
+            .iter()
+            .filter(|instance| instance.endpoint == *endpoint)
+            .filter_map(|instance| {
+                let ready = instance
+                    .phases
+                    .iter()
+                    .find(|(phase, _)| phase == StartStep::Ready.as_str())?;
+                Some((instance.created_at, ready.1.since(instance.created_at)))
+            })
+            .collect();
+        starts.sort();
+        let newest = starts.iter().rev().take(RECENT as usize);
+        Ok(Known {
+            run: mean(runs.into_iter()),
+            start: mean(newest.map(|(_, took)| *took)),
+            running_since,
+        })
+    }
+
+    /// For each of these jobs, whether it waited, or waits, for an instance to start.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn cold_start(&self, job: &JobRecord) -> Result<bool, Error> {
+        if let Some(first) = self.store.attempts(job.id).await?.first() {
+            let instance = self.store.instance(first.instance).await?;
+            // One that is forgotten already was there long before.
+            return Ok(instance.is_some_and(|instance| instance.created_at >= job.created_at));
+        }
+        let instances = self.store.instances(false).await?;
+        let ready = |i: &&super::instances::InstanceRecord| {
+            i.endpoint == job.endpoint && i.state == darkroom_core::InstanceState::Ready
+        };
+        Ok(job.state == JobState::Queued && instances.iter().find(ready).is_none())
     }
 
     /// The last bytes of what an instance printed.
     ///
     /// # Errors
     /// [`Error::NotFound`] when it never got as far as printing, or its files are gone.
-    pub async fn instance_logs(
-        &self,
-        id: darkroom_core::InstanceId,
-        tail_bytes: u64,
-    ) -> Result<bytes::Bytes, Error> {
+    pub async fn instance_logs(&self, id: InstanceId, tail_bytes: u64) -> Result<bytes::Bytes, Error> {
         let record = self.instance(id).await?;
         let missing = || Error::not_found("log of instance", id);
         let (Some(planner), Some(handle)) = (self.planner.get(), record.handle.as_deref()) else {
@@ -88,4 +183,25 @@ impl Service {
             missing()
         })
     }
+}
+
+struct Line {
+    limit: u32,
+    full: BTreeMap<TenantId, u64>,
+    outlook: Option<Outlook>,
+}
+
+impl Line {
+    fn held_back(&self, job: &JobRecord) -> Option<HeldBack> {
+        let running = *self.full.get(&job.tenant)?;
+        Some(HeldBack::Quota {
+            running,
+            limit: self.limit,
+        })
+    }
+}
+
+fn mean(durations: impl ExactSizeIterator<Item = Duration>) -> Option<Duration> {
+    let n = u32::try_from(durations.len()).ok().filter(|n| *n > 0)?;
+    Some(durations.sum::<Duration>() / n)
 }

@@ -8,7 +8,7 @@ use super::{
     World, tests,
     world::{endpoint, node},
 };
-use crate::catalog::{InstanceChange, InstanceRecord};
+use crate::catalog::{BoxInfo, InstanceChange, InstanceRecord};
 
 pub(super) fn instance(world: &World) -> InstanceRecord {
     InstanceRecord {
@@ -19,6 +19,7 @@ pub(super) fn instance(world: &World) -> InstanceRecord {
         state_since: world.clock.now(),
         created_at: world.clock.now(),
         gpu: Some("0".to_owned()),
+        box_name: "/opt/ComfyUI".to_owned(),
         handle: None,
         start_reason: "1 job waits".to_owned(),
         state_reason: String::new(),
@@ -84,14 +85,29 @@ tests! {
         assert_eq!(world.store().instances(true).await.unwrap().len(), 1);
     }
 
-    async fn object_info_is_kept_per_endpoint(world: World) {
-        assert_eq!(world.store().object_info(&endpoint()).await.unwrap(), None);
+    async fn object_info_is_kept_per_box(world: World) {
+        assert!(world.store().object_infos(&endpoint()).await.unwrap().is_empty());
         let big = vec![b'x'; 3_000_000];
-        world.store().put_object_info(&endpoint(), b"{}".to_vec()).await.unwrap();
-        world.store().put_object_info(&endpoint(), big.clone()).await.unwrap();
+        let learned = |name: &str, json: &[u8]| BoxInfo {
+            box_name: name.to_owned(),
+            json: json.to_vec(),
+            learned_at: world.clock.now(),
+        };
+        world.store().put_object_info(&endpoint(), "b", b"{}".to_vec()).await.unwrap();
+        let small = learned("b", b"{}");
         world.clock.advance(Duration::from_secs(5));
-        world.store().put_object_info(&endpoint(), big.clone()).await.unwrap();
-        assert_eq!(world.store().object_info(&endpoint()).await.unwrap(), Some((big, world.clock.now())));
+        world.store().put_object_info(&endpoint(), "a", b"[]".to_vec()).await.unwrap();
+        world.store().put_object_info(&endpoint(), "a", big.clone()).await.unwrap();
+        world.clock.advance(Duration::from_secs(5));
+        world.store().put_object_info(&endpoint(), "a", big.clone()).await.unwrap();
+        let other = "other".parse().unwrap();
+        world.store().put_object_info(&other, "a", b"{}".to_vec()).await.unwrap();
+        let all = world.store().object_infos(&endpoint()).await.unwrap();
+        assert!(all == [learned("a", &big), small.clone()]);
+        assert!(world.store().remove_object_info(&endpoint(), "a").await.unwrap());
+        assert!(!world.store().remove_object_info(&endpoint(), "a").await.unwrap());
+        assert_eq!(world.store().object_infos(&endpoint()).await.unwrap(), [small]);
+        assert_eq!(world.store().object_infos(&other).await.unwrap().len(), 1);
     }
 
     async fn endpoints_and_settings_are_replaced_and_removed(world: World) {
@@ -104,6 +120,18 @@ tests! {
         world.store().put_setting("s", "1").await.unwrap();
         world.store().put_setting("s", "2").await.unwrap();
         assert_eq!(world.store().setting("s").await.unwrap().as_deref(), Some("2"));
+    }
+
+    async fn settings_are_listed_by_what_their_names_begin_with(world: World) {
+        let pairs = |names: &[&str]| -> Vec<(String, String)> {
+            names.iter().map(|name| ((*name).to_owned(), format!("\"{name}\""))).collect()
+        };
+        let all = pairs(&["a/b", "a/图", "a/%", "a", "a0", "A/b", "b/a", "a/b/c"]);
+        world.store().put_settings(all).await.unwrap();
+        world.store().put_settings(Vec::new()).await.unwrap();
+        assert_eq!(world.store().settings_under("a/").await.unwrap(), pairs(&["a/%", "a/b", "a/b/c", "a/图"]));
+        assert_eq!(world.store().settings_under("a/b").await.unwrap(), pairs(&["a/b", "a/b/c"]));
+        assert_eq!(world.store().settings_under("c").await.unwrap(), []);
     }
 
     async fn the_newest_decisions_are_kept(world: World) {

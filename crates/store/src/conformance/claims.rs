@@ -1,11 +1,17 @@
 //! Who gets which job.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use darkroom_core::{InstanceId, InstanceState, JobState};
+use darkroom_core::{
+    InstanceId, InstanceState, JobState,
+    scheduler::{Need, Needs, Offers},
+};
 use uuid::Uuid;
 
-use crate::catalog::{InstanceChange, InstanceRecord};
+use crate::{
+    catalog::{InstanceChange, InstanceRecord},
+    jobs::Claim,
+};
 
 use super::{
     World,
@@ -165,6 +171,49 @@ tests! {
         assert_eq!(world.store().claim(claim.clone()).await.unwrap().unwrap().job.id, second);
         assert!(world.store().claim(claim).await.unwrap().is_none(), "rather nothing");
         assert_eq!(world.store().claim(world.claim_for(2)).await.unwrap().unwrap().job.id, first);
+    }
+
+    async fn a_box_takes_only_what_can_run_there_however_much_else_waits(world: World) {
+        let needing = |class: &str| {
+            let mut job = world.new_job();
+            job.meta.needs = Needs([Need::Class(class.to_owned())].into());
+            job
+        };
+        let offering = |instance: u128, classes: &[&str]| {
+            let mut offers = Offers::default();
+            classes.iter().for_each(|class| offers.add_class(class));
+            Claim { offers: Some(Arc::new(offers)), ..world.claim_for(instance) }
+        };
+        let mut urgent = needing("flux");
+        urgent.priority = 9;
+        let urgent = world.accept(urgent).await;
+        // More than are handed to `pick` at once, of more tenants than are looked at where boxes are equal.
+        for n in 0..40 {
+            let mut job = needing("flux");
+            job.tenant = tenant(&format!("t{n}"));
+            world.accept(job).await;
+            world.accept(needing("flux")).await;
+        }
+        let sdxl = world.accept(needing("sdxl")).await;
+        let mut low = needing("sdxl");
+        low.priority = -1;
+        let low = world.accept(low).await;
+        let mut any = world.new_job();
+        any.tenant = tenant("any");
+        let any = world.accept(any).await;
+
+        assert_eq!(world.store().needs(sdxl).await.unwrap(), needing("sdxl").meta.needs);
+        assert!(world.store().needs(any).await.unwrap().is_empty());
+        let mut taken = BTreeSet::new();
+        for _ in 0..3 {
+            taken.insert(world.store().claim(offering(1, &["sdxl"])).await.unwrap().unwrap().job.id);
+        }
+        assert_eq!(taken, BTreeSet::from([sdxl, low, any]));
+        assert!(world.store().claim(offering(1, &["sdxl"])).await.unwrap().is_none());
+        assert!(world.store().claim(offering(1, &[])).await.unwrap().is_none());
+        let both = world.store().claim(offering(2, &["flux", "sdxl"])).await.unwrap().unwrap();
+        assert_eq!(both.job.id, urgent);
+        assert!(world.store().claim(world.claim_for(3)).await.unwrap().is_some(), "equal boxes take any");
     }
 
     async fn many_slots_claiming_at_once_never_share_a_job(world: World) {

@@ -137,6 +137,18 @@ tests! {
         assert!(due.contains(&blob("stray")) && !due.contains(&blob("under-way")), "{due:?}");
     }
 
+    async fn a_taken_name_is_not_taken_again(world: World) {
+        assert!(world.store().add_ref(reference(&world, "x", "a.png", "first")).await.unwrap());
+        assert!(!world.store().add_ref(reference(&world, "x", "a.png", "second")).await.unwrap());
+        assert!(world.store().add_ref(reference(&world, "y", "a.png", "second")).await.unwrap());
+        let kept = world.store().file_ref("x", "a.png").await.unwrap().unwrap();
+        assert_eq!(kept.blob, blob("first"));
+        assert!(world.store().drop_ref("x", "a.png").await.unwrap());
+        assert!(world.store().add_ref(reference(&world, "x", "a.png", "second")).await.unwrap());
+        world.clock.advance(HOUR);
+        assert_eq!(world.store().trash_due(HOUR, 9).await.unwrap(), [blob("first")]);
+    }
+
     async fn an_intent_that_came_to_nothing_is_taken_back_unless_something_refers_to_it(world: World) {
         world.store().intend(&blob("refused")).await.unwrap();
         world.store().intend(&blob("named")).await.unwrap();

@@ -113,7 +113,7 @@ tests! {
         let mut high = world.new_job();
         high.priority = 9;
         let high = world.accept(high).await;
-        let place = async |id| world.store().position(id).await.unwrap();
+        let place = async |id| world.store().positions(&[id]).await.unwrap().get(&id).copied();
         assert_eq!(
             [place(high).await, place(a).await, place(b).await, place(c).await],
             [Some(0), Some(1), Some(2), Some(3)],
@@ -121,5 +121,7 @@ tests! {
         world.claim_lease().await;
         assert_eq!([place(high).await, place(a).await, place(c).await], [None, Some(0), Some(2)]);
         assert_eq!(place(world.new_job().id).await, None);
+        let all = world.store().positions(&[c, high, a, b, world.new_job().id]).await.unwrap();
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [(a, 0), (b, 1), (c, 2)], "many at once");
     }
 }

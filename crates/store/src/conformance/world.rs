@@ -154,8 +154,10 @@ pub(crate) fn claim_for(instance: u128) -> Claim {
         instance: InstanceId::from_uuid(Uuid::from_u128(instance)),
         owner: node("a"),
         loaded_models: Vec::new(),
+        offers: None,
         lease: Duration::from_secs(30),
         except: vec![],
+        max_running_per_tenant: 0,
     }
 }
 
@@ -184,6 +186,7 @@ pub(crate) fn job(ids: &dyn Ids) -> NewJob {
         queue_ttl: None,
         max_attempts: 2,
         max_queued: 1000,
+        entry: Default::default(),
     }
 }
 
@@ -210,6 +213,11 @@ pub(crate) fn done() -> Finish {
 
 pub(crate) fn failed() -> Finish {
     let failure = Failure::new(FailureCode::ExecutionError, "node 3 raised");
+    ends(AttemptOutcome::Failed(failure))
+}
+
+pub(crate) fn out_of_memory() -> Finish {
+    let failure = Failure::new(FailureCode::OutOfMemory, "node 3 raised");
     ends(AttemptOutcome::Failed(failure))
 }
 

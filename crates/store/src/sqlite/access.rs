@@ -1,13 +1,13 @@
 //! Keys and the outbox on SQLite.
 
 use async_trait::async_trait;
-use darkroom_core::{JobId, Timestamp};
+use darkroom_core::{JobId, TenantId, Timestamp};
 use rusqlite::{Row, params};
 
-use super::{SqliteStore, sql};
+use super::{SqliteStore, outbox, sql};
 use crate::{
     Access, Error,
-    access::{KeyRecord, OutboxRow},
+    access::{Delivery, Due, KeyRecord, Lanes, OutboxRow, Redelivery, WebhookLog},
     wake::Topic,
 };
 
@@ -27,17 +27,6 @@ fn read_key(row: &Row<'_>) -> Result<KeyRecord, Error> {
         tenant: sql::parsed(row, "tenant", "keys", |t| t.parse().ok())?,
         created_at: sql::instant(row, "created_at")?,
         revoked_at: sql::instant_opt(row, "revoked_at")?,
-    })
-}
-
-fn read_outbox(row: &Row<'_>) -> Result<OutboxRow, Error> {
-    Ok(OutboxRow {
-        id: row.get("id")?,
-        job: JobId::from_uuid(sql::uuid(row, "job", "outbox")?),
-        kind: row.get("kind")?,
-        body: row.get("body")?,
-        tries: sql::unsigned(row, "tries")?,
-        due_at: sql::instant(row, "due_at")?,
     })
 }
 
@@ -95,15 +84,8 @@ impl Access for SqliteStore {
     async fn outbox_due(&self, kind: &str, limit: u32) -> Result<Vec<OutboxRow>, Error> {
         let kind = kind.to_owned();
         // On the writer, which knows the store's now; it is asked only after a wake-up or a timer.
-        self.riding(0, move |tx| {
-            sql::rows(
-                tx.conn,
-                "SELECT id, job, kind, body, tries, due_at FROM outbox WHERE kind = ?3 AND due_at <= ?1 ORDER BY id LIMIT ?2",
-                params![tx.now.as_micros(), limit, kind],
-                read_outbox,
-            )
-        })
-        .await
+        self.riding(0, move |tx| outbox::due(tx.conn, &kind, limit, tx.now))
+            .await
     }
 
     async fn outbox_done(&self, id: i64) -> Result<(), Error> {
@@ -126,5 +108,28 @@ impl Access for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn outbox_lanes(&self, kind: &str, lanes: Lanes) -> Result<Due, Error> {
+        let (kind, now) = (kind.to_owned(), self.clock.now());
+        self.readers
+            .run(move |conn| outbox::lanes(conn, &kind, &lanes, now))
+            .await
+    }
+
+    async fn outbox_tried(&self, id: i64, delivery: Delivery) -> Result<(), Error> {
+        // Forgotten by a power loss, it is delivered once more; receivers are told to expect that.
+        self.riding(SMALL, move |tx| outbox::tried(tx, id, &delivery))
+            .await
+    }
+
+    async fn webhook(&self, job: JobId) -> Result<WebhookLog, Error> {
+        self.readers.run(move |conn| outbox::webhook(conn, job)).await
+    }
+
+    async fn redeliver(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Redelivery>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| outbox::redeliver(tx, tenant.as_ref(), job))
+            .await
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 use super::{SqliteStore, sql, tx::Tx};
 use crate::{
     Catalog, Error,
-    catalog::{InstanceChange, InstanceRecord},
+    catalog::{BoxInfo, InstanceChange, InstanceRecord},
     wake::Topic,
 };
 
@@ -19,8 +19,8 @@ const SMALL: usize = 1024;
 const MAX_DECISIONS: u32 = 1000;
 const DECISIONS_SLACK: i64 = 64;
 
-const INSTANCE: &str = "SELECT id, endpoint, home, state, state_since, created_at, gpu, handle, start_reason, \
-     state_reason, jobs_done, phases FROM instances";
+const INSTANCE: &str = "SELECT id, endpoint, home, state, state_since, created_at, gpu, box, handle, \
+     start_reason, state_reason, jobs_done, phases FROM instances";
 
 fn read(row: &Row<'_>) -> Result<InstanceRecord, Error> {
     let phases: Vec<(String, Timestamp)> = sql::json(row, "phases", "instances")?;
@@ -32,6 +32,7 @@ fn read(row: &Row<'_>) -> Result<InstanceRecord, Error> {
         state_since: sql::instant(row, "state_since")?,
         created_at: sql::instant(row, "created_at")?,
         gpu: row.get("gpu")?,
+        box_name: row.get("box")?,
         handle: row.get("handle")?,
         start_reason: row.get("start_reason")?,
         state_reason: row.get("state_reason")?,
@@ -43,9 +44,9 @@ fn read(row: &Row<'_>) -> Result<InstanceRecord, Error> {
 fn add(tx: &Tx<'_>, instance: &InstanceRecord) -> Result<(), Error> {
     sql::execute(
         tx.conn,
-        "INSERT INTO instances (id, endpoint, home, state, state_since, created_at, gone, gpu, handle, \
-         start_reason, state_reason, jobs_done, phases) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO instances (id, endpoint, home, state, state_since, created_at, gone, gpu, box, \
+         handle, start_reason, state_reason, jobs_done, phases) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             instance.id.as_uuid().as_bytes().as_slice(),
             instance.endpoint.as_str(),
@@ -55,6 +56,7 @@ fn add(tx: &Tx<'_>, instance: &InstanceRecord) -> Result<(), Error> {
             instance.created_at.as_micros(),
             instance.state.is_final(),
             instance.gpu,
+            instance.box_name,
             instance.handle,
             instance.start_reason,
             instance.state_reason,
@@ -127,18 +129,18 @@ fn possible(from: InstanceState, to: InstanceState) -> bool {
     .any(|event| instance::apply(from, event) == Ok(to))
 }
 
-fn put_object_info(tx: &Tx<'_>, endpoint: &EndpointName, json: &[u8]) -> Result<(), Error> {
+fn put_object_info(tx: &Tx<'_>, endpoint: &EndpointName, box_name: &str, json: &[u8]) -> Result<(), Error> {
     // The same megabytes again after every start are not written again.
     let same = sql::execute(
         tx.conn,
-        "UPDATE object_info SET at = ?3 WHERE endpoint = ?1 AND json = ?2",
-        params![endpoint.as_str(), json, tx.now.as_micros()],
+        "UPDATE object_infos SET at = ?4 WHERE endpoint = ?1 AND box = ?2 AND json = ?3",
+        params![endpoint.as_str(), box_name, json, tx.now.as_micros()],
     )?;
     if same == 0 {
         sql::execute(
             tx.conn,
-            "INSERT OR REPLACE INTO object_info (endpoint, json, at) VALUES (?1, ?2, ?3)",
-            params![endpoint.as_str(), json, tx.now.as_micros()],
+            "INSERT OR REPLACE INTO object_infos (endpoint, box, json, at) VALUES (?1, ?2, ?3, ?4)",
+            params![endpoint.as_str(), box_name, json, tx.now.as_micros()],
         )?;
     }
     Ok(())
@@ -221,24 +223,46 @@ impl Catalog for SqliteStore {
         .await
     }
 
-    async fn put_object_info(&self, endpoint: &EndpointName, json: Vec<u8>) -> Result<(), Error> {
-        let endpoint = endpoint.clone();
-        self.riding(json.len(), move |tx| put_object_info(tx, &endpoint, &json))
-            .await
+    async fn put_object_info(
+        &self,
+        endpoint: &EndpointName,
+        box_name: &str,
+        json: Vec<u8>,
+    ) -> Result<(), Error> {
+        let (endpoint, box_name) = (endpoint.clone(), box_name.to_owned());
+        self.riding(json.len(), move |tx| {
+            put_object_info(tx, &endpoint, &box_name, &json)
+        })
+        .await
     }
 
-    async fn object_info(&self, endpoint: &EndpointName) -> Result<Option<(Vec<u8>, Timestamp)>, Error> {
+    async fn object_infos(&self, endpoint: &EndpointName) -> Result<Vec<BoxInfo>, Error> {
         let endpoint = endpoint.clone();
         self.readers
             .run(move |conn| {
-                sql::row(
+                sql::rows(
                     conn,
-                    "SELECT json, at FROM object_info WHERE endpoint = ?1",
+                    "SELECT box, json, at FROM object_infos WHERE endpoint = ?1 ORDER BY box",
                     [endpoint.as_str()],
-                    |row| Ok((row.get("json")?, sql::instant(row, "at")?)),
+                    |row| {
+                        Ok(BoxInfo {
+                            box_name: row.get("box")?,
+                            json: row.get("json")?,
+                            learned_at: sql::instant(row, "at")?,
+                        })
+                    },
                 )
             })
             .await
+    }
+
+    async fn remove_object_info(&self, endpoint: &EndpointName, box_name: &str) -> Result<bool, Error> {
+        let (endpoint, box_name) = (endpoint.clone(), box_name.to_owned());
+        self.durably(SMALL, move |tx| {
+            let sql = "DELETE FROM object_infos WHERE endpoint = ?1 AND box = ?2";
+            Ok(sql::execute(tx.conn, sql, params![endpoint.as_str(), box_name])? > 0)
+        })
+        .await
     }
 
     async fn endpoints(&self) -> Result<Vec<(EndpointName, String)>, Error> {
@@ -291,6 +315,37 @@ impl Catalog for SqliteStore {
             let sql = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
             sql::execute(tx.conn, sql, [name, value])?;
             Ok(())
+        })
+        .await
+    }
+
+    async fn settings_under(&self, prefix: &str) -> Result<Vec<(String, String)>, Error> {
+        let prefix = prefix.to_owned();
+        self.readers
+            .run(move |conn| {
+                // By the primary key from the prefix on; the comparison of text is the comparison of its bytes.
+                sql::rows(
+                    conn,
+                    "SELECT name, value FROM settings \
+                     WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 AND name < ?1 || char(1114111) \
+                     ORDER BY name",
+                    [prefix],
+                    |row| Ok((row.get("name")?, row.get("value")?)),
+                )
+            })
+            .await
+    }
+
+    async fn put_settings(&self, settings: Vec<(String, String)>) -> Result<(), Error> {
+        let size = settings
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>();
+        self.durably(SMALL + size, move |tx| {
+            let sql = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
+            settings
+                .iter()
+                .try_for_each(|(name, value)| sql::execute(tx.conn, sql, [name, value]).map(|_| ()))
         })
         .await
     }

@@ -294,6 +294,18 @@ impl Files for SqliteStore {
         self.durably(SMALL, move |tx| put(tx, &reference)).await
     }
 
+    async fn add_ref(&self, reference: FileRef) -> Result<bool, Error> {
+        self.durably(SMALL, move |tx| {
+            let sql = "SELECT 1 FROM file_refs WHERE owner = ?1 AND name = ?2";
+            let taken: Option<i64> = sql::value(tx.conn, sql, [&reference.owner, &reference.name])?;
+            match taken {
+                Some(_) => Ok(false),
+                None => put(tx, &reference).map(|()| true),
+            }
+        })
+        .await
+    }
+
     async fn file_ref(&self, owner: &str, name: &str) -> Result<Option<FileRef>, Error> {
         let (owner, name) = (owner.to_owned(), name.to_owned());
         self.readers

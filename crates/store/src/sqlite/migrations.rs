@@ -13,6 +13,10 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0002_queues.sql"),
     include_str!("migrations/0003_sealed.sql"),
     include_str!("migrations/0004_events_per_attempt.sql"),
+    include_str!("migrations/0005_webhook_tries.sql"),
+    include_str!("migrations/0006_history.sql"),
+    include_str!("migrations/0007_lifecycle.sql"),
+    include_str!("migrations/0008_boxes.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

@@ -11,6 +11,7 @@ mod hub;
 mod jobs;
 mod migrations;
 mod options;
+mod outbox;
 mod queue;
 mod queues;
 mod readers;

@@ -166,7 +166,7 @@ async fn outputs_wait_for_space() {
     // The picture is on the instance's disk already while the prompt goes on: only storing it needs space.
     let mut graph = graphs::plain(0x65_43_21, 16, 16);
     graph["99"] =
-        json!({"class_type": "TestSleepOutput", "inputs": {"image": ["1", 0], "seconds": 2.0, "steps": 10}});
+        json!({"class_type": "TestSleepOutput", "inputs": {"image": ["1", 0], "seconds": 6.0, "steps": 10}});
     let id = api.submit(&graph).await;
     ledger.enter(&id, square(0x65_43_21));
     eventually("the picture is saved", LIMIT, async || {

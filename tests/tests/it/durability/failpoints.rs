@@ -3,8 +3,6 @@
 //! Every point is hit ten times under load: five times the working process alone dies there (its instance lives and is
 //! adopted), five times everything dies at that very moment: parent, child and instances.
 
-use std::time::Duration;
-
 use darkroom_tests::{Ledger, Options, Server, eventually};
 
 use super::{LIMIT, conclude};
@@ -36,7 +34,7 @@ async fn survives(point: &str) {
     }
     // Something is done after the last death too.
     let there = ledger.len();
-    eventually("work gets done", Duration::from_secs(20), async || {
+    eventually("work gets done", LIMIT, async || {
         (ledger.len() > there).then_some(())
     })
     .await;

@@ -19,7 +19,7 @@ fn with_grace(grace: &str, on_exit: &str) -> Options {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_job_is_given_its_grace() {
-    let mut server = Server::start(with_grace("5s", "stop")).await;
+    let mut server = Server::start(with_grace("60s", "stop")).await;
     let (api, ledger) = (server.api(), Ledger::default());
     let id = api.submit(&graphs::sleep(1.5, "a", 0x0b_0b_0b)).await;
     ledger.enter(&id, square(0x0b_0b_0b));
@@ -37,7 +37,7 @@ async fn a_running_job_is_given_its_grace() {
 async fn a_job_beyond_its_grace_is_given_back_and_nothing_is_left_running() {
     let mut server = Server::start(with_grace("100ms", "stop")).await;
     let (api, ledger) = (server.api(), Ledger::default());
-    let id = api.submit(&graphs::sleep(3.0, "a", 0x0a_0a_0a)).await;
+    let id = api.submit(&graphs::sleep(8.0, "a", 0x0a_0a_0a)).await;
     ledger.enter(&id, square(0x0a_0a_0a));
     let waiting = ledger.submit(&api).await.expect("an idle server takes a job");
     executing(&api, &id).await;
@@ -140,9 +140,9 @@ async fn rest((mut answer, mut text): (Response, String)) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_a_job_sees_its_end_within_the_grace() {
-    let mut server = Server::start(with_grace("6s", "stop").with_config("max_instances = 3\n")).await;
+    let mut server = Server::start(with_grace("60s", "stop").with_config("max_instances = 3\n")).await;
     let api = server.api();
-    let readers = readers(&api, 2.0).await;
+    let readers = readers(&api, 8.0).await;
     eventually("all three run", LIMIT, async || {
         let endpoint = api.get("/darkroom/v1/endpoints/default").await.json();
         (endpoint["running"] == 3).then_some(())

@@ -123,7 +123,7 @@ async fn a_node_that_raises_is_500_with_what_comfyui_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_dies_or_takes_too_long_is_execution_failed() {
-    let limits = "limits = { execution_timeout = \"1s\", cancel_grace = \"1s\" }\n";
+    let limits = "limits = { execution_timeout = \"4s\", cancel_grace = \"1s\" }\n";
     let config = server::endpoint_with_test_nodes("default", limits);
     let server = Server::start(Options::default().with_config(&config)).await;
     let api = server.api();
@@ -244,7 +244,7 @@ async fn a_server_that_stops_answers_those_who_wait_and_goes_on_afterwards() {
     let api = server.api();
     let waiting = {
         let api = api.clone();
-        let graph = super::sleep(4.0, "a").to_string();
+        let graph = super::sleep(8.0, "a").to_string();
         tokio::spawn(async move { post(&api, RUN, &[("X-Fc-Trace-Id", "restart")], graph).await })
     };
     darkroom_tests::eventually("the job runs", super::LIMIT, async || {

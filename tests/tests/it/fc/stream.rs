@@ -192,7 +192,7 @@ async fn the_first_message_does_not_wait_for_an_instance_and_leaving_early_stops
     let request = api
         .request(Method::POST, &format!("{RUN}?stream=1"))
         .header("X-Fc-Trace-Id", "left-early")
-        .json(&super::sleep(1.0, "a"));
+        .json(&super::sleep(5.0, "a"));
     let mut response = request.send().await.expect("an answer");
     let first = response.chunk().await.expect("a chunk").expect("a message");
     assert!(

@@ -1,3 +1,10 @@
 //! ComfyUI's own API, as its clients call it.
 
 mod access;
+mod editions;
+mod kills;
+mod pictures;
+mod prompts;
+mod queue;
+mod socket;
+mod transcripts;

@@ -111,6 +111,8 @@ async fn claims(scene: &Scene, queued: [usize; 3]) -> anyhow::Result<[Spread; 3]
         instance: InstanceId::new(&SystemIds),
         owner: "local".parse()?,
         loaded_models: Vec::new(),
+        max_running_per_tenant: 0,
+        offers: None,
         lease: Duration::from_secs(600),
         except: vec![],
     };
@@ -164,5 +166,6 @@ fn job(caller: usize) -> NewJob {
         queue_ttl: None,
         max_attempts: 2,
         max_queued: u64::MAX,
+        entry: Default::default(),
     }
 }

@@ -1,4 +1,5 @@
-//! The ceiling for anything that takes requests: a server of the same HTTP library that only sends the body back. It
+//! The ceiling for anything that takes requests: a server of the same HTTP library that only sends the body back, and a
+//! queue that is only in memory. It
 //! runs as a process of its own, as the measured server does.
 
 use std::{
@@ -8,13 +9,24 @@ use std::{
 };
 
 use anyhow::Context;
-use axum::{Router, extract::DefaultBodyLimit, routing::post};
+use axum::{
+    Router,
+    extract::{
+        DefaultBodyLimit, State, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
+    routing::post,
+};
 use bytes::Bytes;
+use tokio::sync::broadcast;
 
 use crate::{
     exit::{Exit, Failure},
     ui::Ui,
 };
+
+/// Where the queue is: a POST puts, a WebSocket gets all that is put from then on.
+pub const QUEUE: &str = "/queue";
 
 /// `darkroom bench --echo`: prints its address, and serves until standard input ends.
 pub async fn serve(ui: Ui) -> Result<Exit, Failure> {
@@ -25,6 +37,8 @@ pub async fn serve(ui: Ui) -> Result<Exit, Failure> {
     let router = Router::new()
         .route("/", post(async |body: Bytes| body))
         .route("/swallow", post(async |_: Bytes| ()))
+        .route(QUEUE, post(put).get(watch))
+        .with_state(broadcast::channel(1 << 16).0)
         .layer(DefaultBodyLimit::disable());
     let ended = tokio::task::spawn_blocking(|| {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
@@ -34,6 +48,28 @@ pub async fn serve(ui: Ui) -> Result<Exit, Failure> {
         _ = ended => {}
     }
     Ok(Exit::Ok)
+}
+
+async fn put(State(queue): State<broadcast::Sender<Bytes>>, body: Bytes) -> &'static str {
+    // Nobody may be watching.
+    let _ = queue.send(body);
+    "1"
+}
+
+async fn watch(
+    State(queue): State<broadcast::Sender<Bytes>>,
+    upgrade: WebSocketUpgrade,
+) -> axum::response::Response {
+    let items = queue.subscribe();
+    upgrade.on_upgrade(|socket| deliver(socket, items))
+}
+
+async fn deliver(mut socket: WebSocket, mut items: broadcast::Receiver<Bytes>) {
+    while let Ok(item) = items.recv().await {
+        if socket.send(Message::Binary(item)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The running echo server; ends when dropped.

@@ -10,6 +10,7 @@ mod engine;
 mod idle;
 mod large;
 mod machine;
+mod queues;
 mod report;
 mod requests;
 mod scene;
@@ -62,10 +63,12 @@ enum Scenario {
     Cold,
     /// What large bodies do to everybody else
     Large,
+    /// Queues: durable puts, a long queue, a watcher
+    Queues,
 }
 
 /// A scenario that takes longer than this hangs.
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(180);
 
 /// Runs the scenarios one after the other. Missed targets are told, and are no failure of the command.
 pub async fn bench(args: BenchArgs, global: &Global) -> Result<Exit, Failure> {
@@ -120,6 +123,7 @@ impl Scenario {
             Scenario::Backlog => "backlog",
             Scenario::Cold => "cold",
             Scenario::Large => "large",
+            Scenario::Queues => "queues",
         }
     }
 
@@ -131,6 +135,7 @@ impl Scenario {
             Scenario::Backlog => backlog::measure(scene).await,
             Scenario::Cold => cold::measure(scene).await,
             Scenario::Large => large::measure(scene).await,
+            Scenario::Queues => queues::measure(scene).await,
         }
     }
 }

@@ -91,7 +91,12 @@ impl Wire {
 
 /// The bytes of a GET.
 pub fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").into_bytes()
+    get_with(path, "")
+}
+
+/// The bytes of a GET with `headers`, which end in `\r\n` each.
+pub fn get_with(path: &str, headers: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n").into_bytes()
 }
 
 /// The bytes of a POST with a JSON body; `headers` end in `\r\n` each.

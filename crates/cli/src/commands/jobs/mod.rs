@@ -2,8 +2,10 @@
 
 mod cancel;
 mod list;
+mod reorder;
 mod retry;
 pub mod show;
+mod webhooks;
 
 use clap::Subcommand;
 
@@ -23,6 +25,12 @@ pub enum JobsCommand {
     Cancel(cancel::CancelArgs),
     /// Run a finished job again
     Retry(retry::RetryArgs),
+    /// What became of a job's webhook, try by try
+    Webhooks(webhooks::WebhookArgs),
+    /// Send a job's webhook once more
+    Redeliver(webhooks::WebhookArgs),
+    /// Move a waiting job: first, last, or before another one
+    Move(reorder::MoveArgs),
 }
 
 /// Runs one of them.
@@ -32,5 +40,8 @@ pub async fn jobs(command: JobsCommand, global: &Global) -> Result<Exit, Failure
         JobsCommand::Show(args) => show::show(args, global).await,
         JobsCommand::Cancel(args) => cancel::cancel(args, global).await,
         JobsCommand::Retry(args) => retry::retry(args, global).await,
+        JobsCommand::Webhooks(args) => webhooks::webhooks(args, global).await,
+        JobsCommand::Redeliver(args) => webhooks::redeliver(args, global).await,
+        JobsCommand::Move(args) => reorder::reorder(args, global).await,
     }
 }

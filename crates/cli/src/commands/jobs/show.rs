@@ -46,6 +46,17 @@ fn human(job: &Value) -> String {
     }
     if let Some(message) = job["waiting"]["message"].as_str() {
         let _ = writeln!(out, "waits     {message}");
+        if let Some(before) = job["waiting"]["position"].as_u64() {
+            let _ = write!(out, "place     {before} before it");
+            if let Some(seconds) = job["waiting"]["starts_in_s"].as_f64() {
+                let _ = write!(
+                    out,
+                    ", begins in about {}",
+                    ui::duration(std::time::Duration::from_secs_f64(seconds.clamp(0.0, 1e9)))
+                );
+            }
+            out.push('\n');
+        }
     }
     if let Some(failure) = job["failure"].as_object() {
         let message = failure.get("message").and_then(Value::as_str).unwrap_or("?");

@@ -4,6 +4,7 @@ mod create;
 mod list;
 mod offline;
 mod revoke;
+mod webhook_secret;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ pub enum KeysCommand {
     List(list::ListArgs),
     /// End a key's life
     Revoke(revoke::RevokeArgs),
+    /// What receivers check the signatures of webhooks with
+    WebhookSecret(webhook_secret::WebhookSecretArgs),
 }
 
 /// Where the keys are.
@@ -69,5 +72,6 @@ pub async fn keys(command: KeysCommand, global: &Global) -> Result<Exit, Failure
         KeysCommand::Create(args) => create::create(args, global).await,
         KeysCommand::List(args) => list::list(args, global).await,
         KeysCommand::Revoke(args) => revoke::revoke(args, global).await,
+        KeysCommand::WebhookSecret(args) => webhook_secret::webhook_secret(args, global).await,
     }
 }

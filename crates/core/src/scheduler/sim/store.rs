@@ -129,6 +129,7 @@ impl Store {
         let view = SlotView {
             instance: Some(instance),
             loaded: row.loaded.clone(),
+            offers: None,
         };
         let fairness = &mut self.endpoints.get_mut(&endpoint)?.fairness;
         let choice = pick(&candidates, &view, fairness)?;
@@ -192,6 +193,7 @@ impl Store {
             order: self.jobs[j].order,
             skipped: self.jobs[j].skipped,
             models: self.jobs[j].models.clone(),
+            needs: Default::default(),
             avoid: self.jobs[j].lost_on.contains(&instance),
         };
         let candidates = queued.iter().map(candidate).collect();
@@ -413,6 +415,7 @@ impl Store {
                 jobs_done: row.jobs_done,
                 rss_bytes: 0,
                 gpu: row.gpu.clone(),
+                phase: None,
             };
             let of = endpoints.get_mut(&row.endpoint);
             of.expect("instances belong to endpoints").instances.push(view);

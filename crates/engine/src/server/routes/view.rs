@@ -9,6 +9,7 @@ use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
 };
+use darkroom_comfy::wire::Conversion;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
@@ -51,7 +52,7 @@ pub async fn view(State(engine): Shared, Query(wanted): Query<Wanted>, headers: 
         return StatusCode::NOT_FOUND.into_response();
     }
     let disposition = disposition(&name.to_string_lossy());
-    let conversion = convert::Conversion::choose(wanted.preview.as_deref(), wanted.channel.as_deref());
+    let conversion = Conversion::choose(wanted.preview.as_deref(), wanted.channel.as_deref());
     match conversion {
         None => file::serve(&path, disposition, &headers).await,
         Some(conversion) => match convert::convert(path, conversion).await {

@@ -17,6 +17,9 @@ pub(super) fn read(mut section: Section<'_>) -> Limits {
         max_queued: section
             .number("max_queued", 1, u64::MAX)
             .unwrap_or(default.max_queued),
+        max_running_per_tenant: section
+            .small_number("max_running_per_tenant", 0)
+            .unwrap_or(default.max_running_per_tenant),
         max_attempts: section
             .small_number("max_attempts", 1)
             .unwrap_or(default.max_attempts),

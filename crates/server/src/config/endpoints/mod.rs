@@ -3,16 +3,16 @@
 mod limits;
 mod process;
 mod queue;
+mod remote;
 mod scaling;
 
 use std::collections::BTreeMap;
 
 use darkroom_core::{
     Endpoint, EndpointName,
-    endpoint::{Backend, Kind, ProcessSpec},
+    endpoint::{Backend, Kind, OnExit, ProcessSpec},
 };
 use toml::{Table, Value};
-use url::Url;
 
 use super::{net::is_host_name, problem::Problems, reader::Section};
 
@@ -85,16 +85,22 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
         );
     }
     let process = read_process(&mut section, word, kind);
-    let urls = read_urls(&mut section, word);
+    let servers = remote::read(&mut section, word == BackendWord::Remote);
     let backend = match word {
         BackendWord::Process => Backend::Process(process),
+        BackendWord::Remote => {
+            if kind != Kind::Comfyui {
+                section.problem("backend", "remote servers are ComfyUIs: kind must be \"comfyui\"");
+            }
+            Backend::Remote { servers }
+        }
         BackendWord::External if kind != Kind::Comfyui => Backend::External,
-        BackendWord::Remote | BackendWord::External | BackendWord::Container | BackendWord::Kubernetes => {
+        BackendWord::External | BackendWord::Container | BackendWord::Kubernetes => {
             section.problem(
                 "backend",
-                "remote, external, container and kubernetes are not supported by this version; use \"process\"",
+                "external, container and kubernetes are not supported by this version; use \"process\" or \"remote\"",
             );
-            Backend::Remote { urls }
+            Backend::External
         }
     };
     let embedded = matches!(&backend, Backend::Process(spec) if spec.command.is_empty());
@@ -118,10 +124,15 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     }
     let most_instances = match &backend {
         Backend::Process(_) => (!gpus.is_empty()).then_some(gpus.len()),
-        Backend::Remote { urls } => Some(urls.len().max(1)),
+        Backend::Remote { servers } => Some(servers.len().max(1)),
         Backend::External => None,
     };
-    let scaling = scaling::read(section.section("scaling"), embedded, most_instances);
+    let on_exit = match &backend {
+        // What somebody else runs goes on without us; the next server takes its jobs up again.
+        Backend::Remote { .. } => OnExit::Keep,
+        Backend::Process(_) | Backend::External => OnExit::Stop,
+    };
+    let scaling = scaling::read(section.section("scaling"), embedded, most_instances, on_exit);
     let limits = limits::read(section.section("limits"));
     let queue = queue::read(section.section("queue"));
     section.finish();
@@ -149,45 +160,6 @@ fn read_process(section: &mut Section<'_>, backend: BackendWord, kind: Kind) -> 
         }
     }
     process::read(section, kind, backend == BackendWord::Process)
-}
-
-fn read_urls(section: &mut Section<'_>, backend: BackendWord) -> Vec<String> {
-    let given = section.has("urls");
-    let urls = match section.value("urls") {
-        None => Vec::new(),
-        Some(Value::Array(entries)) => entries,
-        Some(other) => vec![other],
-    };
-    match (backend, given) {
-        (BackendWord::Remote, false) => section.problem(
-            "urls",
-            "is missing: backend = \"remote\" needs the URLs of its servers",
-        ),
-        (BackendWord::Remote, true) if urls.is_empty() => section.problem("urls", "must not be empty"),
-        (BackendWord::Remote, true) | (_, false) => {}
-        (_, true) => section.problem("urls", "belongs to backend = \"remote\""),
-    }
-    let mut parsed = Vec::new();
-    for (index, entry) in urls.into_iter().enumerate() {
-        let key = format!("urls[{index}]");
-        match entry {
-            Value::String(text) => match Url::parse(&text) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-                    parsed.push(text.trim_end_matches('/').to_owned());
-                }
-                _ => section.problem(
-                    &key,
-                    format!("expected a URL like \"http://gpu-box:8188\", got \"{text}\""),
-                ),
-            },
-            Value::Table(_) => section.problem(
-                &key,
-                "headers are not supported by this version; give the URL as a text",
-            ),
-            _ => section.problem(&key, "expected a URL like \"http://gpu-box:8188\""),
-        }
-    }
-    parsed
 }
 
 /// A host name can select only one endpoint.

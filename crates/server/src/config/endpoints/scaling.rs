@@ -9,8 +9,14 @@ use crate::config::reader::Section;
 /// The embedded engine starts in milliseconds, so there is nothing to keep warm.
 const EMBEDDED_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `most`: how many instances the endpoint has room for (its gpus or URLs), where that is bounded.
-pub(super) fn read(mut section: Section<'_>, embedded: bool, most: Option<usize>) -> Scaling {
+/// `most`: how many instances the endpoint has room for (its gpus or URLs), where that is bounded. `on_exit`: what holds
+/// unless it is configured.
+pub(super) fn read(
+    mut section: Section<'_>,
+    embedded: bool,
+    most: Option<usize>,
+    on_exit: OnExit,
+) -> Scaling {
     let default = Scaling::default();
     let most = most.and_then(|n| u32::try_from(n).ok());
     let min_instances = section
@@ -55,7 +61,7 @@ pub(super) fn read(mut section: Section<'_>, embedded: bool, most: Option<usize>
         max_rss_bytes: section.size("max_rss").unwrap_or(default.max_rss_bytes),
         on_exit: section
             .choice("on_exit", &[("stop", OnExit::Stop), ("keep", OnExit::Keep)])
-            .unwrap_or(default.on_exit),
+            .unwrap_or(on_exit),
     };
     section.finish();
     scaling

@@ -1,15 +1,17 @@
 //! What goes on beside a slot while its instance lives: learning what it can do, watching its memory and its log.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{sync::PoisonError, time::Duration};
 
 use darkroom_comfy::{
     client::{Client, ClientConfig},
     session::is_worker_death,
 };
-use darkroom_instances::Handle;
+use darkroom_instances::{Handle, Usage};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
 
-use super::Task;
+use super::{Task, told};
+use crate::service::resources::Resources;
 
 /// How often the log of a busy instance is looked at for the death of its worker thread.
 const LOG_EVERY: Duration = Duration::from_secs(2);
@@ -17,6 +19,8 @@ const LOG_EVERY: Duration = Duration::from_secs(2);
 const LOG_TAIL_BYTES: u64 = 32 * 1024;
 /// How often the memory and the log of a running instance are measured.
 const USAGE_EVERY: Duration = Duration::from_secs(10);
+/// How often an idle remote server is asked what it can do.
+const ABILITIES_EVERY: Duration = Duration::from_secs(60);
 /// A log that grows beyond this loses its older half: weeks of progress bars must not fill the disk.
 const LOG_MAX_BYTES: u64 = 64 << 20;
 
@@ -30,26 +34,78 @@ impl Task {
         );
     }
 
-    /// Learns what the instance can do, beside its first jobs; then never resolves again.
+    /// Learns what the instance can do, beside its first jobs; then never resolves again. A remote server told before it
+    /// was ready, and is asked again now and then: its operator may add models while it runs.
     async fn learn(&self, handle: &Handle) {
-        let service = &self.control.service;
         if !self.endpoint.runs_embedded_engine() {
-            match object_info(&handle.base_url).await {
-                Ok(json) => {
-                    if let Err(error) = service.learn_object_info(&self.endpoint.name, json).await {
-                        tracing::warn!(instance.id = %self.id, error = ?error, "object_info could not be kept");
-                    }
-                }
-                Err(error) => tracing::warn!(instance.id = %self.id, %error, "object_info could not be read"),
+            if !handle.remote {
+                self.try_abilities(handle).await;
+            }
+            if let Err(error) = self.learn_facts(handle).await {
+                tracing::warn!(instance.id = %self.id, error = ?error, "what the instance tells of itself could not be learned");
             }
         }
-        std::future::pending().await
+        if !handle.remote {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            tokio::time::sleep(ABILITIES_EVERY).await;
+            if self.activity.busy() == 0 {
+                self.try_abilities(handle).await;
+            }
+        }
+    }
+
+    async fn learn_facts(&self, handle: &Handle) -> anyhow::Result<()> {
+        let facts = told::facts(&self.client(handle)?).await?;
+        let service = &self.control.service;
+        service.learn_facts(&self.endpoint.name, facts).await?;
+        Ok(())
+    }
+
+    async fn try_abilities(&self, handle: &Handle) {
+        if let Err(error) = self.tell_abilities(handle).await {
+            tracing::warn!(instance.id = %self.id, error = ?error, "object_info could not be learned");
+        }
+    }
+
+    /// Asks the instance what it can do, and keeps it as its box's.
+    pub(super) async fn tell_abilities(&self, handle: &Handle) -> anyhow::Result<()> {
+        let json = serde_json::to_vec(&self.client(handle)?.object_info().await?)?;
+        let service = &self.control.service;
+        service
+            .learn_object_info(&self.endpoint.name, &self.box_name, json)
+            .await?;
+        Ok(())
+    }
+
+    fn client(&self, handle: &Handle) -> anyhow::Result<Client> {
+        let access = ClientConfig::new(handle.base_url.parse()?);
+        let config = ClientConfig {
+            headers: header_map(self.headers(handle)),
+            ..access
+        };
+        Ok(Client::new(config)?)
     }
 
     async fn watch_usage(&self, handle: &Handle) {
+        let mut before: Option<(Duration, Usage)> = None;
         loop {
             if let Some(usage) = self.control.backend.usage(handle).await {
-                self.rss_bytes.store(usage.rss_bytes, Ordering::Relaxed);
+                let now = self.control.service.clock.monotonic();
+                let cpu_percent = before.map(|(at, before)| {
+                    let passed = now.saturating_sub(at).as_secs_f64().max(0.001);
+                    usage.cpu.saturating_sub(before.cpu).as_secs_f64() / passed * 100.0
+                });
+                before = Some((now, usage));
+                let used = Resources {
+                    rss_bytes: usage.rss_bytes,
+                    cpu_percent,
+                    processes: usage.processes,
+                    gpu: self.control.gpus.look(self.gpu.as_deref(), now).await,
+                };
+                let mut shown = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+                *shown = Some(used);
             }
             if let Err(error) = self.control.backend.trim_logs(handle, LOG_MAX_BYTES).await {
                 tracing::warn!(instance.id = %self.id, error = ?error, "a log could not be shortened");
@@ -79,7 +135,12 @@ impl Task {
     }
 }
 
-async fn object_info(base_url: &str) -> anyhow::Result<Vec<u8>> {
-    let client = Client::new(ClientConfig::new(base_url.parse()?))?;
-    Ok(serde_json::to_vec(&client.object_info().await?)?)
+/// Those that can be sent.
+fn header_map(pairs: Vec<(String, String)>) -> HeaderMap {
+    let pairs = pairs.into_iter().filter_map(|(name, value)| {
+        let mut value = HeaderValue::try_from(value).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::try_from(name).ok()?, value))
+    });
+    pairs.collect()
 }

@@ -2,15 +2,16 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use darkroom_core::{
     AttemptOutcome, Endpoint, InstanceId, InstanceState,
     endpoint::{Backend, OnExit},
+    instance::StartStep,
 };
-use darkroom_instances::{ExitInfo, Handle, StartRequest};
+use darkroom_instances::{ExitInfo, Handle, Spec, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
 use futures::FutureExt;
@@ -18,10 +19,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Control;
-use crate::service::attempts::{Adopted, SlotActivity, SlotLink};
+use crate::service::{
+    attempts::{Adopted, SlotActivity, SlotLink},
+    resources::Resources,
+};
 
 mod beside;
 mod records;
+mod remote;
+mod start;
+mod told;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM
 /// (`comfyui/behaviour.md` §9); what needs longer is stuck.
@@ -32,13 +39,20 @@ const SLOT_END: Duration = Duration::from_secs(10);
 /// What the control loop holds of a supervised instance.
 pub(super) struct Supervised {
     pub(super) activity: Arc<SlotActivity>,
-    pub(super) rss_bytes: Arc<AtomicU64>,
+    resources: Arc<Mutex<Option<Resources>>>,
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
 }
 
 impl Supervised {
+    /// What it used at the last look.
+    pub(super) fn resources(&self) -> Option<Resources> {
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
     /// Claims nothing more.
     pub(super) fn drain(&self) {
         self.drain.cancel();
@@ -66,7 +80,7 @@ pub(super) enum Origin {
 pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoint, origin: Origin) {
     let supervised = Supervised {
         activity: Arc::default(),
-        rss_bytes: Arc::default(),
+        resources: Arc::default(),
         drain: CancellationToken::new(),
         stop: CancellationToken::new(),
         close: CancellationToken::new(),
@@ -84,7 +98,8 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
         record.id,
         supervised.drain.clone(),
         supervised.activity.clone(),
-    );
+    )
+    .on_box(&record.box_name);
     let handle = match origin {
         Origin::Fresh => None,
         Origin::Adopted(handle, attempts) => {
@@ -98,9 +113,11 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
     let task = Task {
         control: control.clone(),
         id: record.id,
+        box_name: record.box_name.clone(),
         endpoint,
+        gpu: record.gpu.clone(),
         activity: supervised.activity.clone(),
-        rss_bytes: supervised.rss_bytes.clone(),
+        resources: supervised.resources.clone(),
         drain: supervised.drain.clone(),
         stop: supervised.stop.clone(),
         close: supervised.close.clone(),
@@ -120,9 +137,11 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
 struct Task {
     control: Control,
     id: InstanceId,
+    box_name: String,
     endpoint: Endpoint,
+    gpu: Option<String>,
     activity: Arc<SlotActivity>,
-    rss_bytes: Arc<AtomicU64>,
+    resources: Arc<Mutex<Option<Resources>>>,
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
@@ -175,7 +194,10 @@ impl Task {
             },
         };
         if record.state == InstanceState::Starting
-            && let Err(reason) = self.become_ready(&handle).await
+            && let Err(reason) = match handle.remote {
+                true => self.server_answers(&handle).await,
+                false => self.become_ready(&handle).await,
+            }
         {
             self.end(&handle).await;
             return self.failed_start(&reason).await;
@@ -193,6 +215,9 @@ impl Task {
             }
             Ending::Broken(Breakage { brief, full }) => {
                 tracing::warn!(instance.id = %self.id, reason = full, "an instance broke");
+                if handle.remote {
+                    self.server_broke();
+                }
                 self.end(&handle).await;
                 self.end_attempts(&AttemptOutcome::Lost { reason: brief }).await;
                 self.finally(InstanceState::Failed, &full).await;
@@ -218,7 +243,15 @@ impl Task {
     }
 
     async fn spawn(&self, record: &InstanceRecord) -> Result<Handle, String> {
-        let Backend::Process(spec) = &self.endpoint.backend else {
+        let spec = match &self.endpoint.backend {
+            Backend::Process(spec) => Some(Spec::Process(spec.clone())),
+            Backend::Remote { servers } => servers
+                .iter()
+                .find(|server| server.name == self.box_name)
+                .map(|server| Spec::Remote(server.clone())),
+            Backend::External => None,
+        };
+        let Some(spec) = spec else {
             return Err(format!(
                 "endpoint '{}' has no backend that starts instances",
                 self.endpoint.name
@@ -228,36 +261,17 @@ impl Task {
             instance: record.id,
             endpoint: record.endpoint.clone(),
             gpu: record.gpu.clone(),
-            spec: spec.clone(),
+            spec,
         };
         let handle = self.control.backend.start(request).await.map_err(|e| chain(&e))?;
         let json = serde_json::to_string(&handle).map_err(|e| e.to_string())?;
         let change = InstanceChange {
             handle: Some(json),
-            phase: Some("spawned".into()),
+            phase: Some(StartStep::Spawned.as_str().to_owned()),
             ..InstanceChange::default()
         };
         self.change(InstanceState::Starting, change).await;
         Ok(handle)
-    }
-
-    async fn become_ready(&self, handle: &Handle) -> Result<(), String> {
-        let timeout = self.endpoint.scaling.start_timeout;
-        tokio::select! {
-            ready = self.control.backend.wait_ready(handle, timeout) => ready.map_err(|e| chain(&e))?,
-            () = self.stop.cancelled() => return Err("stopped while it started".to_owned()),
-            () = self.close.cancelled() => return Err("the server stopped while it started".to_owned()),
-        }
-        let change = InstanceChange {
-            state: Some(InstanceState::Ready),
-            phase: Some("ready".into()),
-            ..InstanceChange::default()
-        };
-        if !self.change(InstanceState::Starting, change).await {
-            return Err("it was given up meanwhile".to_owned());
-        }
-        self.control.wake();
-        Ok(())
     }
 
     /// Runs the slot until the instance is not wanted any more, or breaks.
@@ -310,7 +324,7 @@ impl Task {
         let access = InstanceAccess {
             instance: self.id,
             base_url: handle.base_url.clone(),
-            headers: vec![],
+            headers: self.headers(handle),
             client_id: client_id(self.id),
             dirs: handle.dirs.as_ref().map(|dirs| darkroom_runner::Dirs {
                 input: dirs.input.clone(),

@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Path, Query, State},
 };
+use darkroom_core::scheduler::Decision;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -54,7 +55,7 @@ async fn views_for(state: &AppState, call: &Call) -> Result<Vec<Value>, ApiError
         .iter()
         .filter(|v| call.caller.may(Scope::Client, &v.endpoint.name).is_ok());
     Ok(visible
-        .map(|v| views::endpoint(&call.caller, v, &instances))
+        .map(|v| views::endpoint(&state.service, &call.caller, v, &instances))
         .collect())
 }
 
@@ -86,7 +87,9 @@ pub async fn decisions(
     let decisions: Vec<Value> = decisions
         .into_iter()
         .map(|(at, text)| {
-            let decision: Option<darkroom_core::scheduler::Decision> = serde_json::from_str(&text).ok();
+            let decision: Option<Decision> = serde_json::from_str(&text).ok();
+            let decision = decision
+                .map(|decision| decision.for_users_of(|other| call.caller.may(Scope::Client, other).is_ok()));
             json!({
                 "at": views::time(Some(at)),
                 "message": decision.as_ref().map(ToString::to_string),

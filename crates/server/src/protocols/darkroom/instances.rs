@@ -34,7 +34,9 @@ pub async fn list(
     let visible = instances
         .iter()
         .filter(|i| call.caller.may(Scope::Client, &i.endpoint).is_ok());
-    let views: Vec<Value> = visible.map(|i| views::instance(&call.caller, i)).collect();
+    let views: Vec<Value> = visible
+        .map(|i| views::instance(&state.service, &call.caller, i))
+        .collect();
     Ok(Json(json!({ "instances": views })))
 }
 
@@ -48,7 +50,7 @@ pub async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let record = call.instance(&state.service, Scope::Client, &id).await?;
-    Ok(Json(views::instance(&call.caller, &record)))
+    Ok(Json(views::instance(&state.service, &call.caller, &record)))
 }
 
 /// The query of a log.

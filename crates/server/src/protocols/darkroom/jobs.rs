@@ -17,10 +17,10 @@ use crate::{
     service::{
         Error,
         intake::Fetch,
-        jobs::{Cancelled, ExternalId, JobFilter, JobMeta, OnDuplicate, Page},
+        jobs::{Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page},
         submit::ComfySubmit,
     },
-    state::AppState,
+    state::{AppState, BaseUrl},
 };
 
 /// The body of a submit.
@@ -41,6 +41,9 @@ pub struct Submit {
     /// The client's own id: a second submit with it returns the first job.
     #[serde(default)]
     reference: Option<String>,
+    /// Where to tell of the job's end.
+    #[serde(default)]
+    webhook: Option<String>,
 }
 
 /// `POST /endpoints/{endpoint}/jobs`: 201 with the job, 200 when the reference was used before.
@@ -51,6 +54,7 @@ pub async fn submit(
     State(state): State<AppState>,
     call: Call,
     Path(endpoint): Path<String>,
+    BaseUrl(base_url): BaseUrl,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -64,6 +68,17 @@ pub async fn submit(
         .is_some_and(|r| r.is_empty() || r.len() > 200)
     {
         return Err(call.fail(Error::Invalid("reference must be 1 to 200 bytes".into())));
+    }
+    let mut meta = JobMeta {
+        dialect: "darkroom".into(),
+        request_id: call.caller.request_id.to_string(),
+        ..JobMeta::default()
+    };
+    if let Some(url) = &body.webhook {
+        state
+            .service
+            .set_webhook(&mut meta, url, &base_url)
+            .map_err(|e| call.fail(e))?;
     }
     let accepted = state
         .service
@@ -81,11 +96,7 @@ pub async fn submit(
             }),
             randomise_seeds: false,
             fetch: Fetch::Now,
-            meta: JobMeta {
-                dialect: "darkroom".into(),
-                request_id: call.caller.request_id.to_string(),
-                ..JobMeta::default()
-            },
+            meta,
             size_bytes,
             memory: held,
         })
@@ -104,7 +115,18 @@ pub async fn submit(
     } else {
         StatusCode::CREATED
     };
-    Ok((status, Json(view)).into_response())
+    let cold = cold_start(&state, &call, &record).await?;
+    Ok((status, cold, Json(view)).into_response())
+}
+
+/// `x-cold-start`: whether the job waited, or waits, for an instance to start.
+async fn cold_start(
+    state: &AppState,
+    call: &Call,
+    record: &JobRecord,
+) -> Result<[(&'static str, &'static str); 1], ApiError> {
+    let cold = state.service.cold_start(record).await.map_err(|e| call.fail(e))?;
+    Ok([("x-cold-start", if cold { "true" } else { "false" })])
 }
 
 /// The query of a list.
@@ -176,13 +198,13 @@ pub async fn show(
     State(state): State<AppState>,
     call: Call,
     Path(job): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let record = call.job(&state.service, &job).await?;
-    Ok(Json(
-        views::job_in_full(&state.service, &call.caller, &record)
-            .await
-            .map_err(|e| call.fail(e))?,
-    ))
+    let view = views::job_in_full(&state.service, &call.caller, &record)
+        .await
+        .map_err(|e| call.fail(e))?;
+    let cold = cold_start(&state, &call, &record).await?;
+    Ok((cold, Json(view)).into_response())
 }
 
 /// `POST /jobs/{job}/cancel`.

@@ -9,6 +9,7 @@ use crate::state::AppState;
 
 mod body;
 pub mod call;
+mod connect;
 mod endpoints;
 mod error;
 mod events;
@@ -16,8 +17,12 @@ mod inputs;
 mod instances;
 mod jobs;
 mod keys;
+mod line;
 mod queues;
 mod views;
+mod webhooks;
+
+pub use webhooks::status_body;
 
 /// Largest body of a submit, in bytes: a workflow with its images inline.
 const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
@@ -30,6 +35,10 @@ pub fn routes() -> Router<AppState> {
         .route("/endpoints/{endpoint}", get(endpoints::show))
         .route("/endpoints/{endpoint}/decisions", get(endpoints::decisions))
         .route("/endpoints/{endpoint}/jobs", post(jobs::submit))
+        .route("/endpoints/{endpoint}/connect", get(connect::show))
+        .route("/endpoints/{endpoint}/pause", post(line::pause))
+        .route("/endpoints/{endpoint}/resume", post(line::resume))
+        .route("/endpoints/{endpoint}/clear", post(line::clear))
         .route("/endpoints/{endpoint}/inputs", get(inputs::list))
         .route(
             "/endpoints/{endpoint}/inputs/{*name}",
@@ -39,12 +48,17 @@ pub fn routes() -> Router<AppState> {
         .route("/jobs/{job}", get(jobs::show))
         .route("/jobs/{job}/cancel", post(jobs::cancel))
         .route("/jobs/{job}/retry", post(jobs::retry))
+        .route("/jobs/{job}/move", post(line::move_job))
         .route("/jobs/{job}/events", get(events::stream))
+        .route("/jobs/{job}/webhooks", get(webhooks::show))
+        .route("/jobs/{job}/webhooks/redeliver", post(webhooks::redeliver))
+        .route("/webhooks/secret", get(webhooks::secret))
         .route("/instances", get(instances::list))
         .route("/instances/{instance}", get(instances::show))
         .route("/instances/{instance}/logs", get(instances::logs))
         .route("/queues", get(queues::list))
         .route("/queues/{endpoint}/{side}", get(queues::show))
+        .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -43,14 +43,7 @@ pub async fn show(
     call: Call,
     Path((endpoint, side)): Path<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let endpoint = call.endpoint(&endpoint)?;
-    call.needs(Scope::Client, &endpoint)?;
-    let side = Side::parse(&side).ok_or_else(|| call.fail(Error::not_found("side", &side)))?;
-    let id = QueueId {
-        tenant: call.caller.tenant.clone(),
-        endpoint,
-        side,
-    };
+    let id = named(&call, &endpoint, &side)?;
     let service = &state.service;
     let view = service.queue_view(&id).await.map_err(|e| call.fail(e))?;
     let consumers = service.queue_consumers(&id).await.map_err(|e| call.fail(e))?;
@@ -78,6 +71,34 @@ pub async fn show(
         .map(|(name, remaining)| json!({ "name": name, "remaining": remaining }))
         .collect();
     Ok(Json(shown))
+}
+
+/// `POST /queues/{endpoint}/{side}/reopen`: a queue that a client ended (`_eos_`) takes items again; answers as
+/// [`show`]. Nothing happens to one that is open.
+///
+/// # Errors
+/// As [`show`].
+pub async fn reopen(
+    State(state): State<AppState>,
+    call: Call,
+    Path((endpoint, side)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let id = named(&call, &endpoint, &side)?;
+    let reopened = state.service.end_queue(&id, false).await;
+    reopened.map_err(|e| call.fail(e))?;
+    show(State(state), call, Path((endpoint, side))).await
+}
+
+/// The caller's own queue of this name.
+fn named(call: &Call, endpoint: &str, side: &str) -> Result<QueueId, ApiError> {
+    let endpoint = call.endpoint(endpoint)?;
+    call.needs(Scope::Client, &endpoint)?;
+    let side = Side::parse(side).ok_or_else(|| call.fail(Error::not_found("side", side)))?;
+    Ok(QueueId {
+        tenant: call.caller.tenant.clone(),
+        endpoint,
+        side,
+    })
 }
 
 fn queue(state: &AppState, view: &QueueView) -> Value {

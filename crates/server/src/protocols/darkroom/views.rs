@@ -7,7 +7,7 @@ use darkroom_core::{
 use serde_json::{Value, json};
 
 use crate::{
-    auth::Caller,
+    auth::{Caller, Scope},
     service::{
         Error, Service,
         endpoints::EndpointView,
@@ -71,17 +71,29 @@ pub async fn job_in_full(service: &Service, caller: &Caller, record: &JobRecord)
 
 /// What an instance printed before it failed is for its operators only.
 fn waiting(caller: &Caller, record: &JobRecord, why: Option<Waiting>) -> Value {
-    let Some(Waiting { reason, position }) = why else {
+    let Some(Waiting {
+        reason,
+        position,
+        starts_in,
+    }) = why
+    else {
         return Value::Null;
     };
+    let reason = reason.for_users_of(|other| caller.may(Scope::Client, other).is_ok());
     let reason = match caller.operates(&record.endpoint) {
         true => reason,
         false => reason.for_clients(),
     };
-    json!({ "reason": reason, "message": reason.to_string(), "position": position })
+    json!({
+        "reason": reason,
+        "message": reason.to_string(),
+        "position": position,
+        "starts_in_s": starts_in.map(|time| time.as_secs_f64()),
+    })
 }
 
-fn attempt(attempt: &AttemptRecord) -> Value {
+/// An attempt.
+pub fn attempt(attempt: &AttemptRecord) -> Value {
     json!({
         "number": attempt.number,
         "state": attempt.state,
@@ -118,8 +130,9 @@ fn output(service: &Service, output: &Output) -> Value {
 }
 
 /// An instance. Where its process is, and what it printed before it failed, is shown to its operators only.
-pub fn instance(caller: &Caller, record: &InstanceRecord) -> Value {
+pub fn instance(service: &Service, caller: &Caller, record: &InstanceRecord) -> Value {
     let mut view = instance_for_clients(record);
+    view["resources"] = json!(service.resources(record.id));
     if caller.operates(&record.endpoint) {
         let handle: Value = record
             .handle
@@ -149,18 +162,24 @@ fn instance_for_clients(record: &InstanceRecord) -> Value {
         "created_at": time(Some(record.created_at)),
         "start_reason": record.start_reason,
         "gpu": record.gpu,
+        "box": record.box_name,
         "jobs_done": record.jobs_done,
         "phases": phases,
     })
 }
 
 /// An endpoint with its live instances.
-pub fn endpoint(caller: &Caller, view: &EndpointView, instances: &[InstanceRecord]) -> Value {
+pub fn endpoint(
+    service: &Service,
+    caller: &Caller,
+    view: &EndpointView,
+    instances: &[InstanceRecord],
+) -> Value {
     let endpoint = &view.endpoint;
     let instances: Vec<Value> = instances
         .iter()
         .filter(|i| i.endpoint == endpoint.name)
-        .map(|i| instance(caller, i))
+        .map(|i| instance(service, caller, i))
         .collect();
     let scaling = &endpoint.scaling;
     json!({
@@ -174,12 +193,16 @@ pub fn endpoint(caller: &Caller, view: &EndpointView, instances: &[InstanceRecor
         },
         "queued": view.counters.queued,
         "running": view.counters.running,
-        "paused": false,
+        "paused": view.counters.paused_since.is_some(),
+        "paused_since": time(view.counters.paused_since),
         "instances": instances,
         "scaling": {
             "min_instances": scaling.min_instances,
             "max_instances": scaling.max_instances,
             "idle_timeout_s": scaling.idle_timeout.as_secs_f64(),
+            "start_timeout_s": scaling.start_timeout.as_secs_f64(),
+            "max_jobs_per_instance": scaling.max_jobs_per_instance,
+            "max_rss_bytes": scaling.max_rss_bytes,
         },
     })
 }

@@ -63,7 +63,7 @@ async fn sink(State(state): State<AppState>, call: EasCall, request: Request) ->
 /// Any other path is for the program on an instance; those of ComfyUI take workflows only.
 async fn elsewhere(call: EasCall) -> Refused {
     call.refuse(EasError::not_found(format!(
-        "service '{}' has no such path: there are sink, api_prompt and output",
+        "service '{}' has no such path: there are sink, api_prompt, output, and ComfyUI's own paths",
         call.endpoint.name
     )))
 }

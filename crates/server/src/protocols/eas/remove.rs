@@ -24,7 +24,7 @@ pub async fn remove(state: &AppState, queue: &OpenQueue, call: &EasCall) -> Resu
 
 /// Ends a queue: it takes no more items, and its watchers are let go once it is empty. With `_force_` what is left goes.
 pub async fn end(state: &AppState, queue: &OpenQueue, call: &EasCall) -> Result<Response, EasError> {
-    state.service.end_queue(queue, true).await?;
+    state.service.end_queue(&queue.id, true).await?;
     if call.query.flag("_force_") {
         let last = state.service.queue_view(&queue.id).await?.last;
         state.service.truncate_queue(queue, last + 1).await?;

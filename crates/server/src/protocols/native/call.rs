@@ -9,18 +9,15 @@ use super::error::{NativeError, Refused};
 use crate::{
     auth::{Caller, Scope},
     service::Error,
-    state::{AppState, BaseUrl, SelectedEndpoint},
+    state::{AppState, SelectedEndpoint},
 };
 
 /// A call of somebody who may use the selected endpoint, which is a ComfyUI's.
-#[allow(dead_code, reason = "routes that read all of it come one by one")]
 pub struct NativeCall<Q = NoQuery> {
     /// Who.
     pub caller: Caller,
     /// Which endpoint.
     pub endpoint: Endpoint,
-    /// The base of absolute addresses in the answer.
-    pub base_url: String,
     /// The query.
     pub query: Q,
 }
@@ -41,20 +38,35 @@ impl<Q: DeserializeOwned> FromRequestParts<AppState> for NativeCall<Q> {
         if endpoint.kind != Kind::Comfyui {
             return Err(refuse(Error::not_found("ComfyUI endpoint", name).into()));
         }
-        let Ok(BaseUrl(base_url)) = BaseUrl::from_request_parts(parts, state).await;
         let Query(query) = Query::try_from_uri(&parts.uri).map_err(|e| refuse(e.into()))?;
         Ok(NativeCall {
             caller,
             endpoint,
-            base_url,
             query,
         })
     }
+}
+
+/// A parameter of the path by its name: below `/e/{endpoint}` there is one more of them than at the root.
+pub fn param<'a>(params: &'a [(String, String)], name: &str) -> &'a str {
+    let found = params.iter().find(|(key, _)| key == name);
+    found.map_or("", |(_, value)| value)
 }
 
 impl<Q> NativeCall<Q> {
     /// An error as the answer to this call.
     pub fn refuse(&self, error: impl Into<NativeError>) -> Refused {
         Refused::new(error, &self.caller.request_id)
+    }
+
+    /// Goes on only where the caller may list: callers without a key reach jobs by their ids alone, unless the endpoint
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn may_list(&self) -> Result<(), Refused> {
+        self.caller
+            .may_list(&self.endpoint.name)
+            .map_err(|e| self.refuse(e))
     }
 }

@@ -18,7 +18,10 @@ use crate::{
 
 /// An error on its way to the caller.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NativeError {
+pub struct NativeError(Box<Parts>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Parts {
     status: StatusCode,
     error: Value,
     node_errors: Value,
@@ -29,12 +32,12 @@ impl NativeError {
     /// An error of a kind, with one line for a person and what it is about.
     pub fn new(status: StatusCode, kind: &str, message: &str, details: impl Into<String>) -> Self {
         let error = json!({ "type": kind, "message": message, "details": details.into(), "extra_info": {} });
-        NativeError {
+        NativeError(Box::new(Parts {
             status,
             error,
             node_errors: json!({}),
             retry_after_s: None,
-        }
+        }))
     }
 
     /// The request makes no sense.
@@ -43,7 +46,7 @@ impl NativeError {
     }
 
     fn later(mut self, seconds: u64) -> Self {
-        self.retry_after_s = Some(seconds.max(1));
+        self.0.retry_after_s = Some(seconds.max(1));
         self
     }
 }
@@ -57,12 +60,12 @@ impl From<service::Error> for NativeError {
         match error {
             Error::NotFound { .. } => plain(StatusCode::NOT_FOUND),
             Error::Invalid(_) | Error::InputUnavailable(_) => plain(StatusCode::BAD_REQUEST),
-            Error::InvalidGraph(refusal) => NativeError {
+            Error::InvalidGraph(refusal) => NativeError(Box::new(Parts {
                 status: StatusCode::BAD_REQUEST,
                 error: refusal.error,
                 node_errors: refusal.node_errors,
                 retry_after_s: None,
-            },
+            })),
             Error::Duplicate { .. } => plain(StatusCode::CONFLICT),
             Error::TooLarge { .. } => plain(StatusCode::PAYLOAD_TOO_LARGE),
             Error::QueueFull { .. } => plain(StatusCode::TOO_MANY_REQUESTS).later(1),
@@ -109,7 +112,7 @@ impl From<auth::Error> for NativeError {
 /// An error and the request it answers: what handlers return.
 #[derive(Debug)]
 pub struct Refused {
-    error: Box<NativeError>,
+    error: NativeError,
     request_id: RequestId,
 }
 
@@ -117,7 +120,7 @@ impl Refused {
     /// An error, answered under a request id.
     pub fn new(error: impl Into<NativeError>, request_id: &RequestId) -> Self {
         Refused {
-            error: Box::new(error.into()),
+            error: error.into(),
             request_id: request_id.clone(),
         }
     }
@@ -131,12 +134,12 @@ impl From<auth::Rejection> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let NativeError {
+        let Parts {
             status,
             error,
             node_errors,
             retry_after_s,
-        } = *self.error;
+        } = *self.error.0;
         let body = json!({ "error": error, "node_errors": node_errors });
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();

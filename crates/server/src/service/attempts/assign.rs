@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use darkroom_core::{AttemptOutcome, Failure, attempt::Lease, failure::FailureCode};
+use darkroom_core::{
+    AttemptOutcome, Failure, attempt::Lease, endpoint::Limits, failure::FailureCode, retry::MAX_OUT_OF_MEMORY,
+};
 use darkroom_runner::link::{Assignment, Bounds, ComfyWork, StopCause};
 use darkroom_store::jobs::{Claimed, Finish, JobRecord};
 use serde_json::{Map, Value};
@@ -31,6 +33,7 @@ impl SlotLink {
             work,
             resume: None,
             bounds: self.bounds(),
+            may_restart: may_restart(&claimed.job),
         })
     }
 
@@ -51,15 +54,20 @@ impl SlotLink {
                     work,
                     resume: Some(on),
                     bounds: self.bounds(),
+                    may_restart: may_restart(&job),
                 });
             }
         }
     }
 
     /// The limits as configured now; those its instance was started under where the endpoint was removed meanwhile.
-    fn bounds(&self) -> Bounds {
+    pub(super) fn limits(&self) -> Limits {
         let configured = self.service.endpoint(&self.endpoint).map(|e| e.limits);
-        let limits = configured.as_ref().unwrap_or(&self.limits);
+        configured.unwrap_or_else(|_| self.limits.clone())
+    }
+
+    fn bounds(&self) -> Bounds {
+        let limits = self.limits();
         Bounds {
             execution_timeout: limits.execution_timeout,
             stall_timeout: limits.stall_timeout,
@@ -131,6 +139,11 @@ impl SlotLink {
         }
         self.let_go(lease);
     }
+}
+
+/// Whether the job may run once more, on a fresh instance, if this attempt runs out of the device's memory.
+fn may_restart(job: &JobRecord) -> bool {
+    job.out_of_memory + 1 < MAX_OUT_OF_MEMORY
 }
 
 fn released(reason: &str) -> AttemptOutcome {

@@ -37,13 +37,23 @@ impl AttemptLink for SlotLink {
             if self.draining.is_cancelled() {
                 return None;
             }
+            let offers = match self.service.offers(&self.endpoint, &self.box_name).await {
+                Ok(offers) => offers,
+                Err(error) => {
+                    tracing::warn!(error = ?error, "what the instance's box can do cannot be read; trying again");
+                    tokio::time::sleep(CLAIM_AGAIN).await;
+                    continue;
+                }
+            };
             let claim = Claim {
                 endpoint: self.endpoint.clone(),
                 instance: self.instance,
                 owner: self.service.node.clone(),
                 loaded_models: self.activity.loaded(),
+                offers,
                 lease: LEASE,
                 except: vec![],
+                max_running_per_tenant: self.limits().max_running_per_tenant,
             };
             match self.service.store.claim(claim).await {
                 Ok(Some(claimed)) => {

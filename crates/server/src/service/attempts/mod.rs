@@ -40,6 +40,8 @@ pub struct SlotLink {
     service: Service,
     endpoint: EndpointName,
     instance: InstanceId,
+    /// The box that the instance runs on.
+    box_name: String,
     /// Limits of the endpoint when the instance was begun.
     limits: Limits,
     /// Claim nothing more once this is cancelled.
@@ -76,12 +78,20 @@ impl SlotLink {
             service,
             endpoint,
             instance,
+            box_name: String::new(),
             limits,
             draining,
             adopted: Mutex::new(VecDeque::new()),
             held: Mutex::new(HashMap::new()),
             activity,
         }
+    }
+
+    /// The same on a box of this name: it takes only jobs that can run there.
+    #[must_use]
+    pub fn on_box(mut self, box_name: impl Into<String>) -> Self {
+        self.box_name = box_name.into();
+        self
     }
 
     /// An attempt that already runs on the instance, from before a restart: handed out first. Its lease is renewed from

@@ -1,4 +1,5 @@
-//! Fetching what a caller names: the only way a request makes this server open a connection.
+//! Fetching what a caller names, and telling whom a caller names: the only ways a request makes this server open a
+//! connection.
 //!
 //! A fetch reaches only the public internet and what `[fetch] allow` opens. Names are resolved through a resolver that
 //! drops every other address, and the connection uses that very answer, so a name cannot change its mind in between.
@@ -18,6 +19,7 @@ use reqwest::{
 use url::{Host, Url};
 
 pub mod address;
+mod post;
 
 use address::is_public;
 

@@ -212,8 +212,8 @@ impl Service {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn end_queue(&self, queue: &OpenQueue, ended: bool) -> Result<(), Error> {
-        Ok(self.store.end(&queue.id, ended).await?)
+    pub async fn end_queue(&self, queue: &QueueId, ended: bool) -> Result<(), Error> {
+        Ok(self.store.end(queue, ended).await?)
     }
 
     /// Where an item stands.

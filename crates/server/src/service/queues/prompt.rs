@@ -95,7 +95,7 @@ impl Service {
         if !named {
             self.known(&submit, queue.endpoint.limits.max_queued).await?;
         }
-        let job = self.prepare(submit, written).await?;
+        let (job, _) = self.prepare(submit, written).await?;
         let item = NewItem {
             // The body is the job's; the item only stands for it.
             payload: darkroom_core::Payload::Inline(Vec::new()),

@@ -120,7 +120,11 @@ async fn what_a_reader_was_not_sent_comes_back_and_what_it_was_goes() {
 async fn a_refused_item_leaves_no_bytes() {
     let kept = Kept::new();
     assert!(matches!(kept.put(100_001).await, Err(Error::TooLarge { .. })));
-    kept.bench.service.end_queue(&kept.queue(), true).await.unwrap();
+    kept.bench
+        .service
+        .end_queue(&kept.queue().id, true)
+        .await
+        .unwrap();
     assert!(matches!(kept.put(50_000).await, Err(Error::Invalid(_))));
     let blobs = kept.bench.path().join("blobs/queues");
     let files = std::fs::read_dir(blobs).map_or(0, |tenants| {

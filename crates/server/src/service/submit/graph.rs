@@ -3,20 +3,18 @@
 
 use std::sync::Arc;
 
-use darkroom_comfy::{
-    graph::{Graph, NodeId},
-    object_info::ObjectInfo,
-};
-use darkroom_core::Ids;
+use darkroom_comfy::graph::{Graph, NodeId};
+use darkroom_core::{Ids, scheduler::Needs};
 use darkroom_runner::link::{ComfyWork, InputFile};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::service::{
     intake::{
         self,
         given::{self, Loader},
     },
-    preflight::{self, Refusal},
+    placement::{Placed, Places},
+    preflight::Refusal,
 };
 
 /// A graph on its way from JSON to one that may run. All of it is work of the processor alone.
@@ -25,15 +23,17 @@ pub(super) struct Reading {
     pub(super) graph: Value,
     pub(super) targets: Option<Vec<String>>,
     pub(super) randomise_seeds: bool,
-    pub(super) info: Option<Arc<ObjectInfo>>,
-    pub(super) embedded: bool,
+    pub(super) places: Places,
 }
 
 /// A graph that may run, and what its loaders name.
 pub(super) struct Read {
     pub(super) graph: Graph,
     pub(super) outputs: Vec<NodeId>,
+    pub(super) needs: Needs,
     pub(super) loaders: Vec<Loader>,
+    /// Of outputs that were left out.
+    pub(super) node_errors: Value,
 }
 
 impl Reading {
@@ -50,13 +50,15 @@ impl Reading {
             .targets
             .as_ref()
             .map(|t| t.iter().map(|id| NodeId::new(id.as_str())).collect());
-        let valid = preflight::check(&graph, self.info.as_deref(), targets.as_deref(), self.embedded)?;
+        let Placed { valid, needs } = self.places.place(&graph, targets.as_deref())?;
         drop(graph);
         let mut graph = valid.graph;
         Ok(Read {
             loaders: given::find(&mut graph),
             graph,
             outputs: valid.outputs,
+            node_errors: json!(valid.node_errors),
+            needs,
         })
     }
 }
@@ -84,6 +86,7 @@ impl Writing {
             graph: self.graph.to_value(),
             extra_data: self.extra_data,
             partial_execution_targets: self.targets,
+            outputs: self.outputs.iter().map(ToString::to_string).collect(),
             files: self.files,
         };
         Ok((serde_json::to_vec(&work)?, said.0, said.1))

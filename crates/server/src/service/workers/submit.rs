@@ -6,14 +6,11 @@ use darkroom_core::{
 };
 use darkroom_store::jobs::{JobMeta, NewJob, Submitted};
 use serde_json::{Map, Value, json};
-use url::Url;
 
 use crate::service::{Error, Service};
 
 /// The name under which a job's `s3Config` lies among its credentials; it goes to the worker under the same key.
 pub const S3_CONFIG: &str = "s3Config";
-/// A longer address is no webhook, in bytes.
-const WEBHOOK_BYTES: usize = 2048;
 
 /// An input that somebody wants handled.
 #[derive(Debug)]
@@ -56,7 +53,7 @@ impl Service {
         }
         submit.wishes.check().map_err(|e| Error::Invalid(e.to_string()))?;
         if let Some(address) = &submit.webhook {
-            check_webhook(address)?;
+            self.check_webhook(address)?;
         }
         let max_queued = endpoint.limits.max_queued;
         if submit.input.len() > INLINE_MAX_BYTES {
@@ -93,6 +90,7 @@ impl Service {
             external_id: None,
             max_attempts: endpoint.limits.max_attempts,
             max_queued,
+            entry: Default::default(),
         };
         let submitted = self.store.submit(job).await;
         if !matches!(submitted, Ok(Submitted::Accepted)) {
@@ -120,16 +118,6 @@ impl Service {
             }),
             false => Ok(()),
         }
-    }
-}
-
-/// Whether an address can be told anything; whether it may be is judged when it is.
-fn check_webhook(address: &str) -> Result<(), Error> {
-    let parsed = Url::parse(address).ok();
-    let usable = parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    match usable && address.len() <= WEBHOOK_BYTES {
-        true => Ok(()),
-        false => Err(Error::Invalid("webhook must be an http or https address".into())),
     }
 }
 
@@ -164,8 +152,10 @@ mod tests {
             instance: InstanceId::new(&*bench.service.ids),
             owner: bench.service.node.clone(),
             loaded_models: vec![],
+            offers: None,
             lease: Duration::from_secs(30),
             except: vec![],
+            max_running_per_tenant: 0,
         };
         bench.service.store.claim(claim).await.unwrap().unwrap()
     }

@@ -1,13 +1,13 @@
 //! Handing the best waiting job to a slot. What is read does not grow with the queue: the few lanes whose turn may be
 //! now, and the first jobs of each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use darkroom_core::{
     AttemptState, Fence, InstanceId, InstanceState, JobId, TenantId,
     job::Event,
     scheduler::{
-        Candidate, Choice, Fairness, Share, SlotView, VirtualTime, fairness::JOB_COST, pick,
+        Candidate, Choice, Fairness, Needs, Offers, Share, SlotView, VirtualTime, fairness::JOB_COST, pick,
         pick::CANDIDATES_PER_LANE,
     },
 };
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{
     super::{sql, tx::Tx},
     life::{Head, micros},
-    read,
+    line, read,
 };
 use crate::{
     Error,
@@ -28,6 +28,11 @@ use crate::{
 /// this take turns all the same, since whoever is served goes behind the others. Finding them reads one small row per
 /// tenant that waits, however long its queue is.
 const MAX_LANES: usize = 16;
+/// The same where boxes are unequal: a box looks past tenants whose jobs it cannot run.
+const MAX_LANES_OF_BOXES: usize = 256;
+/// Jobs looked at in one claim. Only where boxes are unequal are more than a few looked at, to get past those that this
+/// box cannot run; at about a microsecond each this keeps the writer for some ten milliseconds at worst.
+const MAX_LOOKS: usize = 20_000;
 
 struct Lane {
     priority: i32,
@@ -36,28 +41,57 @@ struct Lane {
 }
 
 pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error> {
-    if !may_claim(tx, claim.instance)? {
+    if !may_claim(tx, claim.instance)? || line::is_paused(tx, &claim.endpoint)? {
         return Ok(None);
     }
-    let Some((lanes, mut fairness)) = lanes(tx, claim)? else {
-        return Ok(None);
-    };
+    let mut boxes = Boxes::new(claim);
+    let mut below = None;
+    loop {
+        let Some((lanes, fairness)) = lanes(tx, claim, below)? else {
+            return Ok(None);
+        };
+        if let Some(claimed) = claim_among(tx, claim, &lanes, fairness, &mut boxes)? {
+            return Ok(Some(claimed));
+        }
+        // Nothing of the highest priority is for this slot.
+        let top = lanes[0].priority;
+        let more = lanes.iter().any(|lane| lane.priority < top);
+        if !more {
+            return Ok(None);
+        }
+        below = Some(top);
+    }
+}
+
+fn claim_among(
+    tx: &Tx<'_>,
+    claim: &Claim,
+    lanes: &[Lane],
+    mut fairness: Fairness,
+    boxes: &mut Boxes,
+) -> Result<Option<Claimed>, Error> {
     let mut candidates = Vec::new();
     let top = lanes[0].priority;
-    let lowest = lanes
-        .iter()
-        .filter(|lane| lane.priority == top)
-        .map(|lane| fairness.effective(&lane.tenant))
-        .min();
-    for lane in &lanes {
+    // Lanes come in the order of their turns. The turn is that of the first which has something for this box.
+    let mut turn = None;
+    for lane in lanes {
+        let effective = fairness.effective(&lane.tenant);
+        let may_be_now = lane.priority == top && turn.is_none_or(|turn| turn == effective);
         // A lane whose turn it cannot be is represented by one job, so that the reason is told truly.
-        let turn = lane.priority == top && Some(fairness.effective(&lane.tenant)) == lowest;
-        let limit = if turn { CANDIDATES_PER_LANE } else { 1 };
-        read_candidates(tx, claim, lane, limit, &mut candidates)?;
+        let limit = if may_be_now { CANDIDATES_PER_LANE } else { 1 };
+        let before = candidates.len();
+        read_candidates(tx, claim, lane, limit, boxes, &mut candidates)?;
+        if may_be_now && candidates.len() > before {
+            turn = Some(effective);
+        }
+    }
+    if turn.is_none() {
+        return Ok(None);
     }
     let slot = SlotView {
         instance: Some(claim.instance),
         loaded: claim.loaded_models.iter().cloned().collect(),
+        offers: claim.offers.clone(),
     };
     let offered: Vec<Candidate> = candidates
         .iter()
@@ -85,6 +119,38 @@ pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error
     hand_over(tx, claim, chosen.job, &choice).map(Some)
 }
 
+/// What this claim knows of needs, each row of which is read once.
+struct Boxes {
+    offers: Option<Arc<Offers>>,
+    known: BTreeMap<i64, (Arc<Needs>, bool)>,
+    /// Jobs that may still be looked at.
+    looks: usize,
+}
+
+impl Boxes {
+    fn new(claim: &Claim) -> Boxes {
+        Boxes {
+            offers: claim.offers.clone(),
+            known: BTreeMap::new(),
+            looks: MAX_LOOKS,
+        }
+    }
+
+    /// What a job needs, if it can run on the box that asks. Where all boxes are equal nothing is read.
+    fn fits(&mut self, tx: &Tx<'_>, needs: Option<i64>) -> Result<Option<Arc<Needs>>, Error> {
+        let (Some(offers), Some(nr)) = (&self.offers, needs) else {
+            return Ok(Some(Arc::default()));
+        };
+        if let Some((needs, fits)) = self.known.get(&nr) {
+            return Ok(fits.then(|| needs.clone()));
+        }
+        let needs = Arc::new(read::needs(tx.conn, nr)?);
+        let fits = offers.meets(&needs);
+        self.known.insert(nr, (needs.clone(), fits));
+        Ok(fits.then_some(needs))
+    }
+}
+
 /// An instance that drains or stops claims nothing more; asked in the claim's own transaction, so that no job slips in
 /// between the planner's decision and its end. Slots without a row (pull workers) are their own masters.
 fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
@@ -96,14 +162,16 @@ fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
     Ok(state.is_none_or(|state| state == InstanceState::Ready.as_str()))
 }
 
-/// The lanes of the highest priority that may be next (the first is one of them), and one lower lane as a witness, with
+/// The lanes of the highest priority (`below` another one) that may be next (the first is one of them), and one lower lane as a witness, with
 /// the endpoint's accounts.
-fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
+fn lanes(tx: &Tx<'_>, claim: &Claim, below: Option<i32>) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
     let endpoint = claim.endpoint.as_str();
+    let held_back = held_back(tx, claim)?;
     let top: Option<i32> = sql::value(
         tx.conn,
-        "SELECT priority FROM lanes WHERE endpoint = ?1 ORDER BY priority DESC LIMIT 1",
-        [endpoint],
+        "SELECT priority FROM lanes WHERE endpoint = ?1 AND priority < ?3 \
+         AND tenant NOT IN (SELECT value FROM json_each(?2)) ORDER BY priority DESC LIMIT 1",
+        params![endpoint, held_back, below.map_or(i64::MAX, i64::from)],
     )?;
     let Some(top) = top else {
         return Ok(None);
@@ -124,20 +192,28 @@ fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Er
             },
         })
     };
+    // The tenants whose turn it is may all need other boxes.
+    let most = if claim.offers.is_some() {
+        MAX_LANES_OF_BOXES
+    } else {
+        MAX_LANES
+    };
     let mut lanes = sql::rows(
         tx.conn,
         "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
          FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
-         WHERE l.endpoint = ?1 AND l.priority = ?2 ORDER BY MAX(COALESCE(s.vtime, 0), ?3), l.since LIMIT ?4",
-        params![endpoint, top, clock, sql::int(MAX_LANES as u64)],
+         WHERE l.endpoint = ?1 AND l.priority = ?2 AND l.tenant NOT IN (SELECT value FROM json_each(?5)) \
+         ORDER BY MAX(COALESCE(s.vtime, 0), ?3), l.since LIMIT ?4",
+        params![endpoint, top, clock, sql::int(most as u64), held_back],
         read,
     )?;
     lanes.extend(sql::row(
         tx.conn,
         "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
          FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
-         WHERE l.endpoint = ?1 AND l.priority < ?2 ORDER BY l.priority DESC LIMIT 1",
-        params![endpoint, top],
+         WHERE l.endpoint = ?1 AND l.priority < ?2 AND l.tenant NOT IN (SELECT value FROM json_each(?3)) \
+         ORDER BY l.priority DESC LIMIT 1",
+        params![endpoint, top, held_back],
         read,
     )?);
     let tenants: BTreeMap<_, _> = lanes
@@ -151,46 +227,68 @@ fn lanes(tx: &Tx<'_>, claim: &Claim) -> Result<Option<(Vec<Lane>, Fairness)>, Er
     Ok(Some((lanes, fairness)))
 }
 
+/// Tenants that run as much as they may: a JSON list, mostly empty.
+fn held_back(tx: &Tx<'_>, claim: &Claim) -> Result<String, Error> {
+    if claim.max_running_per_tenant == 0 {
+        return Ok("[]".to_owned());
+    }
+    let full = line::at_quota(tx.conn, &claim.endpoint, claim.max_running_per_tenant)?;
+    Ok(sql::to_json(&full.into_keys().collect::<Vec<_>>()))
+}
+
 fn read_candidates(
     tx: &Tx<'_>,
     claim: &Claim,
     lane: &Lane,
     limit: usize,
+    boxes: &mut Boxes,
     candidates: &mut Vec<(i64, Candidate)>,
 ) -> Result<(), Error> {
     let instance = claim.instance.as_uuid().as_bytes();
-    let found = sql::rows(
-        tx.conn,
-        "SELECT nr, id, ord, skipped, models, avoid FROM jobs \
+    let looks = if claim.offers.is_some() {
+        boxes.looks
+    } else {
+        limit + claim.except.len()
+    };
+    let mut statement = tx.conn.prepare_cached(
+        "SELECT nr, id, ord, skipped, models, avoid, needs FROM jobs \
          WHERE endpoint = ?1 AND tenant = ?2 AND priority = ?3 AND state = 'queued' ORDER BY ord LIMIT ?4",
-        params![
-            claim.endpoint.as_str(),
-            lane.tenant.as_str(),
-            lane.priority,
-            sql::int(limit as u64)
-        ],
-        |row| {
-            let models = match row.get_ref("models")? {
-                rusqlite::types::ValueRef::Null => Vec::new(),
-                _ => sql::json(row, "models", "jobs")?,
-            };
-            let candidate = Candidate {
-                job: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
-                tenant: lane.tenant.clone(),
-                priority: lane.priority,
-                order: row.get("ord")?,
-                skipped: sql::unsigned(row, "skipped")?,
-                models,
-                avoid: row.get::<_, Option<Vec<u8>>>("avoid")?.as_deref() == Some(instance.as_slice()),
-            };
-            Ok((row.get("nr")?, candidate))
-        },
     )?;
-    candidates.extend(
-        found
-            .into_iter()
-            .filter(|(_, candidate)| !claim.except.contains(&candidate.job)),
-    );
+    let mut rows = statement.query(params![
+        claim.endpoint.as_str(),
+        lane.tenant.as_str(),
+        lane.priority,
+        sql::int(looks as u64)
+    ])?;
+    let mut found = 0;
+    while found < limit
+        && let Some(row) = rows.next()?
+    {
+        boxes.looks = boxes.looks.saturating_sub(1);
+        let job = JobId::from_uuid(sql::uuid(row, "id", "jobs")?);
+        if claim.except.contains(&job) {
+            continue;
+        }
+        let Some(needs) = boxes.fits(tx, row.get("needs")?)? else {
+            continue;
+        };
+        let models = match row.get_ref("models")? {
+            rusqlite::types::ValueRef::Null => Vec::new(),
+            _ => sql::json(row, "models", "jobs")?,
+        };
+        let candidate = Candidate {
+            job,
+            tenant: lane.tenant.clone(),
+            priority: lane.priority,
+            order: row.get("ord")?,
+            skipped: sql::unsigned(row, "skipped")?,
+            models,
+            needs,
+            avoid: row.get::<_, Option<Vec<u8>>>("avoid")?.as_deref() == Some(instance.as_slice()),
+        };
+        candidates.push((row.get("nr")?, candidate));
+        found += 1;
+    }
     Ok(())
 }
 

@@ -41,6 +41,15 @@ pub(in super::super) fn cancel(
     }
 }
 
+pub(super) fn cancel_waiting(tx: &Tx<'_>, tenant: Option<&TenantId>, job: JobId) -> Result<bool, Error> {
+    let Some(mut head) = Head::load(tx, tenant, job)?.filter(|head| head.life.state == JobState::Queued)
+    else {
+        return Ok(false);
+    };
+    head.apply(tx, Event::CancelRequested, Map::new())?;
+    Ok(true)
+}
+
 pub(super) fn retry(tx: &Tx<'_>, tenant: Option<&TenantId>, job: JobId) -> Result<Option<bool>, Error> {
     let Some(mut head) = Head::load(tx, tenant, job)? else {
         return Ok(None);

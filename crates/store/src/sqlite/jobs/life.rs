@@ -5,14 +5,18 @@ use darkroom_core::{
     AttemptOutcome, EndpointName, Failure, JobId, JobState, TenantId, Timestamp,
     attempt::Fence,
     event::{EventKind, NewEvent},
+    failure::FailureCode,
     job::{self, Effect, Life},
     retry,
 };
 use rusqlite::{Row, params};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::super::{options::Ended, queues, sql, tx::Tx};
-use crate::{Error, wake::Topic};
+use super::{
+    super::{options::Ended, outbox, queues, sql, tx::Tx},
+    history,
+};
+use crate::{Error, jobs::Entry, wake::Topic};
 
 /// The part of a job's row that transitions read and write.
 pub(super) struct Head {
@@ -28,6 +32,8 @@ pub(super) struct Head {
     pub(super) expires_at: Option<i64>,
     pub(super) started_at: Option<i64>,
     pub(super) finished_at: Option<i64>,
+    /// When it ended, as long as it stands in history.
+    pub(super) history: Option<i64>,
     pub(super) attempts: u32,
     pub(super) fence: Option<Fence>,
     pub(super) failure: Option<Failure>,
@@ -43,8 +49,8 @@ pub(super) struct Head {
 
 /// Columns that [`Head::read`] wants, of a table named `j`.
 pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
-     j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, \
-     j.cancel_requested, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
+     j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, j.out_of_memory, \
+     j.cancel_requested, j.history, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
 
 impl Head {
     /// The job with that id; `tenant: None` is an operator.
@@ -74,6 +80,7 @@ impl Head {
                 state: sql::parsed(row, "state", "jobs", JobState::parse)?,
                 lost_attempts: sql::unsigned(row, "lost")?,
                 released_attempts: sql::unsigned(row, "released")?,
+                out_of_memory: sql::unsigned(row, "out_of_memory")?,
                 cancel_requested: row.get("cancel_requested")?,
             },
             ord: row.get("ord")?,
@@ -82,6 +89,7 @@ impl Head {
             expires_at: row.get("expires_at")?,
             started_at: row.get("started_at")?,
             finished_at: row.get("finished_at")?,
+            history: row.get("history")?,
             attempts: sql::unsigned(row, "attempts")?,
             fence: row.get::<_, Option<i64>>("fence")?.map(Fence),
             failure,
@@ -124,7 +132,9 @@ impl Head {
             }
             if before.state.is_final() {
                 self.finished_at = None;
+                self.history = None;
                 self.failure = None;
+                outbox::forget(tx, self.id)?;
                 // An explicit wish is a new place in the line.
                 self.ord = next_place(tx, &self.endpoint)?;
             }
@@ -133,6 +143,8 @@ impl Head {
                 JobState::Running => self.started_at = Some(tx.now.as_micros()),
                 JobState::Succeeded | JobState::Failed | JobState::Cancelled | JobState::Expired => {
                     self.finished_at = Some(tx.now.as_micros());
+                    let belongs = history::belongs(self.life.state, self.started_at.is_some());
+                    self.history = self.finished_at.filter(|_| belongs);
                 }
             }
         }
@@ -199,18 +211,7 @@ impl Head {
         let Some(url) = &self.webhook else {
             return Ok(());
         };
-        let body = json!({ "url": url, "job": self.id, "state": self.life.state });
-        sql::execute(
-            tx.conn,
-            "INSERT INTO outbox (job, kind, body, due_at) VALUES (?1, 'webhook', ?2, ?3)",
-            params![
-                self.id.as_uuid().as_bytes().as_slice(),
-                body.to_string(),
-                tx.now.as_micros()
-            ],
-        )?;
-        tx.wake(Topic::Outbox);
-        Ok(())
+        outbox::tell(tx, self.id, &self.tenant, self.life.state, self.last_event, url)
     }
 
     fn save(&self, tx: &Tx<'_>) -> Result<(), Error> {
@@ -218,7 +219,8 @@ impl Head {
             tx.conn,
             "UPDATE jobs SET state = ?2, ord = ?3, avoid = ?4, started_at = ?5, finished_at = ?6, expires_at = ?7, \
              attempts = ?8, lost = ?9, released = ?10, cancel_requested = ?11, fence = ?12, failure = ?13, \
-             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17 WHERE nr = ?1",
+             last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17, history = ?18, \
+             out_of_memory = ?19 WHERE nr = ?1",
             params![
                 self.nr,
                 self.life.state.as_str(),
@@ -237,10 +239,22 @@ impl Head {
                 sql::int(self.event_bytes),
                 self.truncated,
                 sql::int(self.events_from),
+                self.history,
+                self.life.out_of_memory,
             ],
         )?;
         Ok(())
     }
+}
+
+/// The place of a new job.
+pub(super) fn place_of(tx: &Tx<'_>, endpoint: &EndpointName, entry: Entry) -> Result<i64, Error> {
+    let next = next_place(tx, endpoint)?;
+    Ok(match entry {
+        Entry::Back => next,
+        Entry::Front => -next,
+        Entry::At(place) => place,
+    })
 }
 
 /// The next place at the end of an endpoint's line.
@@ -287,7 +301,7 @@ pub(super) fn count_in(
     Ok(())
 }
 
-fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
+pub(super) fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
     head.expires_at = None;
     sql::execute(
         tx.conn,
@@ -319,6 +333,9 @@ pub(super) fn facts_of(outcome: &AttemptOutcome) -> Map<String, Value> {
         }
         AttemptOutcome::Released { reason } => {
             facts.insert("released".to_owned(), reason.as_str().into());
+        }
+        AttemptOutcome::Failed(failure) if failure.code == FailureCode::OutOfMemory => {
+            facts.insert("out_of_memory".to_owned(), failure.message.as_str().into());
         }
         AttemptOutcome::Done | AttemptOutcome::Failed(_) | AttemptOutcome::Cancelled => {}
     }

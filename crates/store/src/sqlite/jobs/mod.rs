@@ -3,8 +3,10 @@
 mod claim;
 pub(super) mod end;
 mod events;
+mod history;
 mod lease;
 mod life;
+mod line;
 mod list;
 mod read;
 pub(super) mod submit;
@@ -14,9 +16,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
-    EndpointName, JobId, JobState, NodeName, Payload, TenantId,
+    EndpointName, JobId, JobState, NodeName, Payload, TenantId, Timestamp,
     attempt::{Lease, RunningOn, Stale},
     event::{Event, NewEvent},
+    scheduler::Needs,
 };
 
 pub(super) use self::{end::SWEEP_ROWS, life::micros};
@@ -27,8 +30,8 @@ use super::{
 use crate::{
     Error, Jobs,
     jobs::{
-        AttemptRecord, Cancelled, Claim, Claimed, Finish, JobFilter, JobRecord, NewJob, Page, QueueCounters,
-        Renewed, Submitted, Swept,
+        AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
+        Moved, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept,
     },
 };
 
@@ -127,8 +130,120 @@ impl Jobs for SqliteStore {
             .await
     }
 
-    async fn position(&self, job: JobId) -> Result<Option<u64>, Error> {
-        self.readers.run(move |conn| read::position(conn, job)).await
+    async fn history(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<JobRecord>, Error> {
+        self.readers
+            .run(move |conn| history::page(conn, &filter, page))
+            .await
+    }
+
+    async fn history_len(&self, filter: HistoryFilter) -> Result<u64, Error> {
+        self.readers.run(move |conn| history::length(conn, &filter)).await
+    }
+
+    async fn forget(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        jobs: Vec<JobId>,
+    ) -> Result<u64, Error> {
+        let (tenant, endpoint) = (tenant.clone(), endpoint.clone());
+        self.durably(SMALL, move |tx| history::forget(tx, &tenant, &endpoint, &jobs))
+            .await
+    }
+
+    async fn forget_all(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        ended_until: Timestamp,
+    ) -> Result<Swept, Error> {
+        let (tenant, endpoint) = (tenant.clone(), endpoint.clone());
+        self.durably(SMALL, move |tx| {
+            history::forget_all(tx, &tenant, &endpoint, ended_until)
+        })
+        .await
+    }
+
+    async fn is_remembered(&self, job: JobId) -> Result<bool, Error> {
+        self.readers
+            .run(move |conn| history::is_remembered(conn, job))
+            .await
+    }
+
+    async fn cancel_waiting(&self, tenant: Option<&TenantId>, job: JobId) -> Result<bool, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| end::cancel_waiting(tx, tenant.as_ref(), job))
+            .await
+    }
+
+    async fn positions(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, u64>, Error> {
+        let jobs = jobs.to_vec();
+        self.readers.run(move |conn| line::positions(conn, &jobs)).await
+    }
+
+    async fn pause(&self, endpoint: &EndpointName) -> Result<bool, Error> {
+        let endpoint = endpoint.clone();
+        self.durably(SMALL, move |tx| line::pause(tx, &endpoint)).await
+    }
+
+    async fn resume(&self, endpoint: &EndpointName) -> Result<bool, Error> {
+        let endpoint = endpoint.clone();
+        self.durably(SMALL, move |tx| line::resume(tx, &endpoint)).await
+    }
+
+    async fn move_job(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        place: Place,
+    ) -> Result<Option<Moved>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| line::move_job(tx, tenant.as_ref(), job, place))
+            .await
+    }
+
+    async fn clear(
+        &self,
+        endpoint: &EndpointName,
+        tenant: Option<&TenantId>,
+        accepted_before: Timestamp,
+    ) -> Result<Swept, Error> {
+        let (endpoint, tenant) = (endpoint.clone(), tenant.cloned());
+        self.durably(SMALL, move |tx| {
+            line::clear(tx, &endpoint, tenant.as_ref(), accepted_before)
+        })
+        .await
+    }
+
+    async fn at_quota(
+        &self,
+        endpoint: &EndpointName,
+        per_tenant: u32,
+    ) -> Result<BTreeMap<TenantId, u64>, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| line::at_quota(conn, &endpoint, per_tenant))
+            .await
+    }
+
+    async fn over_quota(&self, endpoint: &EndpointName, per_tenant: u32) -> Result<u64, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| line::over_quota(conn, &endpoint, per_tenant))
+            .await
+    }
+
+    async fn recent_runs(&self, endpoint: &EndpointName, limit: u32) -> Result<Vec<Duration>, Error> {
+        let endpoint = endpoint.clone();
+        let micros = self
+            .readers
+            .run(move |conn| line::recent_runs(conn, &endpoint, limit))
+            .await?;
+        Ok(micros.into_iter().map(Duration::from_micros).collect())
+    }
+
+    async fn needs(&self, job: JobId) -> Result<Needs, Error> {
+        self.readers.run(move |conn| read::needs_of(conn, job)).await
     }
 
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {

@@ -6,6 +6,7 @@ use darkroom_core::{
     AttemptState, EndpointName, Fence, InstanceId, JobId, JobState, NodeName, TenantId, Timestamp,
     attempt::RunningOn,
     event::{Event, EventKind},
+    scheduler::Needs,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -16,8 +17,8 @@ use crate::{
 };
 
 /// Columns of [`record`], and where they come from.
-pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.state, j.meta, j.created_at, \
-     j.started_at, j.finished_at, j.attempts, j.lost, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
+pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
+     j.started_at, j.finished_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
      i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
      r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \
      FROM jobs j JOIN inputs i ON i.job = j.nr LEFT JOIN results r ON r.job = j.nr";
@@ -32,6 +33,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
         tenant: sql::parsed(row, "tenant", "jobs", |t| t.parse().ok())?,
         endpoint: sql::parsed(row, "endpoint", "jobs", |t| t.parse().ok())?,
         priority: row.get("priority")?,
+        place: row.get("ord")?,
         state: sql::parsed(row, "state", "jobs", JobState::parse)?,
         input: input.ok_or_else(|| Error::Inconsistent {
             table: "inputs",
@@ -43,6 +45,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
         finished_at: sql::instant_opt(row, "finished_at")?,
         attempts: sql::unsigned(row, "attempts")?,
         lost_attempts: sql::unsigned(row, "lost")?,
+        out_of_memory: sql::unsigned(row, "out_of_memory")?,
         cancel_requested: row.get("cancel_requested")?,
         failure: if null("failure")? {
             None
@@ -98,35 +101,6 @@ pub(super) fn by_external_id(
         params![tenant.as_str(), dialect, id, endpoint.map(EndpointName::as_str)],
         |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
     )
-}
-
-pub(super) fn position(conn: &Connection, id: JobId) -> Result<Option<u64>, Error> {
-    let waiting = sql::row(
-        conn,
-        "SELECT endpoint, priority, ord FROM jobs WHERE id = ?1 AND state = 'queued'",
-        [id.as_uuid().as_bytes().as_slice()],
-        |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, i32>(1)?,
-                row.get::<_, i64>(2)?,
-            ))
-        },
-    )?;
-    let Some((endpoint, priority, ord)) = waiting else {
-        return Ok(None);
-    };
-    // Higher priorities from the lanes' counters; only the own priority is counted, along the index.
-    let before: i64 = sql::value(
-        conn,
-        "SELECT COALESCE((SELECT SUM(queued) FROM lanes WHERE endpoint = ?1 AND priority > ?2), 0) \
-         + COALESCE((SELECT SUM((SELECT COUNT(*) FROM jobs j WHERE j.endpoint = ?1 AND j.tenant = l.tenant \
-           AND j.priority = ?2 AND j.state = 'queued' AND j.ord < ?3)) \
-           FROM lanes l WHERE l.endpoint = ?1 AND l.priority = ?2), 0)",
-        params![endpoint, priority, ord],
-    )?
-    .unwrap_or(0);
-    Ok(Some(u64::try_from(before).unwrap_or(0)))
 }
 
 pub(super) fn events(conn: &Connection, id: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {
@@ -199,7 +173,7 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
     let all = sql::rows(
         conn,
         // The first of each lane is the oldest of it; lanes are few.
-        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, \
+        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, q.paused_since, \
          (SELECT MIN((SELECT j.created_at FROM jobs j WHERE j.endpoint = l.endpoint AND j.tenant = l.tenant \
            AND j.priority = l.priority AND j.state = 'queued' ORDER BY j.ord LIMIT 1)) \
            FROM lanes l WHERE l.endpoint = q.endpoint) AS oldest, \
@@ -215,6 +189,7 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
                 queued_low_priority: sql::unsigned(row, "queued_low")?,
                 running: sql::unsigned(row, "running")?,
                 collecting: sql::unsigned(row, "collecting")?,
+                paused_since: at(row.get("paused_since")?),
                 oldest_queued_at: at(row.get("oldest")?),
                 next_expiry_at: at(row.get("next_expiry")?),
                 next_lease_expiry_at: at(row.get("next_lease")?),
@@ -246,4 +221,25 @@ pub(super) fn is_anything_due(conn: &Connection, now: Timestamp) -> Result<bool,
         [now.as_micros()],
     )?;
     Ok(found.unwrap_or(false))
+}
+
+/// What the graph of a job needs.
+pub(super) fn needs_of(conn: &Connection, job: JobId) -> Result<Needs, Error> {
+    let nr: Option<Option<i64>> = sql::value(
+        conn,
+        "SELECT needs FROM jobs WHERE id = ?1",
+        [job.as_uuid().as_bytes().as_slice()],
+    )?;
+    match nr.flatten() {
+        Some(nr) => needs(conn, nr),
+        None => Ok(Needs::default()),
+    }
+}
+
+/// A row of needs.
+pub(super) fn needs(conn: &Connection, nr: i64) -> Result<Needs, Error> {
+    let needs = sql::row(conn, "SELECT json FROM needs WHERE nr = ?1", [nr], |row| {
+        sql::json(row, "json", "needs")
+    })?;
+    Ok(needs.unwrap_or_default())
 }

@@ -23,12 +23,13 @@ pub(super) fn bytes(job: &NewJob) -> usize {
 
 pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
     if let Some(external) = &job.external_id
-        && let Some(first) = holder(tx, job, external)?
+        && let Some((first, state)) = holder(tx, job, external)?
     {
         match external.on_duplicate {
             OnDuplicate::Reject => return Ok(Submitted::Duplicate(first)),
             OnDuplicate::Existing => return Ok(Submitted::Existing(first)),
-            OnDuplicate::Replace => {}
+            OnDuplicate::WhileLive if !state.is_final() => return Ok(Submitted::Existing(first)),
+            OnDuplicate::WhileLive | OnDuplicate::Replace => {}
         }
     }
     tx.check_disk()?;
@@ -43,7 +44,7 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
         return Ok(Submitted::QueueFull { queued });
     }
 
-    let ord = life::next_place(tx, &job.endpoint)?;
+    let ord = life::place_of(tx, &job.endpoint, job.entry)?;
     life::count_in(tx, &job.endpoint, &job.tenant, job.priority, ord)?;
     let nr = insert_job(tx, job, ord)?;
     let (inline, blob, size) = sql::payload_columns(&job.input);
@@ -89,10 +90,10 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
     Ok(Submitted::Accepted)
 }
 
-fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<JobId>, Error> {
+fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(JobId, JobState)>, Error> {
     sql::row(
         tx.conn,
-        "SELECT j.id FROM external_ids e JOIN jobs j ON j.nr = e.job \
+        "SELECT j.id, j.state FROM external_ids e JOIN jobs j ON j.nr = e.job \
          WHERE e.tenant = ?1 AND e.dialect = ?2 AND e.id = ?3 AND e.endpoint = ?4",
         params![
             job.tenant.as_str(),
@@ -100,19 +101,23 @@ fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<Job
             external.id,
             job.endpoint.as_str()
         ],
-        |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
+        |row| {
+            let state = sql::parsed(row, "state", "jobs", JobState::parse)?;
+            Ok((JobId::from_uuid(sql::uuid(row, "id", "jobs")?), state))
+        },
     )
 }
 
 fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
     let models = (!job.meta.models.is_empty()).then(|| sql::to_json(&job.meta.models));
+    let needs = needs(tx, job)?;
     let ttl = job.queue_ttl.map(micros);
     let now = tx.now.as_micros();
     let nr = sql::value(
         tx.conn,
-        "INSERT INTO jobs (id, tenant, endpoint, priority, state, ord, models, meta, dialect, webhook, ext_dialect, \
+        "INSERT INTO jobs (id, tenant, endpoint, priority, state, ord, models, needs, meta, dialect, webhook, ext_dialect, \
          ext_id, created_at, queue_ttl, expires_at, max_attempts, last_event) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1) RETURNING nr",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 1) RETURNING nr",
         params![
             job.id.as_uuid().as_bytes().as_slice(),
             job.tenant.as_str(),
@@ -121,6 +126,7 @@ fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
             JobState::Queued.as_str(),
             ord,
             models,
+            needs,
             sql::to_json(&job.meta),
             job.meta.dialect,
             job.meta.webhook,
@@ -136,4 +142,21 @@ fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
         table: "jobs",
         what: "an insert returned nothing".to_owned(),
     })
+}
+
+/// The row of what the job needs; jobs that need the same share it.
+fn needs(tx: &Tx<'_>, job: &NewJob) -> Result<Option<i64>, Error> {
+    if job.meta.needs.is_empty() {
+        return Ok(None);
+    }
+    let json = sql::to_json(&job.meta.needs);
+    let known = sql::value(tx.conn, "SELECT nr FROM needs WHERE json = ?1", [&json])?;
+    if known.is_some() {
+        return Ok(known);
+    }
+    sql::value(
+        tx.conn,
+        "INSERT INTO needs (json) VALUES (?1) RETURNING nr",
+        [&json],
+    )
 }

@@ -1,4 +1,4 @@
-//! Retention: forgetting finished jobs with all that belongs to them.
+//! Retention: forgetting finished jobs with all that belongs to them. One whose end is still to be told waits for that.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ pub(super) fn sweep_finished(
     let due = sql::rows(
         tx.conn,
         "SELECT nr, id, last_event FROM jobs \
-         WHERE endpoint = ?1 AND finished_at IS NOT NULL AND finished_at <= ?2 ORDER BY finished_at LIMIT ?3",
+         WHERE endpoint = ?1 AND finished_at IS NOT NULL AND finished_at <= ?2 \
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job = jobs.id) ORDER BY finished_at LIMIT ?3",
         params![endpoint.as_str(), before, sql::int(SWEEP_ROWS)],
         |row| {
             Ok((
@@ -52,6 +53,11 @@ pub(super) fn sweep_finished(
         ] {
             sql::execute(tx.conn, statement, [nr])?;
         }
+        sql::execute(
+            tx.conn,
+            "DELETE FROM webhook_tries WHERE job = ?1",
+            [id.as_uuid().as_bytes().as_slice()],
+        )?;
         files::drop_owner(tx, &files::owner(id))?;
         swept.rows += 1;
     }

@@ -38,6 +38,11 @@ async fn leases() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line() {
+    run(conformance::line::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endings() {
     run(conformance::endings::TESTS).await;
 }
@@ -50,6 +55,11 @@ async fn events() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists() {
     run(conformance::lists::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history() {
+    run(conformance::history::TESTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

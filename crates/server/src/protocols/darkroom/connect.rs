@@ -1,0 +1,157 @@
+//! `GET /endpoints/{endpoint}/connect`: how to call it over each protocol, with lines to paste. One entry in [`ways`] per
+//! protocol; a test runs what is printed.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use darkroom_core::{Endpoint, EndpointName, endpoint::Kind};
+use serde_json::{Value, json};
+
+use super::{call::Call, error::ApiError};
+use crate::{
+    auth::Scope,
+    state::{AppState, BaseUrl},
+};
+
+/// The handler.
+///
+/// # Errors
+/// 404, also for an endpoint that the caller may not use.
+pub async fn show(
+    State(state): State<AppState>,
+    call: Call,
+    BaseUrl(base): BaseUrl,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let name = call.endpoint(&name)?;
+    call.needs(Scope::Client, &name)?;
+    let endpoint = state.service.endpoint(&name).map_err(|e| call.fail(e))?;
+    let keyring = state.auth.keyring();
+    let needs_key = !state.auth.is_open(&keyring) && !endpoint.anonymous;
+    let place = Place {
+        base,
+        name,
+        needs_key,
+    };
+    let protocols: Vec<Value> = ways(&place, &endpoint)
+        .into_iter()
+        .map(|way| json!({ "protocol": way.protocol, "url": way.url, "snippet": way.snippet }))
+        .collect();
+    Ok(Json(json!({
+        "endpoint": place.name,
+        "key": { "needed": needs_key, "note": place.key_note() },
+        "protocols": protocols,
+    })))
+}
+
+/// Where the endpoint is, for one caller.
+struct Place {
+    base: String,
+    name: EndpointName,
+    needs_key: bool,
+}
+
+/// One protocol.
+struct Way {
+    protocol: &'static str,
+    url: String,
+    snippet: String,
+}
+
+fn ways(place: &Place, endpoint: &Endpoint) -> Vec<Way> {
+    match endpoint.kind {
+        Kind::Comfyui => vec![
+            darkroom(place),
+            command_line(place),
+            serverless(place),
+            eas_prompt(place),
+        ],
+        Kind::Queue => vec![eas_queue(place)],
+        Kind::Worker => vec![],
+    }
+}
+
+fn darkroom(place: &Place) -> Way {
+    let url = format!("{}/darkroom/v1/endpoints/{}/jobs", place.base, place.name);
+    let body = r#"-d "{\"graph\": $(cat workflow.json)}""#;
+    Way {
+        protocol: "Darkroom's own API",
+        snippet: place.post(&url, "Bearer ", body),
+        url,
+    }
+}
+
+fn command_line(place: &Place) -> Way {
+    let key = if place.needs_key {
+        " --key \"$DARKROOM_KEY\""
+    } else {
+        ""
+    };
+    Way {
+        protocol: "command line",
+        url: place.base.clone(),
+        snippet: format!(
+            "darkroom run workflow.json --endpoint {} --server {}{key}",
+            place.name, place.base
+        ),
+    }
+}
+
+fn serverless(place: &Place) -> Way {
+    let url = format!("{}/api/serverless/run", place.root());
+    Way {
+        protocol: "Function Compute Serverless API",
+        snippet: place.post(&url, "Bearer ", "-d @workflow.json"),
+        url,
+    }
+}
+
+fn eas_prompt(place: &Place) -> Way {
+    let url = format!("{}/api/predict/{}/api_prompt", place.base, place.name);
+    Way {
+        protocol: "PAI-EAS asynchronous queue",
+        snippet: place.post(&url, "", "-d @workflow.json"),
+        url,
+    }
+}
+
+fn eas_queue(place: &Place) -> Way {
+    let url = format!("{}/api/predict/{}", place.base, place.name);
+    Way {
+        protocol: "PAI-EAS queue service",
+        snippet: place.post(&url, "", "-d 'an item'"),
+        url,
+    }
+}
+
+impl Place {
+    /// Where protocols live whose paths do not name the endpoint.
+    fn root(&self) -> String {
+        match self.name.as_str() {
+            "default" => self.base.clone(),
+            name => format!("{}/e/{name}", self.base),
+        }
+    }
+
+    /// A call with curl; `scheme` stands before the key.
+    fn post(&self, url: &str, scheme: &str, body: &str) -> String {
+        let key = if self.needs_key {
+            format!(" \\\n  -H \"Authorization: {scheme}$DARKROOM_KEY\"")
+        } else {
+            String::new()
+        };
+        format!("curl -fsS {url}{key} \\\n  -H 'Content-Type: application/json' \\\n  {body}")
+    }
+
+    fn key_note(&self) -> String {
+        if self.needs_key {
+            format!(
+                "put one with scope client into DARKROOM_KEY; `darkroom keys create --name app --endpoint {}` makes one",
+                self.name
+            )
+        } else {
+            "none is needed".to_owned()
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `GET /history`, `GET /history/{prompt_id}`, `POST /history`: durable, from the store (`comfyui/behaviour.md` §2, §9).
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use darkroom_core::JobId;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{
+    body::Removal,
+    call::NativeCall,
+    entry::{Entry, entry_of},
+    error::{NativeError, Refused},
+    ids, json_response,
+};
+use crate::{
+    beside::beside,
+    service::{
+        Error, Service,
+        history::{HistoryFilter, HistoryOrder, HistoryPage},
+        jobs::JobRecord,
+    },
+    state::AppState,
+};
+
+/// Entries of a list when no number is asked for.
+const DEFAULT_ITEMS: u32 = 1000;
+/// Entries of a list at most: what ComfyUI itself keeps.
+const MOST_ITEMS: u32 = 10_000;
+
+/// The query of the list; texts, because the refusal of a wrong one has this protocol's shape.
+#[derive(Debug, Default, Deserialize)]
+pub struct Query {
+    max_items: Option<String>,
+    offset: Option<String>,
+}
+
+/// `GET /history`: oldest first. `max_items` alone, or with a negative `offset`, means the newest ones; `offset` counts
+/// from the oldest.
+///
+/// # Errors
+/// Refusals in this protocol's shape.
+pub async fn list(State(state): State<AppState>, call: NativeCall<Query>) -> Result<Response, Refused> {
+    call.may_list()?;
+    let page = page(&call.query).map_err(|error| call.refuse(error))?;
+    let filter = HistoryFilter {
+        tenant: call.caller.tenant.clone(),
+        endpoint: call.endpoint.name.clone(),
+        states: vec![],
+        workflow_id: None,
+    };
+    let answer = async {
+        let mut jobs = state.service.history(filter, page).await?;
+        if page.descending {
+            jobs.reverse();
+        }
+        answer(&state.service, &jobs).await
+    };
+    answer.await.map_err(|error| call.refuse(error))
+}
+
+/// `GET /history/{prompt_id}`: `{}` while it has not ended, and for an unknown one.
+///
+/// # Errors
+/// Refusals in this protocol's shape.
+pub async fn show(
+    State(state): State<AppState>,
+    call: NativeCall,
+    Path(path): Path<PromptPath>,
+) -> Result<Response, Refused> {
+    let service = &state.service;
+    let answer = async {
+        let found = ids::find(service, &call, &path.prompt_id).await?;
+        match found.filter(|job| job.state.is_final()) {
+            Some(job) if service.is_remembered(job.id).await? => answer(service, &[job]).await,
+            _ => Ok(json_response(b"{}".to_vec())),
+        }
+    };
+    answer.await.map_err(|error| call.refuse(error))
+}
+
+/// The path of one prompt, below the root or below `/e/{endpoint}`.
+#[derive(Debug, Deserialize)]
+pub struct PromptPath {
+    prompt_id: String,
+}
+
+/// `POST /history`: takes entries out of the caller's history. The jobs stay what they are for other protocols until
+/// retention takes them.
+///
+/// # Errors
+/// Refusals in this protocol's shape.
+pub async fn change(
+    State(state): State<AppState>,
+    call: NativeCall,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    remove(&state.service, &call, &headers, body)
+        .await
+        .map_err(|error| call.refuse(error))?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn remove(
+    service: &Service,
+    call: &NativeCall,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(), NativeError> {
+    let removal = Removal::read(headers, body, &service.memory).await?;
+    let (tenant, endpoint) = (&call.caller.tenant, &call.endpoint.name);
+    // Callers without a key share a tenant: they take out what they can name.
+    if removal.clear && call.caller.may_list(endpoint).is_ok() {
+        service.forget_all(tenant, endpoint).await?;
+    }
+    let named = ids::find_all(service, call, &removal.delete).await?;
+    let named = named.iter().map(|job| job.id).collect();
+    Ok(service.forget(tenant, endpoint, named).await?)
+}
+
+fn page(query: &Query) -> Result<HistoryPage, NativeError> {
+    let items = number("max_items", query.max_items.as_deref())?;
+    let offset = number("offset", query.offset.as_deref())?;
+    let limit = match items {
+        None => DEFAULT_ITEMS,
+        Some(items) => u32::try_from(items.max(0)).unwrap_or(MOST_ITEMS).min(MOST_ITEMS),
+    };
+    let newest = HistoryPage {
+        order: HistoryOrder::Ended,
+        descending: true,
+        offset: 0,
+        limit,
+    };
+    Ok(match offset.map(u64::try_from) {
+        Some(Ok(offset)) => HistoryPage {
+            descending: false,
+            offset,
+            ..newest
+        },
+        Some(Err(_)) | None => newest,
+    })
+}
+
+fn number(name: &str, text: Option<&str>) -> Result<Option<i64>, NativeError> {
+    let Some(text) = text else { return Ok(None) };
+    text.trim().parse().map(Some).map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        NativeError::invalid(
+            "invalid_request",
+            &format!("{name} must be a whole number"),
+            format!("{name}: '{shown}'"),
+        )
+    })
+}
+
+async fn answer(service: &Service, jobs: &[JobRecord]) -> Result<Response, Error> {
+    let mut entries = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        if let Some(entry) = entry_of(service, job).await? {
+            entries.push((ids::prompt_id(job), job.id, entry));
+        }
+    }
+    // A name that was used again is its newest job's; the older ones stand under their own ids.
+    let mut seen = std::collections::HashSet::new();
+    for (name, job, _) in entries.iter_mut().rev() {
+        if !seen.insert(name.clone()) {
+            *name = job.to_string();
+        }
+    }
+    let size = entries.iter().map(|(_, _, entry)| entry.prompt.size()).sum();
+    let json = beside(size, move || serde_json::to_vec(&Entries(entries))).await;
+    Ok(json_response(json.map_err(|e| Error::Internal(e.into()))?))
+}
+
+/// An object by prompt id, in this order.
+struct Entries(Vec<(String, JobId, Entry)>);
+
+impl Serialize for Entries {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, _, entry)| (name, entry)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_the_newest_or_from_an_offset() {
+        let read = |max_items: Option<&str>, offset: Option<&str>| {
+            page(&Query {
+                max_items: max_items.map(str::to_owned),
+                offset: offset.map(str::to_owned),
+            })
+            .map(|page| (page.descending, page.offset, page.limit))
+            .ok()
+        };
+        assert_eq!(read(None, None), Some((true, 0, DEFAULT_ITEMS)));
+        assert_eq!(read(Some("20"), None), Some((true, 0, 20)));
+        assert_eq!(read(Some("20"), Some("-1")), Some((true, 0, 20)));
+        assert_eq!(read(Some("2"), Some("0")), Some((false, 0, 2)));
+        assert_eq!(read(None, Some("7")), Some((false, 7, DEFAULT_ITEMS)));
+        assert_eq!(read(Some("99999999999"), None), Some((true, 0, MOST_ITEMS)));
+        assert_eq!(read(Some("-3"), None), Some((true, 0, 0)));
+        assert_eq!(read(Some("abc"), None), None);
+        assert_eq!(read(None, Some("1.5")), None);
+    }
+}
