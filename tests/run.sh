@@ -153,9 +153,46 @@ python_tests() {
   fi
 }
 
+# A Chromium; prints its path, or nothing where that cannot be had.
+find_chromium() {
+  local name
+  for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+    [ -n "$name" ] && command -v "$name" && return
+  done
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  say "installing as root, with apt-get: chromium (for tests/browser)" >&2
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } >"$LOGS/chromium.log" 2>&1 || return 1
+  command -v chromium
+}
+
+# Whether a Chromium starts here at all: some containers let none.
+starts() { timeout 120 "$1" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --dump-dom about:blank >>"$LOGS/chromium.log" 2>&1; }
+
+# Skipped loudly where there is no browser or no package index.
+browser_tests() {
+  say "ComfyUI's own page in a browser (tests/browser)"
+  local needs=tests/browser/requirements.txt python
+  if ! CHROMIUM=$(find_chromium) || ! starts "$CHROMIUM"; then
+    skip "tests/browser: no Chromium that starts (see $LOGS/chromium.log)"; return
+  fi
+  if ! python=$(python_env browser "$needs") ||
+    ! "$python" -m pip install --quiet --disable-pip-version-check -r "$needs" >"$LOGS/pip-browser.log" 2>&1; then
+    skip "tests/browser: no Python environment (see $LOGS/pip-browser.log)"; return
+  fi
+  export CHROMIUM DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
+  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider tests/browser 2>&1 | tee "$LOGS/browser.log"
+  local rc=${PIPESTATUS[0]} p f s
+  read -r p f s < <(count_pytest "$LOGS/browser.log")
+  failed_pytest "$LOGS/browser.log" >"$LOGS/browser-failed.txt"
+  rerun "$LOGS/browser-failed.txt" one_pytest
+  add $((p + recovered)) $((f - recovered)) "$s"
+  if [ "$rc" -ne 0 ] && { [ "$f" -eq 0 ] || [ "$rc" -ne 1 ]; }; then fail "pytest of tests/browser ended with $rc"; fi
+}
+
 rust_tests
 [ -n "${COMFYUI_DIR:-}" ] || skip "the tests on a real ComfyUI: COMFYUI_DIR names no checkout (tests/tests/it/real_comfyui.rs)"
 python_tests
+browser_tests
 
 echo
 if [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then fail "no test ran at all"; fi

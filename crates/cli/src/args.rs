@@ -107,6 +107,8 @@ pub enum Command {
     Queues(commands::queues::QueuesArgs),
     /// Print the log of an instance, or of the instance a job ran on
     Logs(commands::logs::LogsArgs),
+    /// Open an endpoint's ComfyUI page in the browser
+    Open(commands::open::OpenArgs),
     /// Create, list, or revoke keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

@@ -30,6 +30,9 @@ pub struct Endpoint {
     /// One instance per entry, each with `CUDA_VISIBLE_DEVICES` set to it; empty: not set.
     #[serde(default)]
     pub gpus: Vec<String>,
+    /// Where ComfyUI's page lies: a directory, or a wheel or zip of one.
+    #[serde(default)]
+    pub frontend: Option<std::path::PathBuf>,
     /// Host names that select this endpoint at the root path.
     #[serde(default)]
     pub hosts: Vec<String>,

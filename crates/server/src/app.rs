@@ -22,6 +22,7 @@ use crate::{
     http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, blobs, health, serve, with_outer},
     memory::BodyMemory,
     metrics::Metrics,
+    pages::frontend::Frontends,
     protocols,
     service::{self, Parts, Service, Settings, fetch},
     state::{AppState, Reload},
@@ -152,6 +153,7 @@ pub async fn run(
             clock: clock.clone(),
         },
         reload: Reload::new(auth, config.keys.clone()),
+        frontends: Frontends::new(data_dir.join("frontend")),
     };
     let reloading = tokio::spawn(reload(
         state.clone(),
@@ -253,6 +255,7 @@ fn router(state: AppState) -> Router {
         .merge(protocols::native::service_routes())
         .merge(selected.clone())
         .nest("/e/{endpoint}", selected)
+        .merge(protocols::native::page())
         .nest("/darkroom/v1", protocols::darkroom::routes())
         .merge(protocols::home::routes())
         .merge(blobs::routes())

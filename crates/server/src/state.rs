@@ -12,6 +12,7 @@ use crate::{
     config::KeyConfig,
     http::{self as front, BlobAccess, Peer, Readiness},
     metrics::Metrics,
+    pages::frontend::Frontends,
     service::{Error, Service},
 };
 
@@ -36,6 +37,8 @@ pub struct AppState {
     pub blobs: BlobAccess,
     /// Reads keys anew.
     pub reload: Reload,
+    /// ComfyUI's pages.
+    pub frontends: Frontends,
 }
 
 impl FromRef<AppState> for AuthState {

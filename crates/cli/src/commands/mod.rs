@@ -17,6 +17,7 @@ pub mod instances;
 pub mod jobs;
 pub mod keys;
 pub mod logs;
+pub mod open;
 pub mod queues;
 pub mod run;
 pub mod serve;
@@ -31,6 +32,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Instances(args) => block_on(instances::instances(args, global)),
         Command::Endpoints(args) => block_on(endpoints::endpoints(args, global)),
         Command::Queues(args) => block_on(queues::queues(args, global)),
+        Command::Open(args) => block_on(open::open(args, global)),
         Command::Logs(args) => block_on(logs::logs(args, global)),
         Command::Doctor(args) => block_on(doctor::doctor(args, global)),
         Command::Keys(command) => block_on(keys::keys(command, global)),

@@ -60,6 +60,7 @@ fn endpoint(name: &str, anonymous: bool) -> Endpoint {
         kind: Kind::Comfyui,
         backend: Backend::External,
         gpus: Vec::new(),
+        frontend: None,
         hosts: Vec::new(),
         anonymous,
         anonymous_history: false,

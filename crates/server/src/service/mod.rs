@@ -43,6 +43,7 @@ pub mod placement;
 pub mod preflight;
 pub mod queues;
 pub mod resources;
+mod scripts;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;

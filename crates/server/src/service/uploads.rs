@@ -142,7 +142,7 @@ impl Service {
         PublicName::new(id, file_name).to_string()
     }
 
-    async fn hash_of(&self, key: &BlobKey) -> Result<Option<String>, Error> {
+    pub(super) async fn hash_of(&self, key: &BlobKey) -> Result<Option<String>, Error> {
         let Some(mut reader) = self.blobs.open(key, None).await? else {
             return Ok(None);
         };

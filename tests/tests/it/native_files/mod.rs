@@ -1,5 +1,6 @@
 //! The half of ComfyUI's own API that needs no queue: files, what instances told, what the page keeps.
 
+mod page;
 mod pages;
 mod told;
 mod uploads;

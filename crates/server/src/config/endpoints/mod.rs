@@ -1,5 +1,6 @@
 //! `[endpoints.NAME]`: what can be called, and how it is run.
 
+mod frontend;
 mod limits;
 mod process;
 mod queue;
@@ -104,7 +105,8 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
         }
     };
     let embedded = matches!(&backend, Backend::Process(spec) if spec.command.is_empty());
-    for key in ["frontend", "warmup", "sink"] {
+    let frontend = frontend::read(&mut section, kind, &backend);
+    for key in ["warmup", "sink"] {
         section.not_yet(key);
     }
     let gpus = section.list("gpus").unwrap_or_default();
@@ -141,6 +143,7 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
         kind,
         backend,
         gpus,
+        frontend,
         hosts,
         anonymous,
         anonymous_history,

@@ -57,8 +57,16 @@ impl Task {
     }
 
     async fn learn_facts(&self, handle: &Handle) -> anyhow::Result<()> {
-        let facts = told::facts(&self.client(handle)?).await?;
+        let client = self.client(handle)?;
+        let facts = told::facts(&client).await?;
         let service = &self.control.service;
+        for path in told::scripts(&facts) {
+            if let Some(script) = told::script(&client, path).await? {
+                service
+                    .keep_page_script(&self.endpoint.name, path, script)
+                    .await?;
+            }
+        }
         service.learn_facts(&self.endpoint.name, facts).await?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use darkroom_comfy::client::{Client, Error};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,6 +11,8 @@ use crate::service::{facts::Facts, models::is_offered_by_a_loader};
 
 /// Folders of models whose files are asked for: those of custom nodes are a handful.
 const MOST_FOLDERS: usize = 64;
+/// Scripts of custom nodes that are copied; a full house of them brings some hundreds.
+const MOST_SCRIPTS: usize = 5_000;
 
 /// Everything; what a version of ComfyUI does not have, or answers in another shape, stays empty.
 ///
@@ -39,6 +42,25 @@ pub(super) async fn facts(client: &Client) -> Result<Facts, Error> {
         }
     }
     Ok(facts)
+}
+
+/// The scripts that custom nodes bring to the page, as paths below `/extensions/`. ComfyUI's own are the page's.
+pub(super) fn scripts(facts: &Facts) -> impl Iterator<Item = &str> {
+    facts
+        .extensions
+        .iter()
+        .filter_map(|path| path.strip_prefix("/extensions/"))
+        .filter(|path| !path.starts_with("core/"))
+        .take(MOST_SCRIPTS)
+}
+
+/// One of them; `None` when it is not there.
+///
+/// # Errors
+/// When the instance does not answer.
+pub(super) async fn script(client: &Client, path: &str) -> Result<Option<Bytes>, Error> {
+    let parts: Vec<&str> = std::iter::once("extensions").chain(path.split('/')).collect();
+    client.file(&parts).await
 }
 
 fn shaped<T: DeserializeOwned + Default>(told: Option<Value>) -> T {

@@ -18,6 +18,7 @@ mod instances;
 mod jobs;
 mod keys;
 mod line;
+mod links;
 mod queues;
 mod views;
 mod webhooks;
@@ -56,6 +57,7 @@ pub fn routes() -> Router<AppState> {
         .route("/instances", get(instances::list))
         .route("/instances/{instance}", get(instances::show))
         .route("/instances/{instance}/logs", get(instances::logs))
+        .route("/links", post(links::create))
         .route("/queues", get(queues::list))
         .route("/queues/{endpoint}/{side}", get(queues::show))
         .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))

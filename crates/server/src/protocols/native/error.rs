@@ -126,6 +126,13 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// Whether a key would help.
+    pub fn is_unauthenticated(&self) -> bool {
+        self.error.0.status == StatusCode::UNAUTHORIZED
+    }
+}
+
 impl From<auth::Rejection> for Refused {
     fn from(rejection: auth::Rejection) -> Self {
         Refused::new(rejection.error, &rejection.request_id)

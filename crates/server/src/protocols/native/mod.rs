@@ -31,6 +31,7 @@ mod jobs;
 mod messages;
 mod models;
 mod object_info;
+mod page;
 mod prompt;
 mod queue;
 mod settings;
@@ -58,6 +59,11 @@ pub fn service_routes() -> Router<AppState> {
     Router::new()
         .nest("/api/predict/{service}", prompts().merge(files::both()))
         .layer(DefaultBodyLimit::disable())
+}
+
+/// The page of every endpoint, below `/e/{endpoint}/`.
+pub fn page() -> Router<AppState> {
+    page::routes()
 }
 
 /// The queue, its history, and its events.

@@ -56,6 +56,8 @@ type Params = Path<Vec<(String, String)>>;
 
 /// The style of the page: the one file that a browser may use as what it is.
 const STYLE: &str = "user.css";
+/// Groups of nodes that the user keeps; the page asks for them too.
+const TEMPLATES: &str = "comfy.templates.json";
 
 /// `GET /userdata?dir=`
 ///
@@ -73,8 +75,9 @@ pub async fn list(State(state): State<AppState>, call: NativeCall<Listing>) -> R
         Some(user) => below(&state, &call, &user, &directory).await?,
         None => Vec::new(),
     };
-    // A directory is there as long as something is in it.
-    if files.is_empty() {
+    // A directory is there as long as something is in it. The page (nobody else asks for all about the files) would
+    // complain of one that is missing, so for it there is an empty one.
+    if files.is_empty() && !yes(&query.full_info) {
         return Ok(plain(StatusCode::NOT_FOUND, "Directory not found"));
     }
     let recurse = yes(&query.recurse);
@@ -156,6 +159,7 @@ pub async fn read(
         // A page without a style of its own asks for it all the same.
         return Ok(match path.as_str() {
             STYLE => ([(header::CONTENT_TYPE, "text/css")], "").into_response(),
+            TEMPLATES => Json(json!([])).into_response(),
             _ => StatusCode::NOT_FOUND.into_response(),
         });
     };
