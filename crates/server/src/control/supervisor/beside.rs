@@ -23,6 +23,9 @@ const USAGE_EVERY: Duration = Duration::from_secs(10);
 const ABILITIES_EVERY: Duration = Duration::from_secs(60);
 /// A log that grows beyond this loses its older half: weeks of progress bars must not fill the disk.
 const LOG_MAX_BYTES: u64 = 64 << 20;
+/// When an instance that did not tell what it can do is asked again, at first and at last.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 impl Task {
     /// All of it; never resolves.
@@ -39,11 +42,11 @@ impl Task {
     async fn learn(&self, handle: &Handle) {
         if !self.endpoint.runs_embedded_engine() {
             if !handle.remote {
-                self.try_abilities(handle).await;
+                let what = format!("object_info of the instance {}", self.id);
+                insist(&what, || self.tell_abilities(handle)).await;
             }
-            if let Err(error) = self.learn_facts(handle).await {
-                tracing::warn!(instance.id = %self.id, error = ?error, "what the instance tells of itself could not be learned");
-            }
+            let what = format!("what the instance {} tells of itself", self.id);
+            insist(&what, || self.learn_facts(handle)).await;
         }
         if !handle.remote {
             std::future::pending::<()>().await;
@@ -151,4 +154,44 @@ fn header_map(pairs: Vec<(String, String)>) -> HeaderMap {
         Some((HeaderName::try_from(name).ok()?, value))
     });
     pairs.collect()
+}
+
+/// Tries until it succeeds, later each time: an instance that is busy loading may be slow to answer, and without what it
+/// tells graphs are not checked before they are queued.
+async fn insist<Asked>(what: &str, attempt: impl Fn() -> Asked)
+where
+    Asked: Future<Output = anyhow::Result<()>>,
+{
+    let mut pause = ASK_AGAIN;
+    while let Err(error) = attempt().await {
+        tracing::warn!(
+            ?error,
+            "{what} could not be learned, asking again in {} s",
+            pause.as_secs()
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_AGAIN_AT_MOST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_learned_is_asked_for_again() {
+        let asked = AtomicU32::new(0);
+        insist("it", || {
+            let nth = asked.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(if nth < 8 {
+                Err(anyhow::anyhow!("busy"))
+            } else {
+                Ok(())
+            })
+        })
+        .await;
+        assert_eq!(asked.into_inner(), 9);
+    }
 }
