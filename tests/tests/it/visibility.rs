@@ -200,6 +200,19 @@ async fn why_a_start_fails_is_told_to_operators_only() {
         .expect(200)
         .text();
     assert!(all.contains(PRINTED), "{all}");
+    let of = async |api: &Api| {
+        let endpoint = api.get("/darkroom/v1/endpoints/default").await.expect(200).json();
+        endpoint["start_failures"].clone()
+    };
+    let trouble = of(&operator).await;
+    assert!(trouble["in_a_row"].as_u64() >= Some(1), "{trouble}");
+    assert!(trouble["last_error"].to_string().contains(PRINTED), "{trouble}");
+    let trouble = of(&app).await;
+    assert!(
+        trouble["next_try_at"].is_string(),
+        "when it goes on is everybody's: {trouble}"
+    );
+    assert!(trouble.get("last_error").is_none(), "{trouble}");
     app.post(&format!("/darkroom/v1/jobs/{id}/cancel"), &json!({}))
         .await
         .expect(200);

@@ -155,6 +155,16 @@ fn one(both: &Value) -> String {
             let _ = writeln!(out, "{name}: {value}");
         }
     }
+    let trouble = &both["endpoint"]["start_failures"];
+    if let Some(in_a_row) = trouble["in_a_row"].as_u64() {
+        let text = |field: &str| trouble[field].as_str().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "starts failed: {in_a_row} in a row, tried again {}{}",
+            text("next_try_at"),
+            prefixed("; the last: ", text("last_error"))
+        );
+    }
     for instance in both["endpoint"]["instances"].as_array().into_iter().flatten() {
         let text = |field: &str| instance[field].as_str().unwrap_or_default();
         let _ = writeln!(

@@ -12,7 +12,10 @@ use std::{
 
 use darkroom_core::{
     EndpointName, InstanceId, Timestamp,
-    scheduler::{Action, ClockGuard, Counters, Decision, LeaseCorrection, Policy, Signal, Verdict, plan},
+    scheduler::{
+        Action, ClockGuard, Counters, Decision, LeaseCorrection, Policy, Signal, Verdict,
+        autoscale::START_BACKOFF, plan,
+    },
 };
 use darkroom_instances::InstanceBackend;
 use darkroom_store::Topic;
@@ -21,7 +24,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     http::Readiness,
-    service::{Service, attempts::LEASE, resources::Resources, waiting::PlannerView},
+    service::{
+        Service,
+        attempts::LEASE,
+        resources::Resources,
+        waiting::{PlannerView, StartTrouble},
+    },
 };
 
 mod adopt;
@@ -273,6 +281,17 @@ impl PlannerView for Control {
     fn resources(&self, instance: InstanceId) -> Option<Resources> {
         let supervised = self.lock_supervised();
         supervised.get(&instance)?.resources()
+    }
+
+    fn start_trouble(&self, endpoint: &EndpointName) -> Option<StartTrouble> {
+        let failures = self.failures_of(endpoint);
+        let (last_at, last_error) = failures.last?;
+        Some(StartTrouble {
+            in_a_row: failures.in_a_row,
+            last_at,
+            last_error,
+            next_try_at: last_at.plus(START_BACKOFF.after(failures.in_a_row)),
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 mod base_url;
 pub mod blobs;
 mod body;
+mod cold_start;
 mod cors;
 mod error;
 pub mod health;
@@ -20,6 +21,7 @@ pub use self::{
     base_url::BaseUrl,
     blobs::{Ask, BlobAccess},
     body::{BodyError, drain_body, read_body},
+    cold_start::cold_start_header,
     cors::Cors,
     error::error_response,
     health::Readiness,

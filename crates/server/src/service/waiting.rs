@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
-    EndpointName, InstanceId, JobId, JobState, TenantId, Timestamp,
+    EndpointName, InstanceId, InstanceState, JobId, JobState, TenantId, Timestamp,
     instance::StartStep,
     scheduler::{Counters, HeldBack, Outlook, Policy, WaitReason, estimate::Known, why_waiting},
 };
 
-use super::{Error, Service, jobs::JobRecord, resources::Resources};
+use super::{Error, Service, instances::InstanceRecord, jobs::JobRecord, resources::Resources};
 
 /// Runs and starts that an estimate goes by: enough to even out one odd one, few enough to follow a change.
 const RECENT: u32 = 20;
@@ -23,6 +23,21 @@ pub trait PlannerView: Send + Sync {
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes>;
     /// What an instance that runs here used at the last look.
     fn resources(&self, instance: InstanceId) -> Option<Resources>;
+    /// The starts of an endpoint's instances that failed in a row; `None`: the last one did not fail.
+    fn start_trouble(&self, endpoint: &EndpointName) -> Option<StartTrouble>;
+}
+
+/// Starts that failed in a row, up to now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartTrouble {
+    /// How many.
+    pub in_a_row: u32,
+    /// When the last one failed.
+    pub last_at: Timestamp,
+    /// Why, with the last lines that the instance printed: for operators.
+    pub last_error: String,
+    /// No start is tried before.
+    pub next_try_at: Timestamp,
 }
 
 /// Why a job waits, how many stand before it, and how long it will wait.
@@ -135,11 +150,8 @@ impl Service {
             .iter()
             .filter(|instance| instance.endpoint == *endpoint)
             .filter_map(|instance| {
-                let ready = instance
-                    .phases
-                    .iter()
-                    .find(|(phase, _)| phase == StartStep::Ready.as_str())?;
-                Some((instance.created_at, ready.1.since(instance.created_at)))
+                let ready = ready_at(instance)?;
+                Some((instance.created_at, ready.since(instance.created_at)))
             })
             .collect();
         starts.sort();
@@ -151,7 +163,12 @@ impl Service {
         })
     }
 
-    /// For each of these jobs, whether it waited, or waits, for an instance to start.
+    /// What keeps the endpoint's instances from starting.
+    pub fn start_trouble(&self, endpoint: &EndpointName) -> Option<StartTrouble> {
+        self.planner.get()?.start_trouble(endpoint)
+    }
+
+    /// Whether the job waited, or waits, for an instance to start.
     ///
     /// # Errors
     /// When the store fails.
@@ -159,13 +176,11 @@ impl Service {
         if let Some(first) = self.store.attempts(job.id).await?.first() {
             let instance = self.store.instance(first.instance).await?;
             // One that is forgotten already was there long before.
-            return Ok(instance.is_some_and(|instance| instance.created_at >= job.created_at));
+            return Ok(instance.is_some_and(|i| ready_at(&i).unwrap_or(i.created_at) >= job.created_at));
         }
         let instances = self.store.instances(false).await?;
-        let ready = |i: &&super::instances::InstanceRecord| {
-            i.endpoint == job.endpoint && i.state == darkroom_core::InstanceState::Ready
-        };
-        Ok(job.state == JobState::Queued && instances.iter().find(ready).is_none())
+        let is_ready = |i: &InstanceRecord| i.endpoint == job.endpoint && i.state == InstanceState::Ready;
+        Ok(job.state == JobState::Queued && !instances.iter().any(is_ready))
     }
 
     /// The last bytes of what an instance printed.
@@ -201,7 +216,17 @@ impl Line {
     }
 }
 
+fn ready_at(instance: &InstanceRecord) -> Option<Timestamp> {
+    let mut phases = instance.phases.iter();
+    phases
+        .find(|(phase, _)| phase == StartStep::Ready.as_str())
+        .map(|(_, at)| *at)
+}
+
 fn mean(durations: impl ExactSizeIterator<Item = Duration>) -> Option<Duration> {
     let n = u32::try_from(durations.len()).ok().filter(|n| *n > 0)?;
     Some(durations.sum::<Duration>() / n)
 }
+
+#[cfg(test)]
+mod tests;

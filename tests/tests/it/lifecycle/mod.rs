@@ -1,6 +1,7 @@
 //! An instance's life and an endpoint's line as an operator sees them: why jobs wait, pausing and reordering, what fails a
 //! start, recycling, memory, resources.
 
+mod attention;
 mod faults;
 mod line;
 mod recycle;

@@ -91,7 +91,7 @@ async fn what_connect_prints_works_as_printed() {
     let api = server.api();
     let workflow = graphs::plain(1, 8, 8).to_string();
     std::fs::write(server.home().join("workflow.json"), workflow).expect("a file");
-    for (endpoint, least) in [("default", 4), ("side", 4), ("line", 1)] {
+    for (endpoint, least) in [("default", 5), ("side", 5), ("line", 1)] {
         let answer = api
             .get(&format!("/darkroom/v1/endpoints/{endpoint}/connect"))
             .await

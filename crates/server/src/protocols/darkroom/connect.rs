@@ -64,6 +64,7 @@ fn ways(place: &Place, endpoint: &Endpoint) -> Vec<Way> {
         Kind::Comfyui => vec![
             darkroom(place),
             command_line(place),
+            native(place),
             serverless(place),
             eas_prompt(place),
         ],
@@ -95,6 +96,16 @@ fn command_line(place: &Place) -> Way {
             "darkroom run workflow.json --endpoint {} --server {}{key}",
             place.name, place.base
         ),
+    }
+}
+
+fn native(place: &Place) -> Way {
+    let url = format!("{}/prompt", place.root());
+    let body = r#"-d "{\"prompt\": $(cat workflow.json)}""#;
+    Way {
+        protocol: "ComfyUI's own API",
+        snippet: place.post(&url, "Bearer ", body),
+        url,
     }
 }
 

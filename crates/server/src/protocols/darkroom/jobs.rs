@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{body::read_json, call::Call, error::ApiError, views};
 use crate::{
     auth::Scope,
+    http::cold_start_header,
     service::{
         Error,
         intake::Fetch,
@@ -126,7 +127,7 @@ async fn cold_start(
     record: &JobRecord,
 ) -> Result<[(&'static str, &'static str); 1], ApiError> {
     let cold = state.service.cold_start(record).await.map_err(|e| call.fail(e))?;
-    Ok([("x-cold-start", if cold { "true" } else { "false" })])
+    Ok(cold_start_header(cold))
 }
 
 /// The query of a list.

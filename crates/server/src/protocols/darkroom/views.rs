@@ -1,7 +1,7 @@
 //! Records as our own API shows them. Times are RFC 3339 in UTC.
 
 use darkroom_core::{
-    Timestamp,
+    EndpointName, Timestamp,
     output::{Output, OutputBody},
 };
 use serde_json::{Value, json};
@@ -168,6 +168,22 @@ fn instance_for_clients(record: &InstanceRecord) -> Value {
     })
 }
 
+/// The starts that failed in a row; what they printed is for operators.
+fn start_failures(service: &Service, caller: &Caller, endpoint: &EndpointName) -> Value {
+    let Some(trouble) = service.start_trouble(endpoint) else {
+        return Value::Null;
+    };
+    let mut view = json!({
+        "in_a_row": trouble.in_a_row,
+        "last_at": time(Some(trouble.last_at)),
+        "next_try_at": time(Some(trouble.next_try_at)),
+    });
+    if caller.operates(endpoint) {
+        view["last_error"] = json!(trouble.last_error);
+    }
+    view
+}
+
 /// An endpoint with its live instances.
 pub fn endpoint(
     service: &Service,
@@ -196,6 +212,8 @@ pub fn endpoint(
         "paused": view.counters.paused_since.is_some(),
         "paused_since": time(view.counters.paused_since),
         "instances": instances,
+        "user_active_at": time(service.user_active_at(&endpoint.name)),
+        "start_failures": start_failures(service, caller, &endpoint.name),
         "scaling": {
             "min_instances": scaling.min_instances,
             "max_instances": scaling.max_instances,

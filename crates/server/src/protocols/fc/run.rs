@@ -29,7 +29,7 @@ use super::{
 use crate::{
     auth::Caller,
     beside::beside,
-    http::read_body,
+    http::{cold_start_header, read_body},
     memory::Held,
     service::{
         intake::Fetch,
@@ -78,7 +78,8 @@ pub async fn handler(
     let fail = |error: FcError| Refused(error, task_id.clone());
 
     if invocation.asynchronous {
-        let mut response = StatusCode::ACCEPTED.into_response();
+        let cold = cold_start(&state, job).await.map_err(fail)?;
+        let mut response = (StatusCode::ACCEPTED, cold).into_response();
         common_headers(response.headers_mut(), &task_id);
         if let Some(TaskId::AsyncTask(id)) = &invocation.task_id
             && let Ok(value) = HeaderValue::from_str(id)
@@ -88,10 +89,11 @@ pub async fn handler(
         return Ok(response);
     }
     if flags.stream {
+        let cold = cold_start(&state, job).await.map_err(fail)?;
         let transcript = Transcript::new(state.service.clone(), flags, call.base_url);
-        let mut response = Sse::new(events(state, job, transcript))
-            .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("ping"))
-            .into_response();
+        let stream = Sse::new(events(state, job, transcript))
+            .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("ping"));
+        let mut response = (cold, stream).into_response();
         common_headers(response.headers_mut(), &task_id);
         response
             .headers_mut()
@@ -108,9 +110,16 @@ pub async fn handler(
     let result = result::of_job(&state.service, &record, flags, &call.base_url)
         .await
         .map_err(|e| fail(e.into()))?;
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], result).into_response();
+    let cold = cold_start(&state, job).await.map_err(fail)?;
+    let mut response = (cold, [(header::CONTENT_TYPE, "application/json")], result).into_response();
     common_headers(response.headers_mut(), &task_id);
     Ok(response)
+}
+
+/// `x-cold-start`, beside what the protocol has.
+async fn cold_start(state: &AppState, job: JobId) -> Result<[(&'static str, &'static str); 1], FcError> {
+    let record = state.service.job(None, job).await?;
+    Ok(cold_start_header(state.service.cold_start(&record).await?))
 }
 
 /// Accepts the workflow of a request as a job of its caller.

@@ -38,6 +38,10 @@ impl<Q: DeserializeOwned> FromRequestParts<AppState> for NativeCall<Q> {
         if endpoint.kind != Kind::Comfyui {
             return Err(refuse(Error::not_found("ComfyUI endpoint", name).into()));
         }
+        // What a page asks for by itself reads; what changes something, a person wanted.
+        if !parts.method.is_safe() {
+            state.service.user_was_active(&endpoint.name);
+        }
         let Query(query) = Query::try_from_uri(&parts.uri).map_err(|e| refuse(e.into()))?;
         Ok(NativeCall {
             caller,

@@ -1,7 +1,12 @@
 //! `POST /prompt`: validated against what the endpoint's instances can do, then durable, then answered
 //! (`comfyui/behaviour.md` §3 to §5). What ComfyUI answers with a plain 500 is a 400 here.
 
-use axum::{Json, body::Body, extract::State};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
@@ -12,6 +17,7 @@ use super::{
     ids::{self, Options},
 };
 use crate::{
+    http::cold_start_header,
     service::{
         intake::Fetch,
         jobs::{ExternalId, OnDuplicate},
@@ -34,10 +40,9 @@ pub async fn handler(
     call: NativeCall,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Response, Refused> {
     submit(&state, &call, &headers, body)
         .await
-        .map(Json)
         .map_err(|error| call.refuse(error))
 }
 
@@ -46,7 +51,7 @@ async fn submit(
     call: &NativeCall,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Value, NativeError> {
+) -> Result<Response, NativeError> {
     let service = &state.service;
     let Read { json, size, held } = read_json(headers, body, MAX_PROMPT_BYTES, &service.memory).await?;
     let wish = Wish::read(json, service.now().as_millis())?;
@@ -85,11 +90,13 @@ async fn submit(
         )
         .await?;
     let job = service.job(Some(&call.caller.tenant), accepted.job).await?;
-    Ok(json!({
+    let cold = cold_start_header(service.cold_start(&job).await?);
+    let answer = json!({
         "prompt_id": ids::prompt_id(&job),
         "number": ids::number(&job),
         "node_errors": accepted.node_errors,
-    }))
+    });
+    Ok((cold, Json(answer)).into_response())
 }
 
 /// What a body of `POST /prompt` asks for.
