@@ -11,6 +11,8 @@ use darkroom_core::{
 
 use super::{Error, Service, instances::InstanceRecord, jobs::JobRecord, resources::Resources};
 
+mod only_on;
+
 /// Runs and starts that an estimate goes by: enough to even out one odd one, few enough to follow a change.
 const RECENT: u32 = 20;
 
@@ -89,11 +91,21 @@ impl Service {
                 lines.insert(job.endpoint.clone(), line);
             }
         }
+        let mut only = BTreeMap::new();
+        for job in jobs.iter().filter(|job| positions.contains_key(&job.id)) {
+            if let Some(boxes) = self.only_on(job, &counters).await? {
+                only.insert(job.id, boxes);
+            }
+        }
         let now = self.clock.now();
         let why = |job: &JobRecord| {
             let position = *positions.get(&job.id)?;
             let line = &lines[&job.endpoint];
-            let held_back = line.held_back(job);
+            let elsewhere = || {
+                let instances = only.get(&job.id)?.clone();
+                Some(HeldBack::ModelOnlyOn { instances })
+            };
+            let held_back = line.held_back(job).or_else(elsewhere);
             let starts_in = match held_back {
                 None => line
                     .outlook

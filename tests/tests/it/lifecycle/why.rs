@@ -1,6 +1,6 @@
 //! Why a job waits: the closed set, each member as a caller gets to see it (`backing_off` is in `visibility.rs`).
 
-use darkroom_tests::{Options, Server, config, eventually, graphs};
+use darkroom_tests::{Options, Server, boxes::Engine, config, eventually, graphs};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -149,4 +149,27 @@ async fn a_tenant_over_its_quota_waits_while_others_are_served() {
     assert_eq!(alice.job(&second).await["state"], "queued");
     cancel(&alice, &runs).await;
     assert_eq!(alice.finished(&second).await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_only_one_box_can_run_waits_for_that_one_though_another_is_idle() {
+    let (plain, fancy) = (Engine::running(false), Engine::running(true));
+    let urls = [plain.url(), fancy.url()];
+    let remote = format!("[endpoints.default]\nbackend = \"remote\"\nurls = {urls:?}\n");
+    let server = Server::start(Options::default().with_config(&remote)).await;
+    let api = server.api();
+    eventually("both are ready", LIMIT, async || {
+        let all = api.instances().await;
+        (all.iter().filter(|i| i["state"] == "ready").count() == 2).then_some(())
+    })
+    .await;
+    let runs = api.submit(&long("a")).await;
+    is_running(&api, &runs).await;
+    let next = api.submit(&long("b")).await;
+    let job = waits_for(&api, &next, "model_only_on").await;
+    assert_eq!(job["waiting"]["reason"]["instances"], json!([fancy.name()]));
+    cancel(&api, &runs).await;
+    is_running(&api, &next).await;
+    cancel(&api, &next).await;
+    api.finished(&next).await;
 }
