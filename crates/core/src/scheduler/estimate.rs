@@ -56,6 +56,8 @@ impl Outlook {
                         }
                     }
                 }
+                // A server of somebody else that is down comes up when it likes.
+                InstanceState::Starting if !of.managed => {}
                 InstanceState::Starting => {
                     let start = known
                         .start

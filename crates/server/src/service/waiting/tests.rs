@@ -103,6 +103,7 @@ impl World {
             instance: self.instance,
             owner: self.bench.service.node.clone(),
             loaded_models: vec![],
+            offers: None,
             lease: Duration::from_secs(3600),
             except: vec![],
             max_running_per_tenant: 0,
