@@ -111,45 +111,48 @@ rust_tests() {
   fi
 }
 
-# A Python environment under the target directory; prints its python, or nothing where that cannot be had.
+# A Python environment under the target directory with what a file names; prints its python, or nothing where that cannot be
+# had. Logs go to files named after it.
 python_env() {
-  local venv=$TARGET/test-venv
+  local name=$1 requirements=$2
+  local venv=$TARGET/test-venv/$name
   if [ ! -x "$venv/bin/python" ]; then
     command -v python3 >/dev/null || return 1
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || return 1
-    if ! python3 -m venv "$venv" >"$LOGS/venv.log" 2>&1; then
+    if ! python3 -m venv "$venv" >"$LOGS/venv-$name.log" 2>&1; then
       rm -rf "$venv"
       [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
       # To stderr: stdout is the answer of this function.
       say "installing as root, with apt-get: python3-venv (for tests/protocols)" >&2
-      { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >>"$LOGS/venv.log" 2>&1 || return 1
-      python3 -m venv "$venv" >>"$LOGS/venv.log" 2>&1 || { rm -rf "$venv"; return 1; }
+      { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; } >>"$LOGS/venv-$name.log" 2>&1 || return 1
+      python3 -m venv "$venv" >>"$LOGS/venv-$name.log" 2>&1 || { rm -rf "$venv"; return 1; }
     fi
   fi
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/protocols/requirements.txt >"$LOGS/pip.log" 2>&1 || return 1
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >"$LOGS/pip-$name.log" 2>&1 || return 1
   echo "$venv/bin/python"
 }
 
-python_tests() {
-  ls tests/protocols/*/test_*.py >/dev/null 2>&1 || return 0
-  say "client programs against the running server (tests/protocols)"
-  local python
-  if ! python=$(python_env); then
-    must_run "tests/protocols: no Python environment (python3 >= 3.9 with venv, and a package index, are needed; see $LOGS/pip.log)"
+# Runs suites in one environment: its name, what it needs, the suites' directories.
+python_suites() {
+  local name=$1 requirements=$2 python
+  shift 2
+  [ $# -gt 0 ] || return 0
+  say "client programs against the running server: $*"
+  if ! python=$(python_env "$name" "$requirements"); then
+    must_run "$*: no Python environment (python3 >= 3.9 with venv, and a package index, are needed; see $LOGS/pip-$name.log)"
     return
   fi
-  export DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
-  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider tests/protocols 2>&1 | tee "$LOGS/pytest.log"
+  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider "$@" 2>&1 | tee "$LOGS/pytest-$name.log"
   local rc=${PIPESTATUS[0]} p f s
-  read -r p f s < <(count_pytest "$LOGS/pytest.log")
-  failed_pytest "$LOGS/pytest.log" >"$LOGS/pytest-failed.txt"
-  rerun "$LOGS/pytest-failed.txt" one_pytest
+  read -r p f s < <(count_pytest "$LOGS/pytest-$name.log")
+  failed_pytest "$LOGS/pytest-$name.log" >"$LOGS/pytest-$name-failed.txt"
+  rerun "$LOGS/pytest-$name-failed.txt" one_pytest
   add $((p + recovered)) $((f - recovered)) "$s"
   # 1: tests failed. Anything else (2: broken off, 124: too slow) means that others did not run.
   if [ "$rc" -ne 0 ] && { [ "$f" -eq 0 ] || [ "$rc" -ne 1 ]; }; then
     fail "pytest ended with $rc"
   elif [ "$p" -eq 0 ] && [ "$f" -eq 0 ]; then
-    must_run "tests/protocols: every one of its tests was skipped"
+    must_run "$*: every one of its tests was skipped"
   fi
 }
 
@@ -168,25 +171,30 @@ find_chromium() {
 # Whether a Chromium starts here at all: some containers let none.
 starts() { timeout 120 "$1" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --dump-dom about:blank >>"$LOGS/chromium.log" 2>&1; }
 
-# Skipped loudly where there is no browser or no package index.
+# Skipped loudly where there is no browser.
 browser_tests() {
-  say "ComfyUI's own page in a browser (tests/browser)"
-  local needs=tests/browser/requirements.txt python
   if ! CHROMIUM=$(find_chromium) || ! starts "$CHROMIUM"; then
-    skip "tests/browser: no Chromium that starts (see $LOGS/chromium.log)"; return
-  fi
-  if ! python=$(python_env browser "$needs") ||
-    ! "$python" -m pip install --quiet --disable-pip-version-check -r "$needs" >"$LOGS/pip-browser.log" 2>&1; then
-    skip "tests/browser: no Python environment (see $LOGS/pip-browser.log)"; return
+    skip "tests/browser: no Chromium that starts (see $LOGS/chromium.log)"
+    return
   fi
   export CHROMIUM DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
-  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider tests/browser 2>&1 | tee "$LOGS/browser.log"
-  local rc=${PIPESTATUS[0]} p f s
-  read -r p f s < <(count_pytest "$LOGS/browser.log")
-  failed_pytest "$LOGS/browser.log" >"$LOGS/browser-failed.txt"
-  rerun "$LOGS/browser-failed.txt" one_pytest
-  add $((p + recovered)) $((f - recovered)) "$s"
-  if [ "$rc" -ne 0 ] && { [ "$f" -eq 0 ] || [ "$rc" -ne 1 ]; }; then fail "pytest of tests/browser ended with $rc"; fi
+  python_suites browser tests/browser/requirements.txt tests/browser
+}
+
+# Suites share one environment, except those that the shared requirements do not name.
+python_tests() {
+  local root=tests/protocols suite shared=()
+  export DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
+  for suite in "$root"/*/; do
+    suite=${suite%/}
+    ls "$suite"/test_*.py >/dev/null 2>&1 || continue
+    if [ ! -f "$suite/requirements.txt" ] || grep -q "^-r ${suite##*/}/" "$root/requirements.txt"; then
+      shared+=("$suite")
+    else
+      python_suites "${suite##*/}" "$suite/requirements.txt" "$suite"
+    fi
+  done
+  python_suites shared "$root/requirements.txt" "${shared[@]}"
 }
 
 rust_tests

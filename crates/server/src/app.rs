@@ -251,6 +251,7 @@ async fn reload(
 fn router(state: AppState) -> Router {
     let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
+        .merge(protocols::async_endpoints::routes())
         .merge(protocols::eas::routes())
         .merge(protocols::native::service_routes())
         .merge(selected.clone())

@@ -334,6 +334,23 @@ pub struct QueueCounters {
     pub collecting: u64,
     /// When the first lease of an open attempt ends unless renewed.
     pub next_lease_expiry_at: Option<Timestamp>,
+    /// Jobs that succeeded so far, also those that were swept since.
+    pub completed: u64,
+    /// Jobs that failed or ran out of time so far.
+    pub failed: u64,
+    /// Ended jobs that were queued again by an explicit wish.
+    pub retried: u64,
+}
+
+/// What a job's newest attempt yielded and nobody was given yet.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unstreamed {
+    /// The last event that was handed out: what [`Jobs::mark_streamed`] goes on from.
+    pub after: u64,
+    /// The next `chunk` events, oldest first.
+    pub chunks: Vec<Event>,
+    /// There are no more, and the attempt yielded more than is kept.
+    pub truncated: bool,
 }
 
 /// What a cancel did.
@@ -556,6 +573,13 @@ pub trait Jobs: Send + Sync {
 
     /// Durable events with `seq > after`, oldest first, at most `limit`.
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error>;
+
+    /// Chunks that were not handed out yet, at most `limit`.
+    async fn unstreamed(&self, job: JobId, limit: u32) -> Result<Unstreamed, Error>;
+
+    /// Notes that chunks up to event `upto` were handed out; `false` when another went on from `after` meanwhile. Survives
+    /// kill -9, does not wait for the disk.
+    async fn mark_streamed(&self, job: JobId, after: u64, upto: u64) -> Result<bool, Error>;
 
     /// Attempts of a job, oldest first.
     async fn attempts(&self, job: JobId) -> Result<Vec<AttemptRecord>, Error>;

@@ -108,6 +108,7 @@ impl Service {
             .ok_or_else(|| Error::not_found("job", job))?;
         if cancelled == Cancelled::Requested {
             self.hub.wake_attempt(job);
+            self.end_worker_attempt(job).await?;
         }
         Ok(cancelled)
     }

@@ -1,5 +1,7 @@
 //! A job's way in: limits, intake of files, pre-flight of the graph, payload placement, one durable transaction.
 
+use std::time::Duration;
+
 use darkroom_core::{BlobKey, EndpointName, JobId, TenantId, endpoint};
 pub use darkroom_store::jobs::Entry;
 use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
@@ -189,6 +191,8 @@ impl Service {
         let credentials = credentials::take_out(&mut extra_data);
         meta.has_credentials = !credentials.is_empty();
         let sealed = self.seal_credentials(id, &credentials)?;
+        let own_ttl = super::workers::wishes_of(&meta).ttl_ms.map(Duration::from_millis);
+        let queue_ttl = own_ttl.into_iter().chain(endpoint.limits.queue_ttl).min();
         let writing = Writing {
             graph: read.graph,
             outputs: read.outputs,
@@ -212,7 +216,7 @@ impl Service {
             input_files,
             meta,
             external_id: submit.external_id,
-            queue_ttl: endpoint.limits.queue_ttl,
+            queue_ttl,
             max_attempts: endpoint.limits.max_attempts,
             max_queued: endpoint.limits.max_queued,
             entry: Entry::Back,

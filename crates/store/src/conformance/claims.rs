@@ -264,6 +264,11 @@ tests! {
         world.finish(held, super::done()).await;
         let held = world.claim_lease().await;
         world.finish(held, super::failed()).await;
-        assert_eq!(read().await, Default::default());
+        let ended = crate::jobs::QueueCounters {
+            completed: 1,
+            failed: 1,
+            ..Default::default()
+        };
+        assert_eq!(read().await, ended);
     }
 }

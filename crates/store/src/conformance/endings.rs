@@ -11,6 +11,24 @@ use super::{
 use crate::jobs::{Cancelled, Finish, OnDuplicate};
 
 tests! {
+    async fn a_cancel_of_what_waits_leaves_what_runs_and_ends_are_counted(world: World) {
+        let running = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let waiting = world.accept_one().await;
+        let store = world.store();
+        assert!(!store.cancel_waiting(None, running).await.unwrap());
+        assert!(!store.cancel_waiting(Some(&tenant("stranger")), waiting).await.unwrap());
+        assert!(store.cancel_waiting(None, waiting).await.unwrap());
+        assert!(!store.cancel_waiting(None, waiting).await.unwrap(), "once");
+        world.finish(held, failed()).await;
+        store.retry(None, running).await.unwrap();
+        let held = world.claim_lease().await;
+        world.finish(held, done()).await;
+        let counters = store.counters().await.unwrap();
+        let of = &counters[&endpoint()];
+        assert_eq!((of.completed, of.failed, of.retried), (1, 1, 1));
+    }
+
     async fn a_success_stores_result_outputs_events_and_references_together(world: World) {
         let id = world.accept_one().await;
         let held = world.claim_lease().await;

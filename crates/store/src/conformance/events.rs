@@ -40,6 +40,28 @@ tests! {
         assert!(world.store().events(world.new_job().id, 0, 3).await.unwrap().is_empty());
     }
 
+    async fn chunks_are_drained_once_and_only_those_of_the_newest_attempt(world: World) {
+        let id = world.accept_one().await;
+        let store = world.store();
+        assert_eq!(store.unstreamed(id, 10).await.unwrap().chunks, []);
+        let held = world.claim_lease().await;
+        let yielded = vec![event(EventKind::Chunk, "1"), event(EventKind::Log, "\"x\""), event(EventKind::Chunk, "2")];
+        store.append_events(held, yielded).await.unwrap().unwrap();
+        let first = store.unstreamed(id, 1).await.unwrap();
+        assert_eq!(first.chunks.iter().map(|c| c.data.as_str()).collect::<Vec<_>>(), ["1"]);
+        let upto = first.chunks[0].seq;
+        assert!(store.mark_streamed(id, first.after, upto).await.unwrap());
+        assert!(!store.mark_streamed(id, first.after, upto).await.unwrap(), "somebody was faster");
+        let rest = store.unstreamed(id, 10).await.unwrap();
+        assert_eq!((rest.after, rest.truncated), (upto, false));
+        assert_eq!(rest.chunks.iter().map(|c| c.data.as_str()).collect::<Vec<_>>(), ["2"]);
+        world.finish(held, lost()).await;
+        let held = world.claim_lease().await;
+        store.append_events(held, vec![event(EventKind::Chunk, "3")]).await.unwrap().unwrap();
+        let again = store.unstreamed(id, 10).await.unwrap();
+        assert_eq!(again.chunks.iter().map(|c| c.data.as_str()).collect::<Vec<_>>(), ["3"]);
+    }
+
     async fn beyond_the_cap_one_marker_and_still_every_state(world: World) {
         let id = world.accept_one().await;
         let held = world.claim_lease().await;

@@ -17,6 +17,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0006_history.sql"),
     include_str!("migrations/0007_lifecycle.sql"),
     include_str!("migrations/0008_boxes.sql"),
+    include_str!("migrations/0009_streams.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

@@ -10,7 +10,10 @@ use darkroom_store::jobs::{Claimed, Finish, JobRecord};
 use serde_json::{Map, Value};
 
 use super::{Adopted, SlotLink, held::Held};
-use crate::{beside::beside, service::Error};
+use crate::{
+    beside::beside,
+    service::{Error, workers::wishes_of},
+};
 
 /// How long a claimed job waits for a blob store that is away before it is given back; the slot can do nothing else
 /// meanwhile, but neither could another.
@@ -32,7 +35,7 @@ impl SlotLink {
             attempt: claimed.attempt,
             work,
             resume: None,
-            bounds: self.bounds(),
+            bounds: self.bounds(&claimed.job),
             may_restart: may_restart(&claimed.job),
         })
     }
@@ -53,7 +56,7 @@ impl SlotLink {
                     attempt,
                     work,
                     resume: Some(on),
-                    bounds: self.bounds(),
+                    bounds: self.bounds(&job),
                     may_restart: may_restart(&job),
                 });
             }
@@ -66,10 +69,11 @@ impl SlotLink {
         configured.unwrap_or_else(|_| self.limits.clone())
     }
 
-    fn bounds(&self) -> Bounds {
+    fn bounds(&self, job: &JobRecord) -> Bounds {
         let limits = self.limits();
+        let wished = wishes_of(&job.meta).execution_timeout_ms;
         Bounds {
-            execution_timeout: limits.execution_timeout,
+            execution_timeout: wished.map_or(limits.execution_timeout, Duration::from_millis),
             stall_timeout: limits.stall_timeout,
             cancel_grace: limits.cancel_grace,
         }

@@ -9,8 +9,13 @@
 //! - a streamed [`chunk`] is a durable event, intermediate output the job's last ephemeral message ([`progress`]).
 
 pub mod chunk;
+pub mod look;
 pub mod progress;
 pub mod result;
+pub mod stream;
 pub mod submit;
 
 pub use submit::{S3_CONFIG, WorkerSubmit, wishes_of};
+
+/// Where the options of a ComfyUI job say which node's output its caller wants.
+pub const OUTPUT_NODE: &str = "output_node_id";

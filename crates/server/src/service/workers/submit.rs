@@ -25,6 +25,8 @@ pub struct WorkerSubmit {
     pub wishes: Wishes,
     /// Where to tell of its end.
     pub webhook: Option<String>,
+    /// The base of addresses in what is told there, as the caller reached us; no slash at its end.
+    pub base_url: String,
     /// A bucket for the worker's files: secret, for the worker alone.
     pub s3_config: Option<Map<String, Value>>,
     /// The protocol (`runpod`, `ppio`).
@@ -52,8 +54,16 @@ impl Service {
             )));
         }
         submit.wishes.check().map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut meta = JobMeta {
+            dialect: submit.dialect.to_owned(),
+            request_id: submit.request_id,
+            options: json!(submit.wishes),
+            summary: format!("{} bytes of input", submit.input.len()),
+            has_credentials: submit.s3_config.is_some(),
+            ..JobMeta::default()
+        };
         if let Some(address) = &submit.webhook {
-            self.check_webhook(address)?;
+            self.set_webhook(&mut meta, address, &submit.base_url)?;
         }
         let max_queued = endpoint.limits.max_queued;
         if submit.input.len() > INLINE_MAX_BYTES {
@@ -67,7 +77,6 @@ impl Service {
         }
         let sealed = self.seal_credentials(id, &credentials)?;
         let key = BlobKey::job_input(id);
-        let summary = format!("{} bytes of input", submit.input.len());
         let input = self.place_input(key.clone(), submit.input).await?;
         let job = NewJob {
             id,
@@ -78,15 +87,7 @@ impl Service {
             sealed,
             input_files: vec![],
             queue_ttl: submit.wishes.queue_ttl(&endpoint.limits),
-            meta: JobMeta {
-                dialect: submit.dialect.to_owned(),
-                request_id: submit.request_id,
-                options: json!(submit.wishes),
-                summary,
-                has_credentials: !credentials.is_empty(),
-                webhook: submit.webhook,
-                ..JobMeta::default()
-            },
+            meta,
             external_id: None,
             max_attempts: endpoint.limits.max_attempts,
             max_queued,
@@ -109,8 +110,7 @@ impl Service {
     }
 
     async fn check_room(&self, endpoint: &EndpointName, max_queued: u64) -> Result<(), Error> {
-        let counters = self.store.counters().await?;
-        let queued = counters.get(endpoint).map_or(0, |c| c.queued);
+        let queued = self.store.queued(endpoint).await?;
         match queued >= max_queued {
             true => Err(Error::QueueFull {
                 endpoint: endpoint.to_string(),
@@ -140,6 +140,7 @@ mod tests {
             input: input.into(),
             wishes: Wishes::default(),
             webhook: None,
+            base_url: "http://us".into(),
             s3_config: None,
             dialect: "runpod",
             request_id: "r".into(),

@@ -135,6 +135,11 @@ impl Head {
                 self.history = None;
                 self.failure = None;
                 outbox::forget(tx, self.id)?;
+                sql::execute(
+                    tx.conn,
+                    "UPDATE queues SET retried = retried + 1 WHERE endpoint = ?1",
+                    [self.endpoint.as_str()],
+                )?;
                 // An explicit wish is a new place in the line.
                 self.ord = next_place(tx, &self.endpoint)?;
             }
@@ -161,6 +166,7 @@ impl Head {
             self.state_event(tx, facts)?;
             if self.life.state.is_final() {
                 sql::execute(tx.conn, "DELETE FROM sealed WHERE job = ?1", [self.nr])?;
+                count_end(tx, self)?;
                 tx.ended(Ended::Job(self.endpoint.clone(), self.life.state));
                 self.tell_outside(tx)?;
             }
@@ -321,6 +327,17 @@ pub(super) fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
             lane,
         )?;
     }
+    Ok(())
+}
+
+/// Counts an end, for who asks how an endpoint is.
+fn count_end(tx: &Tx<'_>, head: &Head) -> Result<(), Error> {
+    let statement = match head.life.state {
+        JobState::Succeeded => "UPDATE queues SET completed = completed + 1 WHERE endpoint = ?1",
+        JobState::Failed | JobState::Expired => "UPDATE queues SET failed = failed + 1 WHERE endpoint = ?1",
+        JobState::Cancelled | JobState::Queued | JobState::Running => return Ok(()),
+    };
+    sql::execute(tx.conn, statement, [head.endpoint.as_str()])?;
     Ok(())
 }
 

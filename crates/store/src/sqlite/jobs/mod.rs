@@ -9,6 +9,7 @@ mod life;
 mod line;
 mod list;
 mod read;
+mod stream;
 pub(super) mod submit;
 mod sweep;
 
@@ -31,7 +32,7 @@ use crate::{
     Error, Jobs,
     jobs::{
         AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
-        Moved, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept,
+        Moved, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Unstreamed,
     },
 };
 
@@ -249,6 +250,17 @@ impl Jobs for SqliteStore {
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<Event>, Error> {
         self.readers
             .run(move |conn| read::events(conn, job, after, limit))
+            .await
+    }
+
+    async fn unstreamed(&self, job: JobId, limit: u32) -> Result<Unstreamed, Error> {
+        self.readers
+            .run(move |conn| stream::unstreamed(conn, job, limit))
+            .await
+    }
+
+    async fn mark_streamed(&self, job: JobId, after: u64, upto: u64) -> Result<bool, Error> {
+        self.riding(SMALL, move |tx| stream::mark(tx, job, after, upto))
             .await
     }
 

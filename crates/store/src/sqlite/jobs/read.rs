@@ -173,7 +173,7 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
     let all = sql::rows(
         conn,
         // The first of each lane is the oldest of it; lanes are few.
-        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, q.paused_since, \
+        "SELECT q.endpoint, q.queued, q.queued_low, q.running, q.collecting, q.paused_since, q.completed, q.failed, q.retried, \
          (SELECT MIN((SELECT j.created_at FROM jobs j WHERE j.endpoint = l.endpoint AND j.tenant = l.tenant \
            AND j.priority = l.priority AND j.state = 'queued' ORDER BY j.ord LIMIT 1)) \
            FROM lanes l WHERE l.endpoint = q.endpoint) AS oldest, \
@@ -190,6 +190,9 @@ pub(super) fn counters(conn: &Connection) -> Result<BTreeMap<EndpointName, Queue
                 running: sql::unsigned(row, "running")?,
                 collecting: sql::unsigned(row, "collecting")?,
                 paused_since: at(row.get("paused_since")?),
+                completed: sql::unsigned(row, "completed")?,
+                failed: sql::unsigned(row, "failed")?,
+                retried: sql::unsigned(row, "retried")?,
                 oldest_queued_at: at(row.get("oldest")?),
                 next_expiry_at: at(row.get("next_expiry")?),
                 next_lease_expiry_at: at(row.get("next_lease")?),
