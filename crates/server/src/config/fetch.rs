@@ -1,4 +1,4 @@
-//! `[fetch]`: what the server itself may fetch (loader inputs, later webhooks).
+//! `[fetch]`: what the server itself may fetch (loader inputs) and whom it may tell (webhooks).
 
 use std::time::Duration;
 
