@@ -7,6 +7,7 @@ use darkroom_comfy::{
     session::is_worker_death,
 };
 use darkroom_instances::{Handle, Usage};
+use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
 
@@ -31,9 +32,10 @@ impl Task {
     /// All of it; never resolves.
     pub(super) async fn beside(&self, handle: &Handle, evidence: &watch::Sender<Option<String>>) {
         tokio::join!(
-            self.learn(handle),
-            self.watch_usage(handle),
-            self.watch_log(handle, evidence)
+            // Boxed: as one type the nested futures of a life take the compiler minutes to prove `Send`.
+            self.learn(handle).boxed(),
+            self.watch_usage(handle).boxed(),
+            self.watch_log(handle, evidence).boxed()
         );
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use darkroom_comfy::client::{Client, Error};
+use futures::FutureExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ const MOST_SCRIPTS: usize = 5_000;
 /// # Errors
 /// When it does not answer.
 pub(super) async fn facts(client: &Client) -> Result<Facts, Error> {
-    let told = async |parts: &[&str]| client.told(parts).await;
+    let told = |parts: &'static [&'static str]| client.told(parts).boxed();
     let mut facts = Facts {
         system_stats: object(told(&["system_stats"]).await?),
         embeddings: shaped(told(&["embeddings"]).await?),
@@ -36,7 +37,7 @@ pub(super) async fn facts(client: &Client) -> Result<Facts, Error> {
         .iter()
         .filter(|folder| !is_offered_by_a_loader(folder));
     for folder in unoffered.take(MOST_FOLDERS) {
-        let files: Vec<String> = shaped(told(&["models", folder]).await?);
+        let files: Vec<String> = shaped(client.told(&["models", folder]).await?);
         if !files.is_empty() {
             facts.models.insert(folder.clone(), files);
         }
