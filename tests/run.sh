@@ -15,6 +15,7 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 LOGS=$TARGET/test-logs
 mkdir -p "$LOGS"
+. tests/report.sh
 passed=0 failed=0 skipped=0 flaky=0
 RERUN_MOST=5
 # A test that hangs must not take the summary with it. Compiling counts too: generous.
@@ -31,36 +32,6 @@ must_run() {
   esac
 }
 fail() { printf '\n!! FAILED: %s\n' "$*"; failed=$((failed + 1)); }
-
-# Adds up what `cargo test` printed: one "test result:" line per test binary.
-count_cargo() {
-  awk '/^test result:/ { for (i = 1; i < NF; i++) { if ($(i+1) == "passed;") p += $i; if ($(i+1) == "failed;") f += $i; if ($(i+1) == "ignored;") s += $i } }
-       END { print p + 0, f + 0, s + 0 }' "$1"
-}
-
-# Adds up pytest's last line: "3 passed, 1 skipped in 0.12s".
-count_pytest() {
-  tail -n 1 "$1" | awk '{ gsub(/[=,]/, " "); for (i = 1; i < NF; i++) { if ($(i+1) == "passed") p += $i; if ($(i+1) ~ /^(failed|error|errors)$/) f += $i; if ($(i+1) == "skipped") s += $i } }
-       END { print p + 0, f + 0, s + 0 }'
-}
-
-# Whether every test binary that was begun said how it ended: one that aborts, or is killed, says nothing.
-all_ended() {
-  awk '/^ +Running |^ +Doc-tests / { begun++ } /^test result:/ { ended++ } END { exit !(begun > 0 && begun == ended) }' "$1"
-}
-
-# The failed tests of a `cargo test` log, one "TARGET NAME" per line, where TARGET is what names the test binary to cargo:
-# "--lib", "--test it". Their packages are left out on purpose: with -p cargo would build them again with fewer features.
-failed_cargo() {
-  awk '/^ +Running |^ +Doc-tests / { n = 0 }
-       /^test .* \.\.\. FAILED$/ { sub(/^test /, ""); sub(/( - should panic)? \.\.\. FAILED$/, ""); name[n++] = $0 }
-       /^error: test failed, to rerun pass `/ { sub(/^[^`]*`-p [^ ]+ /, ""); sub(/`.*/, ""); if ($0 != "--doc") for (i = 0; i < n; i++) print $0 "\t" name[i]; n = 0 }' "$1"
-}
-
-# The failed tests of a pytest log, by their ids. An id may hold spaces; what pytest says of the failure comes after " - ".
-failed_pytest() {
-  sed -n -E 's/^(FAILED|ERROR) (tests\/[^ ]+::.*)$/\2/p' "$1" | sed 's/ - .*//' | sort -u
-}
 
 # Sets `recovered` to how many of the failed tests in $1 (one per line) pass when the command "$2 LINE" runs each alone.
 rerun() {
@@ -142,9 +113,10 @@ python_suites() {
     must_run "$*: no Python environment (python3 >= 3.9 with venv, and a package index, are needed; see $LOGS/pip-$name.log)"
     return
   fi
-  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider "$@" 2>&1 | tee "$LOGS/pytest-$name.log"
+  rm -f "$LOGS/pytest-$name.xml"
+  bounded "$python" -m pytest -q -rfEs -p no:cacheprovider --junitxml="$LOGS/pytest-$name.xml" "$@" 2>&1 | tee "$LOGS/pytest-$name.log"
   local rc=${PIPESTATUS[0]} p f s
-  read -r p f s < <(count_pytest "$LOGS/pytest-$name.log")
+  read -r p f s < <(count_pytest "$LOGS/pytest-$name.xml")
   failed_pytest "$LOGS/pytest-$name.log" >"$LOGS/pytest-$name-failed.txt"
   rerun "$LOGS/pytest-$name-failed.txt" one_pytest
   add $((p + recovered)) $((f - recovered)) "$s"
