@@ -1,5 +1,5 @@
 # What cargo's and pytest's reports say, for tests/run.sh: how many passed, failed and were skipped, and which failed.
-# Sourced; tests/tests/it/test_run.rs holds its tests.
+# Sourced; tests/tests/it/driver.rs holds its tests.
 
 # Adds up what `cargo test` printed: one "test result:" line per test binary.
 count_cargo() {

@@ -162,6 +162,14 @@ impl EndpointName {
 }
 
 impl TenantId {
+    /// The tenant that all callers without a key share where keys are configured.
+    pub const ANONYMOUS: &str = "anonymous";
+
+    /// Whether it is that one.
+    pub fn is_anonymous(&self) -> bool {
+        self.as_str() == Self::ANONYMOUS
+    }
+
     fn check_reserved(_: &str) -> Result<(), Error> {
         Ok(())
     }

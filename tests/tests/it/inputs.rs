@@ -1,5 +1,5 @@
-//! Files that callers bring for their graphs: uploaded, listed, removed, each tenant's own; and names of files that only
-//! one instance has.
+//! Files that callers bring for their graphs: uploaded, listed, removed, each tenant's own; and names of files that jobs
+//! made.
 
 use darkroom_tests::{
     Api, Options, Server, config, graphs, http::Answer, pixels, server::endpoint_with_test_nodes,
@@ -84,16 +84,55 @@ async fn uploads_are_listed_and_removed_by_their_tenant_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_only_one_instance_has_are_refused_with_what_to_do() {
+async fn what_a_job_made_is_an_input_of_the_next_for_its_tenant_alone() {
+    let server = Server::start(Options::default().with_config(&keys())).await;
+    let (alice, bob) = (server.api_as(Some("sk_alice")), server.api_as(Some("sk_bob")));
+    let colour = 0x10_20_4d;
+    let first = alice.submit(&graphs::plain(colour, 7, 5)).await;
+    alice.finished(&first).await;
+    let entry = alice.get(&format!("/history/{first}")).await.expect(200).json();
+    let told = entry[&first]["outputs"]["9"]["images"][0]["filename"]
+        .as_str()
+        .expect("history names the file")
+        .to_owned();
+    let mut by_class = graphs::invert(&format!("{told} [output]"));
+    by_class["1"]["class_type"] = json!("LoadImageOutput");
+    let plain = pixels::plain(colour, 7, 5);
+    // By the name that was told, in both loaders; and by the one that a script counts for itself.
+    for graph in [
+        graphs::invert(&format!("{told} [output]")),
+        by_class,
+        graphs::invert("plain_00001_.png [output]"),
+    ] {
+        let second = alice.submit(&graph).await;
+        let job = alice.finished(&second).await;
+        pixels::assert_inverse(&alice.outputs(&job).await[0], &plain);
+        let refused = bob
+            .post("/darkroom/v1/endpoints/default/jobs", &json!({"graph": graph}))
+            .await;
+        assert_eq!(refused.expect(400).json()["error"]["code"], "invalid_graph");
+    }
+    // Without the folder it is the name of an upload, and there is none.
+    let wrong_folder = json!({"graph": graphs::invert(&told)});
+    alice
+        .post("/darkroom/v1/endpoints/default/jobs", &wrong_folder)
+        .await
+        .expect(400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_no_job_made_are_refused_with_what_to_do() {
     let config = endpoint_with_test_nodes("default", "")
         + "[endpoints.parked]\ncommand = [\"/nobody\", \"{port}\"]\nscaling = { max_instances = 0 }\n";
     let server = Server::start(Options::default().with_config(&config)).await;
     let api = server.api();
     let mut by_class = graphs::invert("plain_00001_.png");
     by_class["1"]["class_type"] = json!("LoadImageOutput");
+    by_class["1"]["inputs"]["image"] = json!("plain_00001_.png [output]");
     for graph in [
         graphs::invert("plain_00001_.png [output]"),
         graphs::invert("sub/ComfyUI_temp_00001_.png [temp]"),
+        graphs::invert("../../secret.png [output]"),
         by_class,
     ] {
         for endpoint in ["default", "parked"] {
@@ -104,7 +143,7 @@ async fn files_that_only_one_instance_has_are_refused_with_what_to_do() {
             assert_eq!(body["error_code"], "PROMPT_ERROR", "{body}");
             let message = body["error_message"].as_str().unwrap_or_default();
             assert!(
-                message.contains("upload it") && message.contains("single instance"),
+                message.contains("none of your jobs") && message.contains("a data URI"),
                 "{message}"
             );
             assert!(body["raw"]["node_errors"]["1"].is_object(), "{body}");

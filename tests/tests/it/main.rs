@@ -18,6 +18,5 @@ mod native_files;
 mod real_comfyui;
 mod removed;
 mod rooms;
-mod test_run;
 mod visibility;
 mod webhooks;

@@ -66,7 +66,7 @@ impl Caller {
 
     pub(super) fn anonymous(request_id: RequestId, keyring: Arc<Keyring>) -> Self {
         Caller {
-            tenant: tenant("anonymous"),
+            tenant: tenant(TenantId::ANONYMOUS),
             scopes: BTreeSet::new(),
             endpoints: Grant::All,
             key_name: None,

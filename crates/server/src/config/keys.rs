@@ -85,7 +85,7 @@ fn read_one(section: &mut Section<'_>, env: &BTreeMap<String, String>) -> Option
         .unwrap_or("default")
         .parse::<TenantId>()
     {
-        Ok(tenant) if tenant.as_str() == "anonymous" => {
+        Ok(tenant) if tenant.is_anonymous() => {
             section.problem("tenant", "'anonymous' is the tenant of callers without a key");
             None
         }

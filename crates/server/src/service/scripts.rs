@@ -63,6 +63,7 @@ impl Service {
         Ok(found.map(|found| FoundFile {
             key: found.blob,
             size: found.size,
+            content_type: found.content_type,
             name: path.rsplit('/').next().unwrap_or(&path).to_owned(),
         }))
     }

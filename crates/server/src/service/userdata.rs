@@ -127,6 +127,7 @@ impl Service {
         Ok(found.map(|file| FoundFile {
             key: file.blob,
             size: file.size,
+            content_type: file.content_type,
             name: path.rsplit('/').next().unwrap_or(path).to_owned(),
         }))
     }

@@ -1,4 +1,4 @@
-//! Finding the file that a client of ComfyUI's own API names: an upload, or what a job made.
+//! Finding the file that a caller names as ComfyUI does: an upload, or what a job made.
 
 use darkroom_core::{BlobKey, EndpointName, PublicName, TenantId, output::Output};
 use darkroom_store::jobs::{JobFilter, JobRecord, Page};
@@ -31,6 +31,8 @@ pub struct FoundFile {
     pub key: BlobKey,
     /// Their length.
     pub size: u64,
+    /// What it is, as a media type.
+    pub content_type: String,
     /// The name to save it under.
     pub name: String,
 }
@@ -66,6 +68,7 @@ impl Service {
                 return Ok(Some(FoundFile {
                     key: upload.blob,
                     size: upload.size,
+                    content_type: upload.content_type,
                     name: name.to_owned(),
                 }));
             }
@@ -145,10 +148,11 @@ fn made_by(job: &JobRecord, folder: Folder, directory: &str, name: &str) -> Opti
         "" => job.outputs.iter().find(of_name),
         _ => None,
     })?;
-    let (key, size, _) = file_of(output)?;
+    let (key, size, content_type) = file_of(output)?;
     Some(FoundFile {
         key: key.clone(),
         size,
+        content_type: content_type.to_owned(),
         name: name.to_owned(),
     })
 }

@@ -11,6 +11,7 @@ use super::media::{self, Checked};
 const LOADERS: &[(&str, &str, Media)] = &[
     ("LoadImage", "image", Media::Image),
     ("LoadImageMask", "image", Media::Image),
+    ("LoadImageOutput", "image", Media::Image),
     ("LoadAudio", "audio", Media::Other),
     ("LoadVideo", "file", Media::Other),
     ("VHS_LoadVideo", "video", Media::Other),

@@ -1,6 +1,7 @@
 //! Loader inputs: what a caller writes where ComfyUI wants a file name, told apart and taken in.
 //!
-//! A value may be an uploaded file's name, an http(s) address, a data URI, or base64. Everything but a name becomes a
+//! A value may be the name of an uploaded file or of what a job made (`name [output]`), an http(s) address, a data URI, or
+//! base64. Everything but a name becomes a
 //! blob (or is fetched when the attempt starts), gets a content-addressed name on the instance, and that name is what
 //! the graph then says, so that equal files hit ComfyUI's cache. Start with [`given`] (what was written) and
 //! [`Service::take_in`] (what becomes of it).
@@ -8,12 +9,16 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
-use darkroom_comfy::graph::Graph;
 use darkroom_core::{BlobKey, EndpointName, TenantId};
 use darkroom_runner::link::{Address, InputFile, InputSource, Media};
 use darkroom_store::jobs::InputBlob;
 
-use super::{Error, Service, preflight::Refusal};
+use super::{
+    Error, Service,
+    folders::{Folder, inside, split_annotation},
+    preflight::Refusal,
+    view::Seeker,
+};
 use crate::{beside::beside, memory::accounted};
 
 mod fetching;
@@ -220,8 +225,10 @@ impl Intake<'_> {
     }
 
     async fn take_name(&self, class: &str, input: &str, name: &str) -> Result<Named, Error> {
-        if let Some(folder) = instance_folder(name) {
-            return Ok(Named::Missing(of_one_instance(&brief(name), folder)));
+        let (bare, folder) = split_annotation(name);
+        match folder {
+            Some(folder @ (Folder::Output | Folder::Temp)) => return self.take_made(folder, bare).await,
+            Some(Folder::Input) | None => {}
         }
         if let Some((scheme @ ("oss" | "s3"), _)) = name.split_once("://") {
             return Ok(Named::Missing(format!(
@@ -231,7 +238,7 @@ impl Intake<'_> {
             )));
         }
         let missing = || Named::Missing(format!("Invalid image file: {}", brief(name)));
-        let plain = name.strip_suffix(" [input]").unwrap_or(name);
+        let plain = bare;
         let escapes =
             plain.starts_with('/') || plain.contains('\\') || plain.split('/').any(|part| part == "..");
         if plain.is_empty() || escapes {
@@ -254,6 +261,41 @@ impl Intake<'_> {
             .and_then(|s| s.choices())
             .is_some_and(|c| c.iter().any(|v| v.as_str() == Some(plain)));
         Ok(if offered { Named::OnInstance } else { missing() })
+    }
+
+    /// A file that a job of the caller made, by the name that `/history` and `/view` have for it.
+    async fn take_made(&self, folder: Folder, name: &str) -> Result<Named, Error> {
+        let seeker = Seeker {
+            tenant: self.tenant,
+            visible: Some(self.tenant),
+            // Callers without a key share a tenant: they name what they were told.
+            lists: !self.tenant.is_anonymous(),
+        };
+        let found = match inside(folder.as_str(), name) {
+            Some(path) if !path.is_empty() => {
+                self.service
+                    .find_file(seeker, self.endpoint, folder, &path)
+                    .await?
+            }
+            Some(_) | None => None,
+        };
+        Ok(match found {
+            Some(found) => Named::Upload(Taken {
+                name: upload_name(&found.key, &found.name),
+                source: InputSource::Blob(found.key.clone()),
+                blob: Some(InputBlob {
+                    key: found.key,
+                    size: found.size,
+                    content_type: found.content_type,
+                }),
+            }),
+            None => Named::Missing(format!(
+                "none of your jobs here made {} in the {} folder, or it is gone: use a name from /history, or the file itself: \
+                 its URL, a data URI, base64, or the name of an upload",
+                brief(name),
+                folder.as_str()
+            )),
+        })
     }
 }
 
@@ -281,36 +323,6 @@ pub async fn fetch_for_attempt(fetching: &mut Fetching, address: &Address) -> Re
     })?;
     media::check_fetched(&bytes, address.media).map_err(|why| Refused::Because(blamed(why)))?;
     Ok(accounted(bytes, held))
-}
-
-/// Refuses nodes that read what an instance itself made: another instance, or the same after a restart, does not have it.
-///
-/// # Errors
-/// The refusal, which says what to do instead.
-pub fn refuse_instance_files(graph: &Graph) -> Result<(), Box<Refusal>> {
-    const CLASS: &str = "LoadImageOutput";
-    match graph.nodes.iter().find(|(_, node)| node.class_type == CLASS) {
-        Some((id, _)) => {
-            let details = of_one_instance(CLASS, "output");
-            Err(Box::new(Refusal::of_input(id.as_str(), CLASS, "image", &details)))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The folder of an annotated name other than `[input]` (`comfyui/behaviour.md` §10).
-fn instance_folder(name: &str) -> Option<&'static str> {
-    ["output", "temp"].into_iter().find(|folder| {
-        name.strip_suffix(']')
-            .is_some_and(|n| n.ends_with(&format!("[{folder}")))
-    })
-}
-
-fn of_one_instance(what: &str, folder: &str) -> String {
-    format!(
-        "{what} reads the {folder} folder of a single instance, which no other instance and no later run has; give \
-         LoadImage the file itself: upload it and use its name, or use its URL, a data URI, or base64"
-    )
 }
 
 /// The file name on the instance, where the bytes are, and what keeps them there.
@@ -349,26 +361,4 @@ fn brief(text: &str) -> String {
         .chars()
         .take(120)
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_in_an_instances_own_folders_are_annotated() {
-        assert_eq!(instance_folder("a.png [output]"), Some("output"));
-        assert_eq!(instance_folder("a.png[temp]"), Some("temp"));
-        for other in [
-            "a.png",
-            "a.png [input]",
-            "output",
-            "[output] a.png",
-            "a[output",
-            "output]",
-            "",
-        ] {
-            assert_eq!(instance_folder(other), None, "{other}");
-        }
-    }
 }

@@ -9,10 +9,7 @@ use darkroom_runner::link::{ComfyWork, InputFile};
 use serde_json::{Map, Value, json};
 
 use crate::service::{
-    intake::{
-        self,
-        given::{self, Loader},
-    },
+    intake::given::{self, Loader},
     placement::{Placed, Places},
     preflight::Refusal,
 };
@@ -45,7 +42,6 @@ impl Reading {
         if self.randomise_seeds {
             randomise_seeds(&mut graph, &*self.ids);
         }
-        intake::refuse_instance_files(&graph)?;
         let targets: Option<Vec<NodeId>> = self
             .targets
             .as_ref()

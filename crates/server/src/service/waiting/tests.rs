@@ -225,14 +225,19 @@ async fn who_waited_for_a_start_is_told_so_also_afterwards() {
     assert!(!service.cold_start(&world.bench.record(warm).await).await.unwrap());
     world.end(&claimed).await;
     assert!(!service.cold_start(&world.bench.record(warm).await).await.unwrap());
-    let stopped = InstanceChange {
-        state: Some(InstanceState::Stopped),
-        ..InstanceChange::default()
-    };
-    let changed = service
-        .store
-        .change_instance(world.instance, InstanceState::Ready, stopped);
-    assert!(changed.await.unwrap());
+    let steps = [
+        InstanceState::Ready,
+        InstanceState::Stopping,
+        InstanceState::Stopped,
+    ];
+    for step in steps.windows(2) {
+        let reached = InstanceChange {
+            state: Some(step[1]),
+            ..InstanceChange::default()
+        };
+        let changed = service.store.change_instance(world.instance, step[0], reached);
+        assert!(changed.await.unwrap());
+    }
     let cold = world.bench.job("{}").await;
     assert!(service.cold_start(&world.bench.record(cold).await).await.unwrap());
 }
