@@ -3,6 +3,7 @@
 //! It knows nothing of the server's inside: no crate of the workspace is a dependency, so that what passes here is what
 //! a user sees. Start with [`Server::start`]; a test that leaves a process behind fails in the server's `Drop`.
 
+pub mod agent;
 pub mod audit;
 pub mod binary;
 pub mod boxes;

@@ -119,6 +119,8 @@ pub enum Command {
     Config(commands::config::ConfigCommand),
     /// Measure this machine: overhead, submits, memory, cold start, each beside its ceiling
     Bench(commands::bench::BenchArgs),
+    /// Make a ComfyUI on this machine an instance of a server elsewhere
+    Agent(commands::agent::AgentArgs),
     /// Run only the native ComfyUI-compatible engine (what an endpoint without a ComfyUI runs)
     Engine(commands::engine::EngineArgs),
 }

@@ -19,7 +19,7 @@ impl fmt::Display for Fence {
 }
 
 /// Who writes: a job and the fence of the attempt that holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// The job.
     pub job: JobId,

@@ -35,6 +35,14 @@ impl BlobKey {
         BlobKey(format!("outputs/{job}/{unguessable}/{}", safe_segment(file_name)).into())
     }
 
+    /// Whether it is of an output file of this job.
+    pub fn is_output_of(&self, job: JobId) -> bool {
+        self.0
+            .strip_prefix("outputs/")
+            .and_then(|rest| rest.strip_prefix(&job.to_string()))
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -140,6 +148,9 @@ mod tests {
             let job = JobId::from_uuid(uuid::Uuid::nil());
             let key = BlobKey::output(job, uuid::Uuid::nil(), &name);
             prop_assert_eq!(key.as_str().parse::<BlobKey>(), Ok(key.clone()));
+            prop_assert!(key.is_output_of(job));
+            prop_assert!(!key.is_output_of(JobId::from_uuid(uuid::Uuid::max())));
+            prop_assert!(!BlobKey::job_part(job, &name).is_output_of(job));
         }
     }
 }

@@ -124,7 +124,7 @@ impl EventKind {
 }
 
 /// An event before the store numbered it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {
     /// What.
     pub kind: EventKind,

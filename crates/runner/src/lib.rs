@@ -8,6 +8,8 @@ mod attempt;
 mod backoff;
 mod collect;
 mod config;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod ending;
 mod even_time;
 mod feed;
@@ -23,6 +25,7 @@ mod stop;
 mod tail;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod wire;
 
 pub use self::collect::spool::clear as clear_spool;
 pub use self::config::{Dirs, InstanceAccess, SlotConfig, SlotEnd};

@@ -103,7 +103,7 @@ impl From<WrittenAddress> for Address {
 }
 
 /// An attempt for a slot to run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Assignment {
     /// Job and fence.
     pub lease: Lease,
@@ -112,6 +112,7 @@ pub struct Assignment {
     /// What to run.
     pub work: ComfyWork,
     /// Set when a server adopts an attempt that runs on this instance already: do not post it again, follow it.
+    #[serde(default)]
     pub resume: Option<RunningOn>,
     /// The attempt's bounds.
     pub bounds: Bounds,
@@ -121,7 +122,7 @@ pub struct Assignment {
 }
 
 /// Bounds on one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// Longer than this from the prompt's start is a failure (`execution_timeout`).
     pub execution_timeout: Duration,
@@ -248,7 +249,8 @@ pub trait AttemptLink: Send + Sync {
 }
 
 /// Why a running attempt should stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopCause {
     /// A caller cancelled the job.
     Cancelled,

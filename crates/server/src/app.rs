@@ -99,6 +99,7 @@ pub async fn run(
         chores: Default::default(),
         clients: Default::default(),
         lengths: Default::default(),
+        agents: Default::default(),
         failpoint: options.failpoint.clone(),
     });
     service.set_status_bodies(protocols::status_bodies());
@@ -197,6 +198,10 @@ pub async fn run(
         let (service, served_all) = (service.clone(), served_all.clone());
         async move { service.keep_lengths(served_all).await }
     });
+    let looking = tokio::spawn({
+        let (service, served_all) = (service.clone(), served_all.clone());
+        async move { service.keep_agents(served_all).await }
+    });
     tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
 
     // It returns at the shutdown. A plan that is being carried out then is waited for: an instance that it starts after
@@ -219,7 +224,7 @@ pub async fn run(
     let _ = sweeping.await;
     // What the last connections left to do is done before the store closes.
     served_all.cancel();
-    let _ = tokio::join!(keeping, telling, counting);
+    let _ = tokio::join!(keeping, telling, counting, looking);
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
     served.context("serving panicked")?.context("serving failed")?;

@@ -41,6 +41,37 @@ pub struct AppState {
     pub frontends: Frontends,
 }
 
+#[cfg(test)]
+impl AppState {
+    /// Around a service, without keys, as if it listened there.
+    pub fn around(service: Service, address: std::net::SocketAddr) -> Self {
+        let config = crate::config::Config::from_text(None, "", &Default::default(), &Default::default());
+        let server = config.expect("nothing is a configuration").server;
+        let auth = AuthState::new(
+            crate::auth::Rules::new(&server, address),
+            Keyring::default(),
+            service.clock.clone(),
+            service.ids.clone(),
+        );
+        AppState {
+            stopping: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            base_url: front::BaseUrl::new(&server, address),
+            readiness: Readiness::default(),
+            metrics: service.metrics.clone(),
+            blobs: BlobAccess {
+                blobs: service.blobs.clone(),
+                signer: darkroom_blobs::signed_url::Signer::new(&[7; 32]),
+                clock: service.clock.clone(),
+            },
+            reload: Reload::new(auth.clone(), vec![]),
+            frontends: Frontends::new("/nonexistent".into()),
+            auth,
+            service,
+        }
+    }
+}
+
 impl FromRef<AppState> for AuthState {
     fn from_ref(state: &AppState) -> AuthState {
         state.auth.clone()

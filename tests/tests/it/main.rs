@@ -1,6 +1,7 @@
 //! All black-box tests, one binary: linking once is a third of the time of linking per file.
 
 mod access;
+mod agent;
 mod bad_input;
 mod bench;
 mod boxes;

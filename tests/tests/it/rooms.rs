@@ -36,9 +36,12 @@ const CRATES: &[(&str, &[&str])] = &[
             "runner",
         ],
     ),
+    ("agent", &["core", "ambient", "comfy", "runner"]),
     (
         "cli",
-        &["core", "ambient", "comfy", "engine", "runner", "server", "store"],
+        &[
+            "core", "ambient", "comfy", "engine", "runner", "server", "store", "agent",
+        ],
     ),
 ];
 

@@ -7,6 +7,7 @@ use crate::{
     exit::{Exit, Failure},
 };
 
+pub mod agent;
 pub mod bench;
 pub mod config;
 pub mod demo;
@@ -38,6 +39,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Keys(command) => block_on(keys::keys(command, global)),
         Command::Config(command) => config::config(command, global),
         Command::Bench(args) => block_on(bench::bench(args, global)),
+        Command::Agent(args) => block_on(agent::agent(args, global)),
         Command::Engine(args) => block_on(engine::engine(args, global)),
     };
     exit.map(ExitCode::from)

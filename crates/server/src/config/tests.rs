@@ -249,9 +249,8 @@ fn commands_are_checked() {
         ),
         (
             "backend = 'kubernetes'",
-            "backend: external, container and kubernetes are not supported",
+            "backend: container and kubernetes are not supported",
         ),
-        ("backend = 'external'", "backend: external,"),
         (
             "kind = 'queue'\nbackend = 'remote'\nurls = ['http://gpu:8188']",
             "backend: remote servers are ComfyUIs",

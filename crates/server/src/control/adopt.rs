@@ -32,6 +32,9 @@ impl Control {
                 continue;
             }
             let attempts = running.remove(&record.id).unwrap_or_default();
+            if service.agent_returns(&record, &attempts).await? {
+                continue;
+            }
             match self.recognise(&record).await {
                 Some(handle) => self.take_over(record, handle, attempts).await?,
                 None => {
@@ -40,6 +43,7 @@ impl Control {
                 }
             }
         }
+        service.agents_may_connect();
         for attempt in running.into_values().flatten() {
             self.release(&attempt, "the server restarted and its instance was gone")
                 .await?;

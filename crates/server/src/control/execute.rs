@@ -39,6 +39,9 @@ impl Control {
                     )
                     .await?;
                 self.tell(instance, done, Supervised::drain);
+                if done {
+                    self.service.agent_drains(instance);
+                }
                 done
             }
             Action::Stop { instance, seen, .. } => {
@@ -46,7 +49,9 @@ impl Control {
                 let busy = self
                     .lock_supervised()
                     .get(&instance)
-                    .is_some_and(|s| s.activity.busy() > 0);
+                    .map(|s| s.activity.clone())
+                    .or_else(|| self.service.agent_activity(instance))
+                    .is_some_and(|activity| activity.busy() > 0);
                 let done = !busy
                     && self
                         .enter(
@@ -57,6 +62,9 @@ impl Control {
                         )
                         .await?;
                 self.tell(instance, done, Supervised::stop);
+                if done {
+                    self.service.agent_dismissed(instance).await;
+                }
                 done
             }
             Action::FailStart {

@@ -105,6 +105,8 @@ fn view(control: &Control, record: &InstanceRecord) -> InstanceView {
     let supervised = control.lock_supervised();
     let activity = supervised.get(&record.id).map(|s| s.activity.clone());
     drop(supervised);
+    // Who came by itself is supervised by nobody.
+    let activity = activity.or_else(|| control.service.agent_activity(record.id));
     let idle_since = activity
         .as_ref()
         .map(|a| a.idle_since_micros())

@@ -14,6 +14,7 @@ use darkroom_store::Store;
 
 use crate::memory::BodyMemory;
 
+pub mod agents;
 pub mod attempts;
 pub mod attention;
 pub mod clients;
@@ -110,6 +111,8 @@ pub struct Parts {
     pub(crate) clients: clients::Clients,
     /// How many jobs of each endpoint have not ended.
     pub(crate) lengths: tokio::sync::watch::Sender<lengths::Lengths>,
+    /// Instances on other machines that come by themselves.
+    pub(crate) agents: agents::Agents,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }

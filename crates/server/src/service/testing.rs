@@ -24,6 +24,10 @@ use darkroom_store::{
 };
 use futures::stream::BoxStream;
 
+mod world;
+
+pub(crate) use world::SlotWorld;
+
 use super::{Parts, Service, Settings, fetch, hub, object_info};
 use crate::{
     config::{Config, Overrides},
@@ -102,8 +106,10 @@ impl Bench {
             chores: Default::default(),
             clients: Default::default(),
             lengths: Default::default(),
+            agents: Default::default(),
             failpoint: None,
         });
+        service.agents_may_connect();
         Bench {
             service,
             blobs,

@@ -95,11 +95,11 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
             }
             Backend::Remote { servers }
         }
-        BackendWord::External if kind != Kind::Comfyui => Backend::External,
-        BackendWord::External | BackendWord::Container | BackendWord::Kubernetes => {
+        BackendWord::External => Backend::External,
+        BackendWord::Container | BackendWord::Kubernetes => {
             section.problem(
                 "backend",
-                "external, container and kubernetes are not supported by this version; use \"process\" or \"remote\"",
+                "container and kubernetes are not supported by this version; use \"process\", \"remote\", or \"external\" with `darkroom agent`",
             );
             Backend::External
         }

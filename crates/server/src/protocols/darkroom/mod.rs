@@ -7,6 +7,7 @@ use axum::{
 
 use crate::state::AppState;
 
+mod agent;
 mod body;
 pub mod call;
 mod connect;
@@ -63,6 +64,7 @@ pub fn routes() -> Router<AppState> {
         .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
+        .nest("/agent", agent::routes())
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 

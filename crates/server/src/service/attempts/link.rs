@@ -15,16 +15,38 @@ use darkroom_runner::link::{
 };
 use darkroom_store::{
     Topic,
-    jobs::{Claim, Finish},
+    jobs::{Claim, Claimed, Finish},
 };
 
 use super::{LEASE, SlotLink, blobs_away, store_away};
-use crate::service::{hub::Live, intake::Refused};
+use crate::service::{Error, hub::Live, intake::Refused};
 
 /// Between two looks at the queue when nobody woke the slot.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// After a claim that failed.
 const CLAIM_AGAIN: Duration = Duration::from_millis(500);
+
+impl SlotLink {
+    /// The next job of the endpoint for this slot.
+    pub(super) async fn claim(&self) -> Result<Option<Claimed>, Error> {
+        let offers = self.service.offers(&self.endpoint, &self.box_name).await?;
+        let claim = Claim {
+            endpoint: self.endpoint.clone(),
+            instance: self.instance,
+            owner: self.service.node.clone(),
+            loaded_models: self.activity.loaded(),
+            offers,
+            lease: LEASE,
+            except: vec![],
+            max_running_per_tenant: self.limits().max_running_per_tenant,
+        };
+        let claimed = self.service.store.claim(claim).await?;
+        if claimed.is_some() {
+            self.service.reach("claim");
+        }
+        Ok(claimed)
+    }
+}
 
 #[async_trait]
 impl AttemptLink for SlotLink {
@@ -37,27 +59,8 @@ impl AttemptLink for SlotLink {
             if self.draining.is_cancelled() {
                 return None;
             }
-            let offers = match self.service.offers(&self.endpoint, &self.box_name).await {
-                Ok(offers) => offers,
-                Err(error) => {
-                    tracing::warn!(error = ?error, "what the instance's box can do cannot be read; trying again");
-                    tokio::time::sleep(CLAIM_AGAIN).await;
-                    continue;
-                }
-            };
-            let claim = Claim {
-                endpoint: self.endpoint.clone(),
-                instance: self.instance,
-                owner: self.service.node.clone(),
-                loaded_models: self.activity.loaded(),
-                offers,
-                lease: LEASE,
-                except: vec![],
-                max_running_per_tenant: self.limits().max_running_per_tenant,
-            };
-            match self.service.store.claim(claim).await {
+            match self.claim().await {
                 Ok(Some(claimed)) => {
-                    self.service.reach("claim");
                     if let Some(assignment) = self.assign(claimed).await {
                         return Some(assignment);
                     }

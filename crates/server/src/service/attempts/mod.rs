@@ -1,7 +1,7 @@
 //! The in-process form of `AttemptLink`: one slot of one instance, claiming from the store and writing under its fence.
 //!
 //! [`link`] is the port itself, `assign` what happens between a claim and the slot, `held` the renewing of leases beside
-//! the slot, `outputs` the way of produced files, `activity` what the planner reads.
+//! the slot, `remote` what a slot on another machine needs, `outputs` the way of produced files, `activity` what the planner reads.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,6 +25,7 @@ mod assign;
 mod held;
 mod link;
 mod outputs;
+mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -141,10 +142,7 @@ impl SlotLink {
 
 impl Drop for SlotLink {
     fn drop(&mut self) {
-        let left = std::mem::take(&mut *self.lock_held());
-        for (lease, held) in left {
-            self.ended(lease, &held);
-        }
+        self.let_go_of_all();
     }
 }
 

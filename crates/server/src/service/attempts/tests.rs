@@ -7,7 +7,7 @@ use darkroom_runner::link::{Address, AttemptLink, Completion, InputSource, Media
 use darkroom_store::{files::FileRef, jobs::JobMeta};
 
 use super::*;
-use crate::service::testing::Bench;
+use crate::service::testing::{Bench, SlotWorld};
 
 const REQUEST: &str = r#"{"graph":{"1":{"class_type":"PreviewAny","inputs":{"source":1}}}}"#;
 
@@ -33,6 +33,28 @@ async fn slot(bench: &Bench) -> At {
         activity,
     }
 }
+
+async fn world() -> SlotWorld {
+    let bench = Bench::new();
+    let instance = bench.instance().await;
+    let draining = CancellationToken::new();
+    let link = SlotLink::new(
+        bench.service.clone(),
+        bench.endpoint(),
+        Limits::default(),
+        instance,
+        draining.clone(),
+        Arc::default(),
+    );
+    SlotWorld {
+        bench,
+        link: Arc::new(link),
+        instance,
+        drain: Box::new(move || draining.cancel()),
+    }
+}
+
+darkroom_runner::attempt_link_tests!(world().await);
 
 #[tokio::test]
 async fn a_blob_store_that_is_away_for_a_moment_costs_no_attempt() {

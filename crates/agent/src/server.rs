@@ -1,0 +1,362 @@
+//! The server as an agent sees it: a session that is made anew whenever the server does not know it any more.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use darkroom_core::{EndpointName, InstanceId, attempt::Lease};
+use darkroom_runner::{
+    link::LinkError,
+    wire::{Hello, Leave, PROTOCOL, Welcome, code},
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use crate::{Error, pace::Pace};
+
+/// A request is given up when nothing moves for this long. The server holds polls for 25 s, and may read a large input for
+/// two minutes before it hands a job out.
+const SILENCE: Duration = Duration::from_secs(180);
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Where the server is, and who the agent is.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Its address.
+    pub server: Url,
+    /// The key to show.
+    pub key: Option<String>,
+    /// Whose jobs the agent runs.
+    pub endpoint: EndpointName,
+    /// How it calls itself.
+    pub name: String,
+}
+
+/// See the module.
+pub struct Server {
+    http: reqwest::Client,
+    base: String,
+    access: Access,
+    instance: InstanceId,
+    client_id: String,
+    session: Mutex<Uuid>,
+    connecting: tokio::sync::Mutex<()>,
+    holding: Mutex<HashSet<Lease>>,
+    superseded: CancellationToken,
+}
+
+/// Why a call did not do its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failed {
+    /// The server cannot be reached, or cannot do it now.
+    Away(String),
+    /// The attempt is not ours any more.
+    Stale,
+    /// An input cannot be had.
+    InputUnavailable(String),
+    /// It will never work.
+    Rejected(String),
+    /// Somebody else has our name.
+    Superseded,
+    /// The instance ended; the server may know a new one.
+    Gone,
+    /// There is no more work.
+    Closed,
+}
+
+impl From<Failed> for LinkError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Away(why) => LinkError::Unavailable(why),
+            // Nothing is to be ended then: whoever has our name goes on with it.
+            Failed::Superseded => LinkError::Unavailable("another agent has this name".to_owned()),
+            Failed::InputUnavailable(why) => LinkError::InputUnavailable(why),
+            Failed::Rejected(why) => LinkError::Rejected(why),
+            Failed::Stale | Failed::Gone | Failed::Closed => LinkError::Stale,
+        }
+    }
+}
+
+impl Server {
+    /// Connects under the agent's name; a server that is away is waited for.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Http`].
+    pub async fn connect(access: Access) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .tcp_keepalive(Duration::from_secs(20))
+            .user_agent(concat!("darkroom-agent/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let base = access.server.as_str().trim_end_matches('/');
+        let base = format!("{base}/darkroom/v1/agent");
+        let mut pace = Pace::new();
+        let welcome = loop {
+            match hello(&http, &base, &access, None, vec![]).await {
+                Ok(welcome) => break welcome,
+                Err(Failed::Away(why)) => {
+                    if pace.is_first() {
+                        tracing::warn!(server = base, why, "the server does not answer; trying again");
+                    }
+                    pace.wait().await;
+                }
+                Err(Failed::Rejected(why)) => return Err(Error::Refused(why)),
+                Err(other) => return Err(Error::Refused(format!("{other:?}"))),
+            }
+        };
+        Ok(Server {
+            http,
+            base,
+            access,
+            instance: welcome.instance,
+            client_id: welcome.client_id,
+            session: Mutex::new(welcome.session),
+            connecting: tokio::sync::Mutex::default(),
+            holding: Mutex::default(),
+            superseded: CancellationToken::new(),
+        })
+    }
+
+    /// The agent's instance.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Under which ComfyUI's socket is opened.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Resolves when somebody else has our name.
+    pub async fn superseded(&self) {
+        self.superseded.cancelled().await;
+    }
+
+    /// From now on the agent works on this attempt.
+    pub fn hold(&self, lease: Lease) {
+        self.holding().insert(lease);
+    }
+
+    /// It does not any more.
+    pub fn let_go(&self, lease: Lease) {
+        self.holding().remove(&lease);
+    }
+
+    /// Tells what ComfyUI can do; `false` when that was not taken.
+    pub async fn tell_abilities(&self, object_info: Vec<u8>) -> bool {
+        let told = self.call(Method::PUT, "object_info", |request| {
+            request.body(object_info.clone())
+        });
+        told.await.is_ok()
+    }
+
+    /// Says good-bye; a server that does not hear it finds out by itself.
+    pub async fn leave(&self, reason: &str, broken: bool) {
+        let leave = Leave {
+            reason: reason.to_owned(),
+            broken,
+        };
+        if let Err(error) = self
+            .call(Method::POST, "leave", |request| request.json(&leave))
+            .await
+        {
+            tracing::warn!(?error, "the server was not told that the agent leaves");
+        }
+    }
+
+    /// A call about an attempt.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn about(
+        &self,
+        lease: Lease,
+        method: Method,
+        what: &str,
+        with: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Failed> {
+        let path = format!("{}/{}/{what}", lease.job, lease.fence);
+        self.call(method, &path, with).await
+    }
+
+    /// A call of the session; made again under a new one, if the server does not know it any more.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        with: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Failed> {
+        loop {
+            if let Some(answer) = self.try_call(method.clone(), path, &with).await {
+                return answer;
+            }
+        }
+    }
+
+    /// The same for a body that can be sent only once.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn call_once(
+        &self,
+        method: Method,
+        path: &str,
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Failed> {
+        let answer = self.try_call(method, path, with).await;
+        answer.unwrap_or_else(|| Err(Failed::Away("the session was renewed".to_owned())))
+    }
+
+    /// `None`: there is another session now.
+    async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Option<Result<Response, Failed>> {
+        let session = *self.session();
+        let url = format!("{}/{}/{session}/{path}", self.base, self.instance);
+        let request = with(keyed(self.http.request(method, url), &self.access));
+        match answered(request).await {
+            Err(Refusal::NoSession) => self.connect_again(session).await.err().map(Err),
+            // Of a session that we had before.
+            Err(Refusal::Failed(Failed::Superseded)) if *self.session() != session => None,
+            Err(Refusal::Failed(failed)) => {
+                if failed == Failed::Superseded {
+                    self.superseded.cancel();
+                }
+                Some(Err(failed))
+            }
+            Ok(response) => Some(Ok(response)),
+        }
+    }
+
+    /// One session for all who found the old one gone.
+    async fn connect_again(&self, old: Uuid) -> Result<(), Failed> {
+        let _alone = self.connecting.lock().await;
+        if *self.session() != old {
+            return Ok(());
+        }
+        let holding = self.holding().iter().copied().collect();
+        let welcome = hello(&self.http, &self.base, &self.access, Some(self.instance), holding).await?;
+        tracing::info!(instance.id = %self.instance, "connected again");
+        *self.session() = welcome.session;
+        Ok(())
+    }
+
+    fn session(&self) -> MutexGuard<'_, Uuid> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holding(&self) -> MutexGuard<'_, HashSet<Lease>> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn hello(
+    http: &reqwest::Client,
+    base: &str,
+    access: &Access,
+    instance: Option<InstanceId>,
+    holding: Vec<Lease>,
+) -> Result<Welcome, Failed> {
+    let hello = Hello {
+        protocol: PROTOCOL,
+        endpoint: access.endpoint.clone(),
+        name: access.name.clone(),
+        instance,
+        holding,
+    };
+    let request = keyed(http.post(format!("{base}/connect")), access).json(&hello);
+    match answered(request).await {
+        Ok(response) => read(response).await,
+        Err(Refusal::Failed(failed)) => Err(failed),
+        Err(Refusal::NoSession) => Err(Failed::Rejected(
+            "the server knows no agents: it is too old".to_owned(),
+        )),
+    }
+}
+
+/// The JSON of an answer.
+///
+/// # Errors
+/// [`Failed::Away`]: half an answer is none.
+pub async fn read<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, Failed> {
+    response.json().await.map_err(|error| Failed::Away(shown(&error)))
+}
+
+fn keyed(request: RequestBuilder, access: &Access) -> RequestBuilder {
+    match &access.key {
+        Some(key) => request.bearer_auth(key),
+        None => request,
+    }
+}
+
+enum Refusal {
+    NoSession,
+    Failed(Failed),
+}
+
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        Refusal::Failed(failed)
+    }
+}
+
+/// An answer of our own API that is an error.
+#[derive(Deserialize, Default)]
+struct Said {
+    error: SaidError,
+}
+
+#[derive(Deserialize, Default)]
+struct SaidError {
+    code: String,
+    message: String,
+}
+
+async fn answered(request: RequestBuilder) -> Result<Response, Refusal> {
+    let sent = request.send().await;
+    let response = sent.map_err(|error| Failed::Away(shown(&error)))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let Said { error } = response.json().await.unwrap_or_default();
+    let message = match error.message.as_str() {
+        "" => format!("it answered {status}"),
+        message => message.to_owned(),
+    };
+    let failed = match (error.code.as_str(), status) {
+        (code::NO_SESSION, _) => return Err(Refusal::NoSession),
+        (code::STALE, _) => Failed::Stale,
+        (code::SUPERSEDED, _) => Failed::Superseded,
+        (code::GONE, _) => Failed::Gone,
+        (code::CLOSED, _) => Failed::Closed,
+        (code::INPUT_UNAVAILABLE, StatusCode::UNPROCESSABLE_ENTITY) => Failed::InputUnavailable(message),
+        (_, status) if status.is_server_error() => Failed::Away(message),
+        (_, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) => Failed::Away(message),
+        (_, _) => Failed::Rejected(message),
+    };
+    Err(failed.into())
+}
+
+/// What went wrong, without the address.
+fn shown(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

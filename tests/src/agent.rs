@@ -1,0 +1,152 @@
+//! A box far away: a ComfyUI-compatible engine that nobody but its agent reaches, and the agent, as processes of their own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{Server, binary, eventually, processes, server::free_port, within};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An engine with the nodes for testing; ends when dropped.
+pub struct Engine {
+    child: Child,
+    port: u16,
+}
+
+impl Engine {
+    /// Starts one with directories below `home`, and waits until it answers.
+    pub async fn start(home: &Path) -> Self {
+        let port = free_port();
+        let mut command = Command::new(binary::darkroom());
+        command.args(["engine", "--listen", &format!("127.0.0.1:{port}"), "--test-nodes"]);
+        for kind in ["input", "output", "temp", "user"] {
+            let directory = home.join(format!("box-{port}")).join(kind);
+            fs::create_dir_all(&directory).expect("a directory is made");
+            command.arg(format!("--{kind}-directory")).arg(directory);
+        }
+        let log = home.join(format!("box-{port}.log"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(log).expect("a log is made"))
+            .spawn()
+            .expect("the engine starts");
+        let engine = Engine { child, port };
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let address = format!("{}/system_stats", engine.url());
+        eventually("the engine answers", LIMIT, async || {
+            client.get(&address).send().await.ok().map(drop)
+        })
+        .await;
+        engine
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How many prompts it was posted, run or not, as its history and queue say.
+    pub async fn prompts(&self) -> usize {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let mut count = 0;
+        for path in ["history", "queue"] {
+            let answer = client.get(format!("{}/{path}", self.url())).send().await;
+            let json: serde_json::Value = answer.expect("it answers").json().await.expect("it is JSON");
+            count += match path {
+                "history" => json.as_object().map_or(0, serde_json::Map::len),
+                _ => ["queue_running", "queue_pending"]
+                    .iter()
+                    .map(|key| json[*key].as_array().map_or(0, Vec::len))
+                    .sum(),
+            };
+        }
+        count
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// `darkroom agent`; killed when dropped.
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts one for the endpoint `default` of a server, and does not wait for anything.
+    pub fn start(server: &Server, engine: &Engine, name: &str, key: Option<&str>) -> Self {
+        let home = server.home();
+        let log = home.join(format!("agent-{name}.log"));
+        let file = File::options().create(true).append(true).open(&log);
+        let mut command = Command::new(binary::darkroom());
+        command
+            .args(["agent", "--endpoint", "default", "--name", name, "--grace", "60"])
+            .args(["--server", &server.url(), "--comfyui", &engine.url(), "--spool"])
+            .arg(home.join(format!("spool-{name}")))
+            .env_remove("DARKROOM_KEY")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file.expect("a log is made"));
+        if let Some(key) = key {
+            command.env("DARKROOM_KEY", key);
+        }
+        let child = command.spawn().expect("the agent starts");
+        Agent { child, log }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        processes::signal(i32::try_from(self.child.id()).unwrap_or(0), Signal::TERM);
+    }
+
+    /// Its exit code, once it ended by itself.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let ended = within("the agent ends", LIMIT, async {
+            loop {
+                if let Ok(Some(status)) = self.child.try_wait() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended.await.code()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("--- the agent's log ---\n{}", self.log());
+        }
+    }
+}
