@@ -19,10 +19,12 @@ const FILE_INPUTS: &[(&str, &str)] = &[
     ("LoadVideo", "file"),
 ];
 
-/// A graph in ComfyUI's API format.
+/// A graph in ComfyUI's API format, or a file of its editor, which the server converts: it knows the nodes.
 #[derive(Debug, Clone)]
 pub struct Workflow {
+    /// In API format the nodes; else the whole file.
     nodes: Map<String, Value>,
+    is_editors_file: bool,
 }
 
 impl Workflow {
@@ -47,17 +49,16 @@ impl Workflow {
         let Value::Object(mut nodes) = value else {
             return Err(Failure::usage("not a workflow: the file must hold a JSON object"));
         };
-        if nodes.get("nodes").is_some_and(Value::is_array) {
-            return Err(Failure::usage(
-                "this is a workflow saved for ComfyUI's page; export it with \"Export (API)\" and run that file",
-            ));
-        }
         if let Some(Value::Object(prompt)) = nodes.get("prompt")
             && !prompt.contains_key("class_type")
         {
             nodes = prompt.clone();
         }
-        Ok(Workflow { nodes })
+        let is_editors_file = nodes.get("nodes").is_some_and(Value::is_array);
+        Ok(Workflow {
+            nodes,
+            is_editors_file,
+        })
     }
 
     /// The graph as JSON.
@@ -67,11 +68,21 @@ impl Workflow {
 
     /// How many nodes it has.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        match self.is_editors_file {
+            true => self.nodes["nodes"].as_array().map_or(0, Vec::len),
+            false => self.nodes.len(),
+        }
     }
 
     /// What to call a node: its title, else its class, else its id.
     pub fn title(&self, id: &str) -> String {
+        if self.is_editors_file {
+            let mut nodes = self.nodes["nodes"].as_array().into_iter().flatten();
+            let number: Option<i64> = id.parse().ok();
+            let node = nodes.find(|node| number.is_some() && node["id"].as_i64() == number);
+            let title = node.and_then(|node| node["title"].as_str().or(node["type"].as_str()));
+            return title.unwrap_or(id).to_owned();
+        }
         let node = &self.nodes.get(id).unwrap_or(&Value::Null);
         let title = node["_meta"]["title"].as_str().or(node["class_type"].as_str());
         title.unwrap_or(id).to_owned()
@@ -82,6 +93,12 @@ impl Workflow {
     /// A value for a file input (`LoadImage.image`) that names a file here, and any value beginning with `@`, is read
     /// and sent along as a data URI. Else the value gets the type of the one it replaces.
     pub fn bind(&mut self, assignment: &str) -> Result<(), Failure> {
+        if self.is_editors_file {
+            return Err(Failure::usage(format!(
+                "--input '{assignment}': the workflow was saved for ComfyUI's page, where values have no names; export it \
+                 with \"Export (API)\" and run that file"
+            )));
+        }
         let (target, value) = assignment
             .split_once('=')
             .ok_or_else(|| Failure::usage(format!("--input '{assignment}': write NODE.INPUT=VALUE")))?;
@@ -270,16 +287,22 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapped_prompt_is_unwrapped_and_a_page_workflow_refused() {
+    fn a_wrapped_prompt_is_unwrapped_and_a_page_workflow_sent_as_it_is() {
         let wrapped = r#"{"prompt": {"1": {"class_type": "A"}}, "client_id": "c"}"#;
         assert_eq!(Workflow::parse(wrapped).unwrap().len(), 1);
-        let page = r#"{"nodes": [], "links": []}"#;
-        assert!(
-            Workflow::parse(page)
-                .unwrap_err()
-                .message
-                .contains("Export (API)")
+        let page =
+            r#"{"nodes": [{"id": 1, "type": "A"}, {"id": 2, "type": "B", "title": "Mine"}], "links": []}"#;
+        let mut page = Workflow::parse(page).unwrap();
+        assert_eq!(
+            (page.len(), page.to_json()["nodes"][1]["id"].clone()),
+            (2, 2.into())
         );
+        assert_eq!(
+            (page.title("1"), page.title("2"), page.title("2:1")),
+            ("A".to_owned(), "Mine".to_owned(), "2:1".to_owned())
+        );
+        let refused = page.bind("1.x=1").unwrap_err().message;
+        assert!(refused.contains("Export (API)"), "{refused}");
         assert!(Workflow::parse("[]").is_err() && Workflow::parse("{").is_err());
     }
 }

@@ -9,6 +9,7 @@ mod cli;
 mod credentials;
 mod driver;
 mod durability;
+mod editor;
 mod fc;
 mod first_run;
 mod inputs;

@@ -1,8 +1,9 @@
-//! ComfyUI's API-format graph: node id to `{class_type, inputs, _meta}`.
+//! ComfyUI's API-format graph: node id to `{class_type, inputs, _meta}`. The editor's own format becomes one in [`convert`].
 //!
 //! A [`Graph`] keeps everything the client sent, in its order, so that what we store, hash and send on is what
 //! the client wrote: unknown keys, key order and integers up to 64 bits survive a round trip.
 
+pub mod convert;
 mod files;
 mod needs;
 mod order;

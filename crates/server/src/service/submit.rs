@@ -20,7 +20,7 @@ pub struct ComfySubmit {
     pub tenant: TenantId,
     /// Which endpoint runs it.
     pub endpoint: EndpointName,
-    /// The graph, in API format.
+    /// The graph, in API format or as the editor's file.
     pub graph: Value,
     /// ComfyUI's `extra_data`.
     pub extra_data: Map<String, Value>,
@@ -188,6 +188,9 @@ impl Service {
         let mut meta = submit.meta;
         let id = JobId::new(&*self.ids);
         let mut extra_data = submit.extra_data;
+        if let Some(workflow) = read.workflow {
+            graph::keep_workflow(&mut extra_data, workflow);
+        }
         let credentials = credentials::take_out(&mut extra_data);
         meta.has_credentials = !credentials.is_empty();
         let sealed = self.seal_credentials(id, &credentials)?;

@@ -158,9 +158,19 @@ async fn workflows_that_cannot_run() {
             "",
         ),
         (
-            "an editor's file",
+            "an editor's file of nothing",
             json!({"nodes": [], "links": [], "version": 0.4}),
-            "API",
+            "output",
+        ),
+        (
+            "an editor's file of nothing that could be",
+            json!({"nodes": [{"type": "EmptyImage"}], "links": []}),
+            "'nodes'",
+        ),
+        (
+            "an editor's file with a group node",
+            json!({"nodes": [{"id": 41, "type": "workflow>Mine"}], "links": []}),
+            "41",
         ),
         (
             "not in the list",

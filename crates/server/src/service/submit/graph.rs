@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use darkroom_comfy::graph::{Graph, NodeId};
+use darkroom_comfy::{
+    graph::{Graph, NodeId, convert},
+    object_info::ObjectInfo,
+};
 use darkroom_core::{Ids, scheduler::Needs};
 use darkroom_runner::link::{ComfyWork, InputFile};
 use serde_json::{Map, Value, json};
@@ -31,14 +34,24 @@ pub(super) struct Read {
     pub(super) loaders: Vec<Loader>,
     /// Of outputs that were left out.
     pub(super) node_errors: Value,
+    /// The editor's file that the graph was made of.
+    pub(super) workflow: Option<Value>,
 }
 
 impl Reading {
     /// # Errors
     /// What is wrong with the graph.
     pub(super) fn read(self) -> Result<Read, Box<Refusal>> {
-        let mut graph = Graph::parse(&self.graph).map_err(|e| Box::new(Refusal::from(e)))?;
-        drop(self.graph);
+        let (graph, workflow) = match convert::is_ui_format(&self.graph) {
+            true => {
+                let info = self.places.union.as_deref();
+                (in_api_format(&self.graph, info)?, Some(self.graph))
+            }
+            false => (self.graph, None),
+        };
+        let parsed = Graph::parse(&graph).map_err(|e| Box::new(Refusal::from(e)))?;
+        drop(graph);
+        let mut graph = parsed;
         if self.randomise_seeds {
             randomise_seeds(&mut graph, &*self.ids);
         }
@@ -55,6 +68,7 @@ impl Reading {
             outputs: valid.outputs,
             node_errors: json!(valid.node_errors),
             needs,
+            workflow,
         })
     }
 }
@@ -86,6 +100,30 @@ impl Writing {
             files: self.files,
         };
         Ok((serde_json::to_vec(&work)?, said.0, said.1))
+    }
+}
+
+/// A file of the editor as the page would send it.
+fn in_api_format(file: &Value, info: Option<&ObjectInfo>) -> Result<Value, Box<Refusal>> {
+    let refused = |details: String| Box::new(Refusal::of_graph("the workflow cannot be read", details));
+    let Some(info) = info else {
+        return Err(refused(
+            "it is in the editor's own format, which leaves the names of values to the node classes, and no instance of \
+             the endpoint has told yet which it has; run any workflow in API format first, or export this one with \
+             \"Export (API)\""
+                .to_owned(),
+        ));
+    };
+    convert::to_api_format(file, info).map_err(|error| refused(error.to_string()))
+}
+
+/// Keeps the editor's file where its page keeps it, so that what is made of it can be opened there again.
+pub(super) fn keep_workflow(extra_data: &mut Map<String, Value>, workflow: Value) {
+    let extra = extra_data
+        .entry("extra_pnginfo")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(extra) = extra {
+        extra.entry("workflow").or_insert(workflow);
     }
 }
 

@@ -51,6 +51,57 @@ fn with_file(second: &str) -> Value {
     })
 }
 
+#[tokio::test]
+async fn an_editors_file_runs_as_what_it_says_and_is_kept_for_the_page() {
+    let bench = Bench::configured(PARKED);
+    let endpoint: EndpointName = "parked".parse().unwrap();
+    let file = json!({"nodes": [
+        {"id": 1, "type": "Text", "inputs": [], "widgets_values": ["words"]},
+        {"id": 2, "type": "Show", "inputs": [{"name": "text", "type": "STRING", "link": 1}]},
+    ], "links": [[1, 1, 0, 2, 0, "STRING"]], "version": 0.4});
+
+    // The names of values are nowhere but in object_info.
+    let refused = bench.service.submit_comfy(submit(file.clone(), None)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), "invalid_graph");
+    let said = refused.to_string();
+    assert!(said.contains("no instance of the endpoint has told"), "{said}");
+
+    let info = json!({
+        "Text": {"input": {"required": {"text": ["STRING", {}]}}, "output": ["STRING"]},
+        "Show": {"input": {"required": {"text": ["STRING", {"forceInput": true}]}}, "output": [], "output_node": true},
+    });
+    let info = info.to_string().into_bytes();
+    bench
+        .service
+        .learn_object_info(&endpoint, "/nobody", info)
+        .await
+        .unwrap();
+    let body = async |mut submit: ComfySubmit, extra: Value| {
+        submit.extra_data = extra.as_object().unwrap().clone();
+        let job = bench.service.submit_comfy(submit).await.unwrap().job;
+        let record = bench.service.store.job(None, job).await.unwrap().unwrap();
+        let body = bench.service.read_payload(&record.input).await.unwrap().unwrap();
+        serde_json::from_slice::<Value>(&body).unwrap()
+    };
+    let work = body(submit(file.clone(), None), json!({})).await;
+    assert_eq!(work["graph"]["1"]["inputs"], json!({"text": "words"}));
+    assert_eq!(work["graph"]["2"]["inputs"], json!({"text": ["1", 0]}));
+    assert_eq!(work["extra_data"]["extra_pnginfo"]["workflow"], file);
+    let group = json!({"nodes": [{"id": 3, "type": "workflow>Mine"}], "links": []});
+    let refused = bench
+        .service
+        .submit_comfy(submit(group, None))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("group node"), "{refused}");
+    // What the caller keeps there is the caller's.
+    let own = json!({"extra_pnginfo": {"workflow": {"own": true}}});
+    let work = body(submit(file.clone(), None), own.clone()).await;
+    assert_eq!(work["extra_data"], own);
+}
+
 async fn in_trash(bench: &Bench) -> Vec<BlobKey> {
     bench.clock.advance(Duration::from_secs(2 * 24 * 3600));
     let store = &bench.service.store;
