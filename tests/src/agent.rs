@@ -23,9 +23,20 @@ pub struct Engine {
 impl Engine {
     /// Starts one with directories below `home`, and waits until it answers.
     pub async fn start(home: &Path) -> Self {
+        Self::started(home, &["--test-nodes"]).await
+    }
+
+    /// The same without the nodes for testing.
+    pub async fn plain(home: &Path) -> Self {
+        Self::started(home, &[]).await
+    }
+
+    async fn started(home: &Path, more: &[&str]) -> Self {
         let port = free_port();
         let mut command = Command::new(binary::darkroom());
-        command.args(["engine", "--listen", &format!("127.0.0.1:{port}"), "--test-nodes"]);
+        command
+            .args(["engine", "--listen", &format!("127.0.0.1:{port}")])
+            .args(more);
         for kind in ["input", "output", "temp", "user"] {
             let directory = home.join(format!("box-{port}")).join(kind);
             fs::create_dir_all(&directory).expect("a directory is made");
@@ -93,22 +104,45 @@ pub struct Agent {
 impl Agent {
     /// Starts one for the endpoint `default` of a server, and does not wait for anything.
     pub fn start(server: &Server, engine: &Engine, name: &str, key: Option<&str>) -> Self {
-        let home = server.home();
-        let log = home.join(format!("agent-{name}.log"));
-        let file = File::options().create(true).append(true).open(&log);
         let mut command = Command::new(binary::darkroom());
         command
             .args(["agent", "--endpoint", "default", "--name", name, "--grace", "60"])
             .args(["--server", &server.url(), "--comfyui", &engine.url(), "--spool"])
-            .arg(home.join(format!("spool-{name}")))
-            .env_remove("DARKROOM_KEY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file.expect("a log is made"));
+            .arg(server.home().join(format!("spool-{name}")))
+            .env_remove("DARKROOM_KEY");
         if let Some(key) = key {
             command.env("DARKROOM_KEY", key);
         }
-        let child = command.spawn().expect("the agent starts");
+        Self::spawned(command, server, name)
+    }
+
+    /// Starts one with a line as `darkroom keys create` prints it, for this engine and under this name.
+    pub fn pasted(server: &Server, line: &str, engine: &Engine, name: &str) -> Self {
+        let (line, comfyui) = line.split_once(" --comfyui ").expect("the line names a ComfyUI");
+        assert_eq!(comfyui, "http://127.0.0.1:8188");
+        let directory = binary::darkroom()
+            .parent()
+            .expect("the binary lies in a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let spool = server.home().join(format!("spool-{name}"));
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{line} \"$@\""), "sh"])
+            .args(["--comfyui", &engine.url(), "--name", name, "--spool"])
+            .arg(spool)
+            .env("PATH", format!("{}:{path}", directory.display()));
+        Self::spawned(command, server, name)
+    }
+
+    fn spawned(mut command: Command, server: &Server, name: &str) -> Self {
+        let log = server.home().join(format!("agent-{name}.log"));
+        let file = File::options().create(true).append(true).open(&log);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file.expect("a log is made"))
+            .spawn()
+            .expect("the agent starts");
         Agent { child, log }
     }
 

@@ -13,14 +13,15 @@ use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+mod abilities;
 pub mod link;
 mod pace;
 pub mod server;
 mod telling;
 
+use abilities::Abilities;
 use link::{HttpLink, NoMore};
-use pace::Pace;
-use server::{Access, Server};
+use server::{Access, Over, Server};
 
 /// What an agent is told at its start.
 #[derive(Debug, Clone)]
@@ -73,7 +74,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let comfyui = Client::new(ClientConfig::new(options.comfyui.clone()))?;
     loop {
-        let Some(abilities) = until_it_answers(&comfyui, &stop).await else {
+        let Some(mut abilities) = Abilities::once_it_answers(&comfyui, &stop).await else {
             return Ok(());
         };
         let access = Access {
@@ -86,13 +87,9 @@ pub async fn run(
             connected = Server::connect(access) => connected?,
             () = stop.cancelled() => return Ok(()),
         };
-        if !connected.tell_abilities(abilities).await {
-            tracing::warn!(
-                "the server does not know what this ComfyUI can do: graphs are not checked against it"
-            );
-        }
         let server = Arc::new(connected);
-        match serve(&options, &server, &clock, &ids, &stop).await? {
+        abilities.tell(&server).await;
+        match serve(&options, &server, &mut abilities, &clock, &ids, &stop).await? {
             Served::Stopped => return Ok(()),
             Served::Broken(reason) => {
                 tracing::warn!(reason, "ComfyUI broke; waiting until it answers again");
@@ -113,6 +110,7 @@ enum Served {
 async fn serve(
     options: &Options,
     server: &Arc<Server>,
+    abilities: &mut Abilities,
     clock: &Arc<dyn Clock>,
     ids: &Arc<dyn Ids>,
     stop: &CancellationToken,
@@ -131,14 +129,19 @@ async fn serve(
     let collecting = slot.collecting();
     let hurry = CancellationToken::new();
     let running = slot.run(hurry.clone());
-    tokio::pin!(running);
+    let telling = abilities.keep_told(server);
+    tokio::pin!(running, telling);
     tracing::info!(instance.id = %server.instance(), endpoint.name = %options.endpoint, "the agent serves");
     let ended = tokio::select! {
         ended = &mut running => ended,
-        () = server.superseded() => {
+        never = &mut telling => match never {},
+        over = server.over() => {
             hurry.cancel();
             running.await;
-            return Err(Error::Superseded(options.name.clone()));
+            return Err(match over {
+                Over::Superseded => Error::Superseded(options.name.clone()),
+                Over::Refused(why) => Error::Refused(why),
+            });
         }
         () = stop.cancelled() => match tokio::time::timeout(options.grace, &mut running).await {
             Ok(ended) => ended,
@@ -163,29 +166,6 @@ async fn serve(
                 server.leave("its agent was stopped", false).await;
             }
             Ok(Served::Stopped)
-        }
-    }
-}
-
-/// Waits for ComfyUI, and asks what it can do; `None`: stopped meanwhile.
-async fn until_it_answers(comfyui: &Client, stop: &CancellationToken) -> Option<Vec<u8>> {
-    let mut pace = Pace::new();
-    loop {
-        let asked = tokio::select! {
-            asked = comfyui.object_info() => asked,
-            () = stop.cancelled() => return None,
-        };
-        match asked.map(|info| serde_json::to_vec(&info)) {
-            Ok(Ok(json)) => return Some(json),
-            Ok(Err(error)) => tracing::warn!(%error, "ComfyUI's object_info cannot be read"),
-            Err(error) if pace.is_first() => {
-                tracing::info!(address = %comfyui.base(), error = &error as &dyn std::error::Error, "waiting for ComfyUI");
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = pace.wait() => {}
-            () = stop.cancelled() => return None,
         }
     }
 }

@@ -127,7 +127,7 @@ impl AttemptLink for HttpLink {
                     continue;
                 }
                 // Whoever looks after this ends it.
-                Err(Failed::Superseded) => std::future::pending().await,
+                Err(Failed::Superseded | Failed::Refused(_)) => std::future::pending().await,
                 Err(Failed::Gone) => NoMore::Gone,
                 Err(Failed::Closed) => NoMore::Closed,
                 Err(error) => {
@@ -199,6 +199,11 @@ impl AttemptLink for HttpLink {
         Ok(read(response).await?)
     }
 
+    async fn reuse_output(&self, lease: Lease, output: Output) -> Result<Option<Output>, LinkError> {
+        let reused = self.post(lease, "reuse", &output).await?;
+        Ok(read(reused).await?)
+    }
+
     async fn finish(&self, lease: Lease, completion: Completion) -> Result<JobState, LinkError> {
         let finished = self.post(lease, "finish", &Ended::from(completion)).await?;
         let recorded: Recorded = read(finished).await?;
@@ -233,7 +238,7 @@ impl AttemptLink for HttpLink {
                 Ok(Stop { cause: None }) => pace = Pace::new(),
                 Err(Failed::Away(_) | Failed::Rejected(_) | Failed::InputUnavailable(_)) => pace.wait().await,
                 // What runs is not to be stopped: whoever has our name goes on with it.
-                Err(Failed::Superseded) => std::future::pending().await,
+                Err(Failed::Superseded | Failed::Refused(_)) => std::future::pending().await,
                 Err(Failed::Stale | Failed::Gone | Failed::Closed) => return StopCause::Stale,
             }
         }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use darkroom_comfy::client::facts::Facts;
 use darkroom_core::{EndpointName, InstanceId, attempt::Lease};
 use darkroom_runner::{
     link::LinkError,
@@ -13,7 +15,7 @@ use darkroom_runner::{
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use url::Url;
 use uuid::Uuid;
 
@@ -47,7 +49,16 @@ pub struct Server {
     session: Mutex<Uuid>,
     connecting: tokio::sync::Mutex<()>,
     holding: Mutex<HashSet<Lease>>,
-    superseded: CancellationToken,
+    over: watch::Sender<Option<Over>>,
+}
+
+/// Why the server has nothing more to do with an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Over {
+    /// Somebody else has its name.
+    Superseded,
+    /// Its key does not count any more, or its endpoint takes no agents.
+    Refused(String),
 }
 
 /// Why a call did not do its work.
@@ -63,6 +74,8 @@ pub enum Failed {
     Rejected(String),
     /// Somebody else has our name.
     Superseded,
+    /// The key does not count.
+    Refused(String),
     /// The instance ended; the server may know a new one.
     Gone,
     /// There is no more work.
@@ -75,6 +88,7 @@ impl From<Failed> for LinkError {
             Failed::Away(why) => LinkError::Unavailable(why),
             // Nothing is to be ended then: whoever has our name goes on with it.
             Failed::Superseded => LinkError::Unavailable("another agent has this name".to_owned()),
+            Failed::Refused(why) => LinkError::Unavailable(why),
             Failed::InputUnavailable(why) => LinkError::InputUnavailable(why),
             Failed::Rejected(why) => LinkError::Rejected(why),
             Failed::Stale | Failed::Gone | Failed::Closed => LinkError::Stale,
@@ -108,7 +122,7 @@ impl Server {
                     }
                     pace.wait().await;
                 }
-                Err(Failed::Rejected(why)) => return Err(Error::Refused(why)),
+                Err(Failed::Rejected(why) | Failed::Refused(why)) => return Err(Error::Refused(why)),
                 Err(other) => return Err(Error::Refused(format!("{other:?}"))),
             }
         };
@@ -121,7 +135,7 @@ impl Server {
             session: Mutex::new(welcome.session),
             connecting: tokio::sync::Mutex::default(),
             holding: Mutex::default(),
-            superseded: CancellationToken::new(),
+            over: watch::Sender::new(None),
         })
     }
 
@@ -135,9 +149,27 @@ impl Server {
         &self.client_id
     }
 
-    /// Resolves when somebody else has our name.
-    pub async fn superseded(&self) {
-        self.superseded.cancelled().await;
+    /// Resolves when the server has nothing more to do with this agent.
+    pub async fn over(&self) -> Over {
+        let mut told = self.over.subscribe();
+        let over = told
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|over| over.clone());
+        match over {
+            Some(over) => over,
+            // The sender lives as long as this.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn end(&self, over: Over) {
+        self.over.send_if_modified(|told| {
+            let is_first = told.is_none();
+            told.get_or_insert(over);
+            is_first
+        });
     }
 
     /// From now on the agent works on this attempt.
@@ -150,12 +182,27 @@ impl Server {
         self.holding().remove(&lease);
     }
 
-    /// Tells what ComfyUI can do; `false` when that was not taken.
-    pub async fn tell_abilities(&self, object_info: Vec<u8>) -> bool {
-        let told = self.call(Method::PUT, "object_info", |request| {
-            request.body(object_info.clone())
-        });
-        told.await.is_ok()
+    /// Whether it works on nothing.
+    pub fn is_idle(&self) -> bool {
+        self.holding().is_empty()
+    }
+
+    /// Tells what ComfyUI can do.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn tell_object_info(&self, json: Bytes) -> Result<(), Failed> {
+        let told = self.call(Method::PUT, "object_info", |request| request.body(json.clone()));
+        told.await.map(drop)
+    }
+
+    /// Tells what else there is to know of ComfyUI.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn tell_facts(&self, facts: &Facts) -> Result<(), Failed> {
+        let told = self.call(Method::PUT, "facts", |request| request.json(facts));
+        told.await.map(drop)
     }
 
     /// Says good-bye; a server that does not hear it finds out by itself.
@@ -233,8 +280,15 @@ impl Server {
             // Of a session that we had before.
             Err(Refusal::Failed(Failed::Superseded)) if *self.session() != session => None,
             Err(Refusal::Failed(failed)) => {
-                if failed == Failed::Superseded {
-                    self.superseded.cancel();
+                match &failed {
+                    Failed::Superseded => self.end(Over::Superseded),
+                    Failed::Refused(why) => self.end(Over::Refused(why.clone())),
+                    Failed::Away(_)
+                    | Failed::Stale
+                    | Failed::InputUnavailable(_)
+                    | Failed::Rejected(_)
+                    | Failed::Gone
+                    | Failed::Closed => {}
                 }
                 Some(Err(failed))
             }
@@ -249,7 +303,11 @@ impl Server {
             return Ok(());
         }
         let holding = self.holding().iter().copied().collect();
-        let welcome = hello(&self.http, &self.base, &self.access, Some(self.instance), holding).await?;
+        let welcome = hello(&self.http, &self.base, &self.access, Some(self.instance), holding).await;
+        if let Err(Failed::Rejected(why) | Failed::Refused(why)) = &welcome {
+            self.end(Over::Refused(why.clone()));
+        }
+        let welcome = welcome?;
         tracing::info!(instance.id = %self.instance, "connected again");
         *self.session() = welcome.session;
         Ok(())
@@ -345,6 +403,7 @@ async fn answered(request: RequestBuilder) -> Result<Response, Refusal> {
         (code::GONE, _) => Failed::Gone,
         (code::CLOSED, _) => Failed::Closed,
         (code::INPUT_UNAVAILABLE, StatusCode::UNPROCESSABLE_ENTITY) => Failed::InputUnavailable(message),
+        (_, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Failed::Refused(message),
         (_, status) if status.is_server_error() => Failed::Away(message),
         (_, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) => Failed::Away(message),
         (_, _) => Failed::Rejected(message),

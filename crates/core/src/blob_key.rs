@@ -35,12 +35,10 @@ impl BlobKey {
         BlobKey(format!("outputs/{job}/{unguessable}/{}", safe_segment(file_name)).into())
     }
 
-    /// Whether it is of an output file of this job.
-    pub fn is_output_of(&self, job: JobId) -> bool {
-        self.0
-            .strip_prefix("outputs/")
-            .and_then(|rest| rest.strip_prefix(&job.to_string()))
-            .is_some_and(|rest| rest.starts_with('/'))
+    /// The job whose output file it is of, if it is of one.
+    pub fn output_job(&self) -> Option<JobId> {
+        let (job, _) = self.0.strip_prefix("outputs/")?.split_once('/')?;
+        job.parse().ok()
     }
 
     /// The key as text.
@@ -148,9 +146,8 @@ mod tests {
             let job = JobId::from_uuid(uuid::Uuid::nil());
             let key = BlobKey::output(job, uuid::Uuid::nil(), &name);
             prop_assert_eq!(key.as_str().parse::<BlobKey>(), Ok(key.clone()));
-            prop_assert!(key.is_output_of(job));
-            prop_assert!(!key.is_output_of(JobId::from_uuid(uuid::Uuid::max())));
-            prop_assert!(!BlobKey::job_part(job, &name).is_output_of(job));
+            prop_assert_eq!(key.output_job(), Some(job));
+            prop_assert_eq!(BlobKey::job_part(job, &name).output_job(), None);
         }
     }
 }

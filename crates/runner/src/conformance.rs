@@ -10,7 +10,7 @@ use darkroom_core::{
     attempt::RunningOn,
     event::{EventKind, NewEvent},
     failure::FailureCode,
-    output::Output,
+    output::{Output, OutputBody},
 };
 use futures::{StreamExt, stream};
 use serde_json::json;
@@ -51,7 +51,7 @@ macro_rules! attempt_link_tests {
     ($world:expr) => {
         $crate::attempt_link_tests!($world; a_run_from_end_to_end, a_cancel_is_heard, an_end_is_the_end,
             inputs_are_brought_or_refused, a_failure_is_the_jobs, a_drained_slot_gets_nothing, a_released_job_is_handed_out_again,
-            what_is_shown_is_shown);
+            what_is_shown_is_shown, what_was_stored_is_reused);
     };
     ($world:expr; $($name:ident),*) => {
         $(#[tokio::test(flavor = "multi_thread")]
@@ -277,6 +277,38 @@ pub async fn a_released_job_is_handed_out_again(world: &dyn World) {
         .expect("recorded");
     let late = link.event(first.lease, vec![event(EventKind::Log, "{}")]).await;
     assert!(matches!(late, Err(LinkError::Stale)), "{late:?}");
+}
+
+/// A file that was stored for an earlier job of the instance becomes an output of a later one; what was never stored does not.
+pub async fn what_was_stored_is_reused(world: &dyn World) {
+    let link = world.link();
+    let (_, Assignment { lease, .. }) = begun(world, vec![]).await;
+    let whole = stream::iter([Ok(Bytes::from_static(b"made once"))]).boxed();
+    let made = produced("a.png", 0, ProducedBody::Stream(whole));
+    let stored = link.put_output(lease, made).await.expect("stored");
+    let done = |outputs| Completion {
+        outputs,
+        ..completion(AttemptOutcome::Done)
+    };
+    link.finish(lease, done(vec![stored.clone()]))
+        .await
+        .expect("recorded");
+    let (job, Assignment { lease, .. }) = begun(world, vec![]).await;
+    let reported_again = Output {
+        raw: json!({"filename": "a.png", "again": true}),
+        ..stored.clone()
+    };
+    let mut never_stored = stored;
+    if let OutputBody::File { key, .. } = &mut never_stored.body {
+        *key = BlobKey::output(job, uuid::Uuid::nil(), "a.png");
+    }
+    let reused = link.reuse_output(lease, never_stored).await.expect("asked");
+    assert!(reused.is_none(), "{reused:?}");
+    let reused = link.reuse_output(lease, reported_again).await.expect("asked");
+    let reused = reused.expect("it is there");
+    assert_eq!(reused.raw["again"], true);
+    link.finish(lease, done(vec![reused])).await.expect("recorded");
+    assert_eq!(world.outputs(job).await, [Bytes::from_static(b"made once")]);
 }
 
 /// Followers see what is only shown, in its order among the durable events.

@@ -34,6 +34,7 @@ pub struct Metrics {
     queue_consumers: Family<ByQueue, Gauge>,
     queue_lag_seconds: Family<ByQueue, Gauge>,
     instances: Family<ByEndpointAndState, Gauge>,
+    agents_connected: Family<ByEndpoint, Gauge>,
     instance_rss_bytes: Family<ByInstance, Gauge>,
     instance_cpu_percent: Family<ByInstance, Gauge>,
     instance_gpu_memory_bytes: Family<ByInstance, Gauge>,
@@ -77,6 +78,7 @@ impl Metrics {
             queue_consumers: Family::default(),
             queue_lag_seconds: Family::default(),
             instances: Family::default(),
+            agents_connected: Family::default(),
             instance_rss_bytes: Family::default(),
             instance_cpu_percent: Family::default(),
             instance_gpu_memory_bytes: Family::default(),
@@ -140,6 +142,11 @@ impl Metrics {
             self.queue_lag_seconds.clone(),
         );
         r.register("instances", "Instances by state", self.instances.clone());
+        r.register(
+            "agents_connected",
+            "Agents on other machines that are connected",
+            self.agents_connected.clone(),
+        );
         r.register(
             "events",
             "Events of jobs, durable ones by kind",
@@ -266,6 +273,13 @@ impl Metrics {
             state: Word(state.as_str()),
         };
         self.instances.get_or_create(&labels).set(gauge_value(count));
+    }
+
+    /// How many agents are connected now.
+    pub fn set_agents(&self, endpoint: &EndpointName, count: u64) {
+        self.agents_connected
+            .get_or_create(&ByEndpoint::new(endpoint))
+            .set(gauge_value(count));
     }
 
     /// What an endpoint's instances use now, oldest first. Their label is their place in this order, from 1.

@@ -179,8 +179,12 @@ impl Reload {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        self.auth
-            .set_keyring(Keyring::new(&configured, &stored, service.endpoints().values()));
+        let keyring = Keyring::new(&configured, &stored, service.endpoints().values());
+        let lost = service.agents_without(|key, endpoint| keyring.may_work(key, endpoint));
+        self.auth.set_keyring(keyring);
+        service
+            .dismiss_agents(lost, "its key does not count any more")
+            .await;
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! Boxes that dial out: real agents beside real engines, killed in the middle, as are the servers they serve.
 
+mod keys;
+mod sharing;
+
 use std::time::Duration;
 
 use darkroom_tests::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use darkroom_core::endpoint::Backend;
+use darkroom_core::endpoint::{Backend, Kind};
 use darkroom_server::config::{Config, Overrides};
 use serde_json::{Value, json};
 
@@ -18,6 +18,8 @@ use crate::{
     exit::{Exit, Failure},
     ui,
 };
+
+mod agents;
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
@@ -78,7 +80,11 @@ pub async fn doctor(args: DoctorArgs, global: &Global) -> Result<Exit, Failure> 
             checks.push(disk(&config.server.data_dir, config.store.disk_reserve_bytes));
             checks.push(port(&config, running));
             for endpoint in config.endpoints.values() {
-                checks.push(backend(endpoint.name.as_str(), &endpoint.backend));
+                let takes_agents = endpoint.backend == Backend::External && endpoint.kind == Kind::Comfyui;
+                checks.push(match takes_agents {
+                    true => agents::check(&client, running, endpoint.name.as_str()).await,
+                    false => backend(endpoint.name.as_str(), &endpoint.backend),
+                });
             }
         }
         Err(error) => checks.push(Check::new("configuration", Verdict::Fail, error.to_string())),

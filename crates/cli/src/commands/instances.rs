@@ -84,6 +84,9 @@ fn human(answer: &Value, now: jiff::Timestamp) -> String {
         .iter()
         .map(|instance| {
             let reason = match instance["state_reason"].as_str() {
+                _ if instance["agent"]["connected"] == false => {
+                    format!("the agent '{}' is away", text(&instance["agent"]["name"]))
+                }
                 Some(reason) if !reason.is_empty() => reason.to_owned(),
                 _ => text(&instance["start_reason"]),
             };

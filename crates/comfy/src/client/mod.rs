@@ -6,6 +6,7 @@
 
 mod config;
 mod error;
+pub mod facts;
 mod files;
 mod http;
 mod socket;

@@ -138,6 +138,15 @@ impl Keyring {
         self.apps.get(app_key).map(|(secret, key)| (secret, key))
     }
 
+    /// Whether a live key of this name may do the worker side of an endpoint.
+    pub fn may_work(&self, name: &str, endpoint: &EndpointName) -> bool {
+        let mut named = self.keys.iter().filter(|(_, key)| key.name == name);
+        named.any(|(_, key)| {
+            (key.scopes.contains(&Scope::Worker) || key.scopes.contains(&Scope::Admin))
+                && key.endpoints.holds(endpoint)
+        })
+    }
+
     /// Whether any live key exists.
     pub fn has_live_keys(&self) -> bool {
         !self.keys.is_empty() || !self.apps.is_empty()

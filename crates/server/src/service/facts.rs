@@ -2,44 +2,16 @@
 //! of custom nodes. Kept, so that it is answered while none of them runs.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
+pub use darkroom_comfy::client::facts::Facts;
 use darkroom_core::EndpointName;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use super::{Error, Service};
 
-/// The version that is told while no instance has told its own: whose behaviour is repeated.
-const COMFYUI_VERSION: &str = "0.3.64";
-
-/// What an instance told; the last one that started is believed.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Facts {
-    /// `/system_stats`.
-    pub system_stats: Value,
-    /// `/embeddings`.
-    pub embeddings: Vec<String>,
-    /// `/extensions`: the scripts that the page loads.
-    pub extensions: Vec<String>,
-    /// `/models`.
-    pub model_folders: Vec<String>,
-    /// `/models/{folder}`, for folders that `object_info` says nothing of.
-    pub models: BTreeMap<String, Vec<String>>,
-    /// `/workflow_templates`.
-    pub workflow_templates: Value,
-    /// `/i18n`.
-    pub i18n: Value,
-    /// `/node_replacements`.
-    pub node_replacements: Value,
-    /// `/global_subgraphs`.
-    pub global_subgraphs: Value,
-}
-
-/// Facts in memory; the store holds the text.
+/// Facts in memory, the last that an endpoint's instance told; the store holds the text.
 #[derive(Debug, Default)]
 pub struct Known(RwLock<HashMap<EndpointName, Arc<Facts>>>);
 
@@ -84,46 +56,14 @@ impl Service {
     }
 }
 
-impl Facts {
-    /// `/system_stats` as anybody may see it: without the command line, which tells paths of the machine. Zeros where no
-    /// instance has told anything.
-    pub fn stats_for_clients(&self) -> Value {
-        let mut stats = match &self.system_stats {
-            Value::Object(stats) => stats.clone(),
-            _ => unknown_stats(),
-        };
-        if let Some(Value::Object(system)) = stats.get_mut("system") {
-            system.insert("argv".to_owned(), json!(["main.py"]));
-        }
-        Value::Object(stats)
-    }
-}
-
-fn unknown_stats() -> Map<String, Value> {
-    let stats = json!({
-        "system": {
-            "os": "posix", "ram_total": 0, "ram_free": 0, "comfyui_version": COMFYUI_VERSION,
-            "required_frontend_version": null, "installed_templates_version": null,
-            "required_templates_version": null, "python_version": "unknown", "pytorch_version": "unknown",
-            "embedded_python": false, "argv": [],
-        },
-        "devices": [{
-            "name": "none is running", "type": "cpu", "index": null, "vram_total": 0, "vram_free": 0,
-            "torch_vram_total": 0, "torch_vram_free": 0,
-        }],
-    });
-    match stats {
-        Value::Object(stats) => stats,
-        _ => Map::new(),
-    }
-}
-
 fn name(endpoint: &EndpointName) -> String {
     format!("facts/{endpoint}")
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::service::testing::Bench;
 

@@ -6,9 +6,10 @@ use darkroom_server::auth::NewKey;
 use darkroom_store::access::Scope as StoreScope;
 use serde_json::json;
 
-use super::{Place, Where};
+use super::{Place, Where, agent_line::agent_line};
 use crate::{
     args::Global,
+    client::segment,
     exit::{Exit, Failure},
 };
 
@@ -60,10 +61,17 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         return Err(Failure::usage("a key's name has 1 to 100 characters"));
     }
     let scopes: Vec<StoreScope> = args.scopes.iter().map(|scope| scope.stored()).collect();
+    let mut for_agents = agents_endpoint(&scopes, &args.endpoints);
     let secret = match args.place.find(global).await? {
         Where::Server(client) => {
             let body = json!({"name": args.name, "scopes": scopes, "endpoints": args.endpoints, "tenant": args.tenant});
             let answer = client.post("keys", Some(&body)).await?;
+            if let Some(endpoint) = for_agents
+                && let Ok(known) = client.get(&format!("endpoints/{}", segment(endpoint))).await
+                && (known["kind"] != "comfyui" || known["backend"] != "external")
+            {
+                for_agents = None;
+            }
             answer["secret"].as_str().unwrap_or_default().to_owned()
         }
         Where::Store(keys) => {
@@ -81,9 +89,22 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         "key '{}' made; this is its secret, shown only now:",
         args.name
     ));
-    ui.show_line(
-        &json!({"name": args.name, "secret": secret, "scopes": scopes}),
-        &secret,
-    );
+    let mut answer = json!({"name": args.name, "secret": secret, "scopes": scopes});
+    if let Some(endpoint) = for_agents {
+        let line = agent_line(global.server(), endpoint, &secret);
+        ui.note(&format!(
+            "beside a ComfyUI, with the address that this server has from there:\n  {line}"
+        ));
+        answer["agent"] = json!(line);
+    }
+    ui.show_line(&answer, &secret);
     Ok(Exit::Ok)
+}
+
+/// The endpoint whose agents a key is for, as far as the key tells.
+fn agents_endpoint<'a>(scopes: &[StoreScope], endpoints: &'a [String]) -> Option<&'a str> {
+    match (scopes, endpoints) {
+        ([StoreScope::Worker], [endpoint]) if endpoint != "*" => Some(endpoint),
+        _ => None,
+    }
 }

@@ -1,5 +1,6 @@
 //! `darkroom keys …`: who may call a server. Works through the API, and on the data directory of a stopped server.
 
+mod agent_line;
 mod create;
 mod list;
 mod offline;

@@ -39,6 +39,7 @@ use crate::{
             Refused,
             seat::{Failed, Seated, Work},
         },
+        facts::Facts,
     },
     state::AppState,
 };
@@ -51,11 +52,13 @@ pub fn routes() -> Router<AppState> {
         .route("/told", post(told))
         .route("/collecting", post(collecting))
         .route("/output", put(output))
+        .route("/reuse", post(reuse))
         .route("/stop", get(stop))
         .route("/finish", post(finish))
         .route("/abandoned", post(abandoned));
     let session = Router::new()
         .route("/object_info", put(object_info))
+        .route("/facts", put(facts))
         .route("/next", post(next))
         .route("/leave", post(leave))
         .nest("/{job}/{fence}", attempt);
@@ -193,6 +196,13 @@ async fn object_info(
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn facts(State(state): State<AppState>, at: At, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
+    let facts: Facts = at.json(&state, &headers, body).await?;
+    let learned = at.seated.learn_facts(facts).await;
+    learned.map_err(|e| ApiError::service(e, &at.call.caller.request_id).into_response())?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn next(State(state): State<AppState>, at: At, headers: HeaderMap, body: Body) -> Answer<Response> {
     let asked: Next = at.json(&state, &headers, body).await?;
     let work = at.seated.next(asked.got, &state.stopping).await;
@@ -267,6 +277,17 @@ async fn output(AtAttempt { at, lease }: AtAttempt, headers: HeaderMap, body: Bo
 fn produced(headers: &HeaderMap) -> Option<Produced> {
     let json = BASE64_URL_SAFE_NO_PAD.decode(headers.get(PRODUCED)?).ok()?;
     serde_json::from_slice(&json).ok()
+}
+
+async fn reuse(
+    State(state): State<AppState>,
+    AtAttempt { at, lease }: AtAttempt,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Json<Option<Output>>> {
+    let output: Output = at.json(&state, &headers, body).await?;
+    let reused = at.seated.reuse_output(lease, output).await;
+    reused.map(Json).map_err(|e| failed(&at.call, e))
 }
 
 async fn stop(State(state): State<AppState>, AtAttempt { at, lease }: AtAttempt) -> Answer<Json<Stop>> {

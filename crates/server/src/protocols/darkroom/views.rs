@@ -133,6 +133,11 @@ fn output(service: &Service, output: &Output) -> Value {
 pub fn instance(service: &Service, caller: &Caller, record: &InstanceRecord) -> Value {
     let mut view = instance_for_clients(record);
     view["resources"] = json!(service.resources(record.id));
+    let now = service.clock.monotonic();
+    view["agent"] = service.agent(record.id).map_or(
+        Value::Null,
+        |agent| json!({"name": agent.name(), "connected": agent.is_connected(now)}),
+    );
     if caller.operates(&record.endpoint) {
         let handle: Value = record
             .handle

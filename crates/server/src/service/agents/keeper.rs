@@ -49,6 +49,11 @@ impl Service {
                 self.agent_lost(&agent, silent_for).await;
             }
         }
+        for (name, endpoint) in self.endpoints().iter() {
+            if Self::takes_agents(endpoint) {
+                self.metrics.set_agents(name, self.agents_connected(name));
+            }
+        }
     }
 
     async fn agent_lost(&self, agent: &Arc<Agent>, silent_for: Duration) {

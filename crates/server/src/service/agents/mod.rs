@@ -18,7 +18,7 @@ use std::{
 use darkroom_core::{
     AttemptOutcome, EndpointName, InstanceId, InstanceState,
     attempt::Lease,
-    endpoint::{Backend, Kind},
+    endpoint::{Backend, Endpoint, Kind},
 };
 use darkroom_runner::wire::{Hello, PROTOCOL, Welcome};
 use darkroom_store::{
@@ -33,6 +33,7 @@ use super::{
     attempts::{Adopted, LEASE, SlotActivity, SlotLink},
 };
 
+mod boxes;
 mod keeper;
 pub mod seat;
 #[cfg(test)]
@@ -42,6 +43,8 @@ use seat::Seat;
 
 /// Agents of one endpoint.
 const MOST: usize = 1000;
+/// An agent that was heard of within this is connected: between two polls it is silent for milliseconds.
+const LATELY: Duration = Duration::from_secs(5);
 /// The longest name of an agent, in characters.
 const NAME_CHARS: usize = 128;
 
@@ -153,6 +156,19 @@ impl Agent {
         &self.endpoint
     }
 
+    /// How it calls itself.
+    pub fn name(&self) -> &str {
+        &self.who.agent
+    }
+
+    /// Whether it was heard of a moment ago; `now` is monotonic.
+    pub fn is_connected(&self, now: Duration) -> bool {
+        let heard = self.heard();
+        let lately = heard.open > 0 || now.saturating_sub(heard.at) < LATELY;
+        drop(heard);
+        lately && self.seat().is_some()
+    }
+
     /// Whether a caller with this key is its own.
     pub fn is_of(&self, key: Option<&str>) -> bool {
         self.who.key.as_deref() == key
@@ -183,6 +199,20 @@ impl Service {
     /// The agent on an instance, if it is one's.
     pub fn agent(&self, instance: InstanceId) -> Option<Arc<Agent>> {
         self.agents.on(instance)
+    }
+
+    /// How many agents of an endpoint are connected.
+    fn agents_connected(&self, endpoint: &EndpointName) -> u64 {
+        let now = self.clock.monotonic();
+        let all = self.agents.all();
+        all.iter()
+            .filter(|agent| agent.endpoint == *endpoint && agent.is_connected(now))
+            .count() as u64
+    }
+
+    /// Whether an endpoint's instances are agents.
+    fn takes_agents(endpoint: &Endpoint) -> bool {
+        endpoint.kind == Kind::Comfyui && endpoint.backend == Backend::External
     }
 
     /// How busy the agent on an instance is.
@@ -248,7 +278,7 @@ impl Service {
             return refuse(format!("an agent's name has 1 to {NAME_CHARS} characters"));
         }
         let endpoint = self.endpoint(&hello.endpoint)?;
-        if endpoint.kind != Kind::Comfyui || endpoint.backend != Backend::External {
+        if !Self::takes_agents(&endpoint) {
             return refuse(format!(
                 "endpoint '{}' takes no agents: it needs kind = \"comfyui\" and backend = \"external\"",
                 hello.endpoint
@@ -396,12 +426,26 @@ impl Service {
 
     /// The planner ends an instance, which may be an agent's.
     pub(crate) async fn agent_dismissed(&self, instance: InstanceId) {
-        if let Some(agent) = self.agents.on(instance) {
-            let reason = "it was stopped".to_owned();
+        self.dismiss_agents(self.agents.on(instance), "it was stopped")
+            .await;
+    }
+
+    /// Agents whose key may not do what it did: `may` is asked for a key's name and an endpoint.
+    pub(crate) fn agents_without(&self, may: impl Fn(&str, &EndpointName) -> bool) -> Vec<Arc<Agent>> {
+        let of_no_key = |agent: &Arc<Agent>| match &agent.who.key {
+            Some(key) => !may(key, &agent.endpoint),
+            None => false,
+        };
+        self.agents.all().into_iter().filter(of_no_key).collect()
+    }
+
+    /// These agents are served no more; their jobs run elsewhere, at no cost to them.
+    pub(crate) async fn dismiss_agents(&self, agents: impl IntoIterator<Item = Arc<Agent>>, reason: &str) {
+        for agent in agents {
             let released = AttemptOutcome::Released {
-                reason: reason.clone(),
+                reason: reason.to_owned(),
             };
-            self.agent_gone(&agent, &released, InstanceState::Stopped, &reason)
+            self.agent_gone(&agent, &released, InstanceState::Stopped, reason)
                 .await;
         }
     }

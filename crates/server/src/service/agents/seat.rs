@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Agent, Refused};
-use crate::service::{Error, Service, attempts::SlotLink};
+use crate::service::{Error, Service, attempts::SlotLink, facts::Facts};
 
 /// How long a poll is held.
 const HOLD: Duration = Duration::from_secs(25);
@@ -148,9 +148,24 @@ impl Seated {
     /// # Errors
     /// When it is no `object_info`.
     pub async fn learn(&self, object_info: Vec<u8>) -> Result<(), Error> {
+        let endpoint = &self.agent.endpoint;
         self.service
-            .learn_object_info(&self.agent.endpoint, &self.agent.who.agent, object_info)
-            .await
+            .learn_object_info(endpoint, &self.agent.who.agent, object_info)
+            .await?;
+        self.service.forget_absent_boxes(endpoint).await
+    }
+
+    /// What else it tells of itself. Not the scripts that its custom nodes bring to the page: a key for work does not decide
+    /// what runs in browsers.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn learn_facts(&self, facts: Facts) -> Result<(), Error> {
+        let facts = Facts {
+            extensions: vec![],
+            ..facts
+        };
+        self.service.learn_facts(&self.agent.endpoint, facts).await
     }
 
     /// Waits for an attempt. `got`: the last one that reached the agent.
@@ -168,14 +183,14 @@ impl Seated {
         loop {
             let claimed = tokio::select! {
                 claimed = self.claim() => claimed,
-                () = self.seat.replaced.cancelled() => return Err(Refused::Superseded),
+                () = self.seat.replaced.cancelled() => return Err(self.unseated()),
             };
             if let Some(assignment) = claimed {
                 return Ok(Work::Attempt(Box::new(assignment)));
             }
             if self.seat.closed.is_cancelled() {
                 return match self.seat.replaced.is_cancelled() {
-                    true => Err(Refused::Superseded),
+                    true => Err(self.unseated()),
                     false => Ok(Work::Closed),
                 };
             }
@@ -240,7 +255,7 @@ impl Seated {
                 self.still_seated()?;
                 Ok(Some(cause))
             }
-            () = self.seat.replaced.cancelled() => Err(Refused::Superseded),
+            () = self.seat.replaced.cancelled() => Err(self.unseated()),
             () = stopping.cancelled() => Ok(None),
             () = tokio::time::sleep(HOLD) => Ok(None),
         }
@@ -355,18 +370,47 @@ impl Seated {
         self.answer(stored)
     }
 
+    /// Makes what was stored for an earlier job an output of this one too; `None`: it is to be stored again.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn reuse_output(&self, lease: Lease, output: Output) -> Result<Option<Output>, Failed> {
+        self.check(lease)?;
+        if !self.may_name(lease, &output.body).await? {
+            return Ok(None);
+        }
+        let reused = self.seat.link.reuse_output(lease, output).await;
+        self.answer(reused)
+    }
+
+    /// Whether an attempt of this agent may have such an output: one of its own job, or one that a job has already that ran
+    /// on this very instance, whose ComfyUI reports the files of cached nodes again.
+    async fn may_name(&self, lease: Lease, body: &OutputBody) -> Result<bool, Error> {
+        let job = match body {
+            OutputBody::Text { .. } => return Ok(true),
+            OutputBody::File { key, .. } => key.output_job(),
+        };
+        let Some(job) = job.filter(|job| *job != lease.job) else {
+            return Ok(job.is_some());
+        };
+        let attempts = self.service.store.attempts(job).await?;
+        if !attempts.iter().any(|a| a.instance == self.agent.instance) {
+            return Ok(false);
+        }
+        let record = self.service.store.job(None, job).await?;
+        Ok(record.is_some_and(|record| record.outputs.iter().any(|output| output.body == *body)))
+    }
+
     /// The end of an attempt.
     ///
     /// # Errors
-    /// [`Failed`]; also for outputs that were not stored under it.
+    /// [`Failed`]; also for outputs that are neither its job's nor of an earlier one on this instance.
     pub async fn finish(&self, lease: Lease, ended: Ended) -> Result<JobState, Failed> {
         self.check(lease)?;
-        let foreign = |output: &Output| match &output.body {
-            OutputBody::File { key, .. } => !key.is_output_of(lease.job),
-            OutputBody::Text { .. } => false,
-        };
-        if ended.outputs.iter().any(foreign) {
-            return Err(LinkError::Rejected("an output is another job's".to_owned()).into());
+        for output in &ended.outputs {
+            if !self.may_name(lease, &output.body).await? {
+                return Err(LinkError::Rejected("an output is another job's".to_owned()).into());
+            }
         }
         let done = self.seat.link.finish(lease, Completion::from(ended)).await;
         let state = self.answer(done)?;
@@ -419,8 +463,16 @@ impl Seated {
 
     fn still_seated(&self) -> Result<(), Refused> {
         match self.seat.replaced.is_cancelled() {
-            true => Err(Refused::Superseded),
+            true => Err(self.unseated()),
             false => Ok(()),
+        }
+    }
+
+    /// Another has the place; or there is none any more, as who connects again is told.
+    fn unseated(&self) -> Refused {
+        match self.service.agent(self.agent.instance) {
+            Some(_) => Refused::Superseded,
+            None => Refused::NoSession,
         }
     }
 }

@@ -145,6 +145,67 @@ async fn an_agent_of_another_key_version_or_endpoint_is_refused() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_key_is_revoked_gets_nothing_more_and_its_job_runs_elsewhere() {
+    let bench = Bench::configured(EXTERNAL);
+    let connects = |name: &'static str| bench.service.agent_connects(hello(name), Some(name));
+    let (lost, kept) = (connects("lost").await.unwrap(), connects("kept").await.unwrap());
+    let job = bench.job(REQUEST).await;
+    let seat = bench
+        .service
+        .seated(lost.instance, lost.session, Some("lost"))
+        .unwrap();
+    let lease = next(&seat, None).await.lease;
+    start(&seat, &lost, lease).await;
+    let never = CancellationToken::new();
+    let revoked = async {
+        let of_none = bench.service.agents_without(|key, _| key == "kept");
+        bench
+            .service
+            .dismiss_agents(of_none, "its key does not count any more")
+            .await;
+    };
+    let (polled, ()) = tokio::join!(seat.next(Some(lease), &never), revoked);
+    // It connects again then, and is told about its key.
+    assert!(matches!(polled, Err(Refused::NoSession)), "{polled:?}");
+    assert_eq!(
+        instance_state(&bench, lost.instance).await,
+        InstanceState::Stopped
+    );
+    let seat = bench
+        .service
+        .seated(kept.instance, kept.session, Some("kept"))
+        .unwrap();
+    let again = next(&seat, None).await;
+    assert_eq!((again.lease.job, again.attempt), (job, 2));
+    let attempts = bench.service.attempts(job).await.unwrap();
+    assert_eq!(attempts[0].state, darkroom_core::AttemptState::Released);
+}
+
+#[tokio::test]
+async fn boxes_whose_agents_went_are_remembered_but_not_for_ever() {
+    let bench = Bench::configured(EXTERNAL);
+    let endpoint = bench.endpoint();
+    let staying = connected(&bench, hello("staying")).await;
+    let staying = seated(&bench, &staying);
+    staying.learn(b"{}".to_vec()).await.unwrap();
+    for number in 0..boxes::ABSENT + 3 {
+        bench.clock.advance(Duration::from_secs(1));
+        let welcome = connected(&bench, hello(&format!("rented-{number}"))).await;
+        let seat = seated(&bench, &welcome);
+        seat.learn(b"{}".to_vec()).await.unwrap();
+        let gone = darkroom_runner::wire::Leave {
+            reason: "too dear".to_owned(),
+            broken: false,
+        };
+        seat.leave(gone).await;
+    }
+    staying.learn(b"{}".to_vec()).await.unwrap();
+    let known = bench.service.boxes(&endpoint).await.unwrap();
+    assert_eq!(known.len(), boxes::ABSENT + 1);
+    assert!(known.contains_key("staying") && !known.contains_key("rented-0"));
+}
+
+#[tokio::test]
 async fn what_was_claimed_and_did_not_arrive_is_handed_out_again_once() {
     let bench = Bench::configured(EXTERNAL);
     let (first, second) = (bench.job(REQUEST).await, bench.job(REQUEST).await);
@@ -317,6 +378,8 @@ async fn an_agent_reaches_what_it_was_handed_and_nothing_else() {
         },
         raw: serde_json::Value::Null,
     };
+    let not_reused = seat.reuse_output(lease, stolen.clone()).await;
+    assert!(matches!(not_reused, Ok(None)), "{not_reused:?}");
     let refused = seat.finish(lease, done(vec![stolen])).await;
     assert!(
         matches!(refused, Err(Failed::Link(LinkError::Rejected(_)))),
