@@ -95,6 +95,7 @@ pub async fn run(
         metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
         attention: Default::default(),
+        holding: Default::default(),
         deletions: tokio::sync::RwLock::default(),
         chores: Default::default(),
         clients: Default::default(),
@@ -168,7 +169,7 @@ pub async fn run(
         ids,
         cors: Cors::new(&config.server.cors_origins),
     };
-    let router = with_outer(router(state), outer);
+    let router = with_outer(protocols::kubeai::around(router(state.clone()), state), outer);
 
     let stop = Stop {
         stopping: stopping.clone(),

@@ -124,7 +124,8 @@ impl FromRequestParts<AppState> for SelectedEndpoint {
     }
 }
 
-fn by_host(state: &AppState, headers: &HeaderMap) -> Option<String> {
+/// The endpoint that the Host selects.
+pub fn by_host(state: &AppState, headers: &HeaderMap) -> Option<String> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
     let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let endpoints = state.service.endpoints();

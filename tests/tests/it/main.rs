@@ -13,6 +13,7 @@ mod editor;
 mod fc;
 mod first_run;
 mod inputs;
+mod kubeai;
 mod lifecycle;
 mod memory;
 mod native;

@@ -102,6 +102,7 @@ pub(super) fn wanted(counters: &EndpointCounters, of: &EndpointPolicy) -> usize 
     usize::try_from(by_demand)
         .unwrap_or(usize::MAX)
         .max(min)
+        .max(usize::from(counters.callers_waiting > 0))
         .min(of.most_instances())
 }
 
@@ -333,6 +334,12 @@ fn why_more(counters: &EndpointCounters, of: &EndpointPolicy) -> Measure {
             signal: Signal::Demand,
             value: demand(counters),
             threshold: slots,
+        }
+    } else if counters.callers_waiting > 0 && slots == 0 {
+        Measure {
+            signal: Signal::CallersWaiting,
+            value: counters.callers_waiting,
+            threshold: count(serving(counters).count()),
         }
     } else {
         Measure {

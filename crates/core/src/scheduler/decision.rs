@@ -29,6 +29,8 @@ pub struct Decision {
 pub enum Signal {
     /// Jobs that wait or run, against slots of instances that serve.
     Demand,
+    /// Callers that wait for an instance to answer, against instances that serve.
+    CallersWaiting,
     /// Instances that serve, against `min_instances`.
     MinInstances,
     /// Instances that serve, against `max_instances` (or the number of `gpus`).
@@ -106,6 +108,7 @@ impl fmt::Display for Decision {
         let (value, threshold) = (self.value, self.threshold);
         match self.signal {
             Signal::Demand => write!(f, "{value} jobs wait or run, {threshold} slots serve"),
+            Signal::CallersWaiting => write!(f, "{value} callers wait for an instance, {threshold} serve"),
             Signal::MinInstances => write!(f, "{value} instances serve, min_instances is {threshold}"),
             Signal::MaxInstances => write!(f, "{value} instances, at most {threshold}"),
             Signal::IdleMs => write!(f, "idle for {value} ms, idle_timeout is {threshold} ms"),

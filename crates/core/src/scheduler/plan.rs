@@ -36,6 +36,8 @@ pub struct EndpointCounters {
     /// When a person last did something at the endpoint's page. It starts nothing, and keeps an idle instance for a while
     /// ([`autoscale::ATTENTION`]).
     pub user_active_at: Option<Timestamp>,
+    /// Callers that wait for an instance to answer, without a job: they want one, however many they are.
+    pub callers_waiting: u64,
     /// Its instances. Those in a final state are ignored.
     pub instances: Vec<InstanceView>,
     /// Starts that failed in a row, up to now; a start that succeeds sets it to 0.

@@ -460,6 +460,30 @@ fn jobs_over_their_tenants_quota_start_nothing() {
 }
 
 #[test]
+fn callers_that_wait_for_an_instance_get_one_and_it_stays_while_they_do() {
+    let waiting = |callers_waiting, instances: Vec<InstanceView>| EndpointCounters {
+        callers_waiting,
+        instances,
+        ..queued(0, 0)
+    };
+    assert_eq!(
+        one(waiting(7, vec![]), managed(0, 3)).actions(1),
+        ["start default"]
+    );
+    let idle = vec![instance(1, Ready, 0, 0)];
+    assert_eq!(
+        one(waiting(7, idle.clone()), managed(0, 3)).actions(IDLE_TIMEOUT),
+        nothing()
+    );
+    assert_eq!(
+        one(waiting(0, idle), managed(0, 3)).actions(IDLE_TIMEOUT),
+        ["drain 1"]
+    );
+    let none_allowed = managed(0, 0);
+    assert_eq!(one(waiting(7, vec![]), none_allowed).actions(1), nothing());
+}
+
+#[test]
 fn a_person_at_the_page_keeps_an_idle_instance_for_minutes_and_starts_none() {
     let watched = |user_active_at| EndpointCounters {
         user_active_at: Some(at(user_active_at)),

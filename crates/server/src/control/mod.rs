@@ -274,6 +274,10 @@ impl PlannerView for Control {
         observe::counters_and_policy(self).await
     }
 
+    fn look_again(&self) {
+        self.wake();
+    }
+
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes> {
         self.read_logs(handle, tail_bytes).await
     }

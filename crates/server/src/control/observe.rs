@@ -54,8 +54,12 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
             });
         endpoint.instances.push(view);
     }
+    for name in service.endpoints_called_for() {
+        counters.endpoints.entry(name).or_default();
+    }
     for (name, endpoint) in &mut counters.endpoints {
         endpoint.user_active_at = service.user_active_at(name);
+        endpoint.callers_waiting = service.callers_waiting(name);
     }
     count(control, &counters);
     let endpoints = service.endpoints();

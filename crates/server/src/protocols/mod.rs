@@ -9,6 +9,7 @@ pub mod darkroom;
 pub mod eas;
 pub mod fc;
 pub mod home;
+pub mod kubeai;
 pub mod native;
 
 /// How each dialect shows a job to whoever is told of its end. A protocol that takes webhooks adds a line: the function

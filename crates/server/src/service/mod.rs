@@ -26,6 +26,7 @@ pub mod fetch;
 pub mod folders;
 pub mod follow;
 pub mod history;
+pub mod holding;
 pub mod hub;
 pub mod inputs;
 pub mod instances;
@@ -103,6 +104,8 @@ pub struct Parts {
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
     /// When people last did something at endpoints' pages.
     pub(crate) attention: attention::Attention,
+    /// Callers that wait for an instance.
+    pub(crate) holding: holding::Holding,
     /// Held for reading by who is about to refer to a blob that may be in the trash, for writing by who deletes one.
     pub(crate) deletions: tokio::sync::RwLock<()>,
     /// What connections of queues leave to do.

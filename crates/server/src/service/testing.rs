@@ -102,6 +102,7 @@ impl Bench {
             metrics: Arc::new(Metrics::new()),
             planner: std::sync::OnceLock::new(),
             attention: Default::default(),
+            holding: Default::default(),
             deletions: tokio::sync::RwLock::default(),
             chores: Default::default(),
             clients: Default::default(),

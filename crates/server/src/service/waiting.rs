@@ -21,6 +21,8 @@ const RECENT: u32 = 20;
 pub trait PlannerView: Send + Sync {
     /// Counters and policy as of now.
     async fn view(&self) -> anyhow::Result<(Counters, Policy)>;
+    /// Something changed that the store does not know of: plan now.
+    fn look_again(&self);
     /// The last bytes of what an instance printed.
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes>;
     /// What an instance that runs here used at the last look.

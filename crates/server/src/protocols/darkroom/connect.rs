@@ -66,6 +66,7 @@ fn ways(place: &Place, endpoint: &Endpoint) -> Vec<Way> {
             command_line(place),
             native(place),
             serverless(place),
+            kubeai(place),
             eas_prompt(place),
         ],
         Kind::Queue => vec![eas_queue(place)],
@@ -105,6 +106,19 @@ fn native(place: &Place) -> Way {
     Way {
         protocol: "ComfyUI's own API",
         snippet: place.post(&url, "Bearer ", body),
+        url,
+    }
+}
+
+fn kubeai(place: &Place) -> Way {
+    let url = format!("{}/openai/api/prompt", place.base);
+    let body = format!(
+        r#"-d "{{\"model\": \"{}\", \"prompt\": $(cat workflow.json)}}""#,
+        place.name
+    );
+    Way {
+        protocol: "KubeAI-style proxy",
+        snippet: place.post(&url, "Bearer ", &body),
         url,
     }
 }

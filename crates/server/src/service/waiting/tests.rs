@@ -29,6 +29,8 @@ struct Told(Mutex<EndpointCounters>);
 
 #[async_trait]
 impl PlannerView for Told {
+    fn look_again(&self) {}
+
     async fn view(&self) -> anyhow::Result<(Counters, Policy)> {
         let name: EndpointName = "default".parse()?;
         let here = self.0.lock().unwrap().clone();
