@@ -82,6 +82,11 @@ impl Api {
         }
     }
 
+    /// The key, if there is one.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// The server's address.
     pub fn base(&self) -> &str {
         &self.base

@@ -6,7 +6,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 use crate::{Api, eventually, http::JOB_LIMIT, within};
 
@@ -43,7 +46,12 @@ impl Client {
     pub async fn try_connect(api: &Api, below: &str, id: &str) -> Option<Self> {
         let base = api.base().replacen("http", "ws", 1);
         let url = format!("{base}{below}/ws?clientId={id}");
-        let (socket, _) = tokio_tungstenite::connect_async(url).await.ok()?;
+        let mut request = url.into_client_request().expect("the address is one");
+        if let Some(key) = api.key() {
+            let bearer = format!("Bearer {key}").parse().expect("a key is plain text");
+            request.headers_mut().insert("authorization", bearer);
+        }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.ok()?;
         Some(Client {
             id: id.to_owned(),
             socket,

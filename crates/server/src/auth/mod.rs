@@ -8,6 +8,7 @@ mod caller;
 mod credential;
 mod error;
 mod keyring;
+mod lasting;
 mod listen;
 pub mod login;
 mod mint;
@@ -26,6 +27,7 @@ pub use self::{
     credential::SESSION_COOKIE,
     error::{Error, scope_name},
     keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
+    lasting::Lasting,
     listen::check_listen,
     mint::{NewKey, mint},
     origin::is_loopback_authority,

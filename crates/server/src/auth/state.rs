@@ -8,6 +8,7 @@ use std::{
 use darkroom_core::{Clock, Ids, TenantId};
 use darkroom_store::access::Scope;
 use http::{HeaderMap, Uri};
+use tokio::sync::watch;
 use url::Url;
 
 use super::{
@@ -29,6 +30,7 @@ pub struct AuthState {
 struct Inner {
     rules: Rules,
     keyring: RwLock<Arc<Keyring>>,
+    changes: watch::Sender<()>,
     sessions: Sessions,
     links: Sessions,
     clock: Arc<dyn Clock>,
@@ -67,6 +69,7 @@ impl AuthState {
             inner: Arc::new(Inner {
                 rules,
                 keyring: RwLock::new(Arc::new(keyring)),
+                changes: watch::Sender::new(()),
                 sessions: Sessions::default(),
                 links: Sessions::default(),
                 clock,
@@ -84,6 +87,26 @@ impl AuthState {
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         *current = Arc::new(keyring);
+        drop(current);
+        self.inner.changes.send_replace(());
+    }
+
+    /// Told of every change of the keys.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes.subscribe()
+    }
+
+    /// A caller who was let in before, by the keys of the moment.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when their key is gone, or is needed now.
+    pub(super) fn again(&self, caller: &Caller) -> Result<Caller, Error> {
+        let (keyring, request_id) = (self.keyring(), caller.request_id.clone());
+        match &caller.key_hash {
+            _ if self.is_open(&keyring) => Ok(Caller::everyone(request_id, keyring)),
+            Some(hash) => self.with_hash(hash, request_id, keyring),
+            None => without_credential(request_id, keyring),
+        }
     }
 
     /// The keys of the moment.

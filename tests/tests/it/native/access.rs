@@ -1,6 +1,10 @@
 //! Who may call, on which endpoint, in this protocol's shape.
 
-use darkroom_tests::{Options, Server, config};
+use darkroom_tests::{
+    Options, Server, config,
+    native::{Client, Frame},
+};
+use reqwest::Method;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,4 +40,31 @@ async fn refused_callers_are_told_in_comfyuis_shape() {
         assert_eq!(answer.json()["error"]["type"], kind);
     }
     server.api_as(None).get("/e/open/prompt").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoking_a_key_closes_the_sockets_that_are_open_under_it_and_no_other() {
+    let keys = config::alice_and_bob() + &config::key("operator", &["admin"], "");
+    let server = Server::start(Options::default().with_config(&keys)).await;
+    let operator = server.api_as(Some("sk_operator"));
+    let new = json!({"name": "page", "scopes": ["client"], "endpoints": ["*"]});
+    let made = operator.post("/darkroom/v1/keys", &new).await;
+    let secret = made.json()["secret"].as_str().expect("a secret").to_owned();
+    let mut page = Client::connect(&server.api_as(Some(&secret)), "", "page").await;
+    let bob = server.api_as(Some("sk_bob"));
+    let mut other = Client::connect(&bob, "", "other").await;
+    page.until("status").await;
+    let path = "/darkroom/v1/keys/page";
+    let revoked = operator.send(operator.request(Method::DELETE, path)).await;
+    assert!(revoked.status.is_success(), "{}", revoked.text());
+    while page.next().await != Frame::Closed {}
+    assert!(
+        Client::try_connect(&server.api_as(Some(&secret)), "", "page")
+            .await
+            .is_none()
+    );
+    let id = other
+        .submit(&bob, "", &darkroom_tests::graphs::plain(7, 8, 8))
+        .await;
+    other.until_end(&id).await;
 }

@@ -24,6 +24,7 @@ use super::{
     query::Index,
 };
 use crate::{
+    auth::Lasting,
     service::queues::{OpenQueue, ReadItem, Start, Step, Watch, WatchOptions},
     state::AppState,
 };
@@ -51,13 +52,18 @@ pub async fn watch(
         return Err(EasError::stopping());
     }
     let watch = state.service.watch(queue, options).await?;
-    let stopping = state.stopping.clone();
+    let until = Until {
+        stopping: state.stopping.clone(),
+        access: state
+            .auth
+            .lasting(call.caller.clone(), call.endpoint.name.clone()),
+    };
     Ok(match upgrade {
         Some(upgrade) => upgrade
             .max_message_size(MAX_MESSAGE_BYTES)
             .max_frame_size(MAX_MESSAGE_BYTES)
-            .on_upgrade(move |socket| over_socket(socket, watch, stopping)),
-        None => over_http(watch, stopping),
+            .on_upgrade(move |socket| over_socket(socket, watch, until)),
+        None => over_http(watch, until),
     })
 }
 
@@ -97,6 +103,22 @@ fn options(state: &AppState, call: &EasCall) -> Result<WatchOptions, EasError> {
     })
 }
 
+/// How long a watch may go on.
+struct Until {
+    stopping: CancellationToken,
+    access: Lasting,
+}
+
+impl Until {
+    /// Resolves when it is over, with the words for the client. Cancel-safe.
+    async fn over(&mut self) -> CloseFrame {
+        tokio::select! {
+            () = self.stopping.cancelled() => closed(close_code::AWAY, "the server restarts"),
+            () = self.access.refused() => closed(close_code::POLICY, "the token is not valid any more"),
+        }
+    }
+}
+
 /// Why a watch ended.
 enum End {
     /// Nobody is there any more.
@@ -105,15 +127,15 @@ enum End {
     Close(CloseFrame),
 }
 
-async fn over_socket(mut socket: WebSocket, mut watch: Watch, stopping: CancellationToken) {
-    let close = match pump(&mut socket, &mut watch, &stopping).await {
+async fn over_socket(mut socket: WebSocket, mut watch: Watch, mut until: Until) {
+    let close = match pump(&mut socket, &mut watch, &mut until).await {
         End::Gone => return,
         End::Close(frame) => frame,
     };
     let _ = tokio::time::timeout(SEND_LIMIT, socket.send(WsMessage::Close(Some(close)))).await;
 }
 
-async fn pump(socket: &mut WebSocket, watch: &mut Watch, stopping: &CancellationToken) -> End {
+async fn pump(socket: &mut WebSocket, watch: &mut Watch, until: &mut Until) -> End {
     let mut ping = tokio::time::interval(PING_EVERY);
     ping.tick().await;
     let mut pings_itself = false;
@@ -125,7 +147,7 @@ async fn pump(socket: &mut WebSocket, watch: &mut Watch, stopping: &Cancellation
             loop {
                 tokio::select! {
                     step = &mut next => break step,
-                    () = stopping.cancelled() => return End::Close(closed(close_code::AWAY, "the server restarts")),
+                    over = until.over() => return End::Close(over),
                     () = &mut silence, if pings_itself => return End::Gone,
                     _ = ping.tick() => {
                         if send(socket, WsMessage::Ping(Bytes::new())).await.is_err() {
@@ -190,21 +212,21 @@ async fn send(socket: &mut WebSocket, message: WsMessage) -> Result<(), ()> {
 }
 
 /// The Go SDK's other way: `u32` length in big-endian order, then the frame.
-fn over_http(watch: Watch, stopping: CancellationToken) -> Response {
+fn over_http(watch: Watch, until: Until) -> Response {
     let steps = stream::unfold(
-        (watch, stopping, Vec::new()),
-        |(mut watch, stopping, sent)| async move {
+        (watch, until, Vec::new()),
+        |(mut watch, mut until, sent)| async move {
             // The one before was taken off our hands.
             if !sent.is_empty() && watch.sent(sent).await.is_err() {
                 return None;
             }
             let step = tokio::select! {
                 step = watch.next() => step,
-                () = stopping.cancelled() => return None,
+                _ = until.over() => return None,
             };
             let Ok(Step::Items(items)) = step else { return None };
             let indexes = items.iter().map(|item| item.index).collect();
-            Some((Ok::<_, Infallible>(framed(items)), (watch, stopping, indexes)))
+            Some((Ok::<_, Infallible>(framed(items)), (watch, until, indexes)))
         },
     );
     ([(header::CONTENT_TYPE, PROTOBUF)], Body::from_stream(steps)).into_response()

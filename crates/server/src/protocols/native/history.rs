@@ -5,16 +5,17 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use darkroom_core::JobId;
+use futures::{StreamExt, stream};
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
 use super::{
     body::Removal,
     call::NativeCall,
-    entry::{Entry, entry_of},
+    entry::entry_of,
     error::{NativeError, Refused},
     ids, json_response,
+    streamed::{AHEAD, json_answer, separated, text},
 };
 use crate::{
     beside::beside,
@@ -57,7 +58,7 @@ pub async fn list(State(state): State<AppState>, call: NativeCall<Query>) -> Res
         if page.descending {
             jobs.reverse();
         }
-        answer(&state.service, &jobs).await
+        Ok::<_, Error>(answer(&state.service, jobs))
     };
     answer.await.map_err(|error| call.refuse(error))
 }
@@ -75,8 +76,8 @@ pub async fn show(
     let answer = async {
         let found = ids::find(service, &call, &path.prompt_id).await?;
         match found.filter(|job| job.state.is_final()) {
-            Some(job) if service.is_remembered(job.id).await? => answer(service, &[job]).await,
-            _ => Ok(json_response(b"{}".to_vec())),
+            Some(job) if service.is_remembered(job.id).await? => Ok(answer(service, vec![job])),
+            Some(_) | None => Ok::<_, NativeError>(json_response(b"{}".to_vec())),
         }
     };
     answer.await.map_err(|error| call.refuse(error))
@@ -157,32 +158,43 @@ fn number(name: &str, text: Option<&str>) -> Result<Option<i64>, NativeError> {
     })
 }
 
-async fn answer(service: &Service, jobs: &[JobRecord]) -> Result<Response, Error> {
-    let mut entries = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        if let Some(entry) = entry_of(service, job).await? {
-            entries.push((ids::prompt_id(job), job.id, entry));
-        }
-    }
-    // A name that was used again is its newest job's; the older ones stand under their own ids.
-    let mut seen = std::collections::HashSet::new();
-    for (name, job, _) in entries.iter_mut().rev() {
-        if !seen.insert(name.clone()) {
-            *name = job.to_string();
-        }
-    }
-    let size = entries.iter().map(|(_, _, entry)| entry.prompt.size()).sum();
-    let json = beside(size, move || serde_json::to_vec(&Entries(entries))).await;
-    Ok(json_response(json.map_err(|e| Error::Internal(e.into()))?))
+/// An object by prompt id, in this order.
+fn answer(service: &Service, jobs: Vec<JobRecord>) -> Response {
+    let service = service.clone();
+    let entries = stream::iter(named(jobs))
+        .map(move |(name, job)| named_entry(service.clone(), name, job))
+        .buffered(AHEAD);
+    json_answer(text("{").chain(separated(entries)).chain(text("}")))
 }
 
-/// An object by prompt id, in this order.
-struct Entries(Vec<(String, JobId, Entry)>);
+/// A name that was used again is its newest job's; the older ones stand under their own ids.
+fn named(jobs: Vec<JobRecord>) -> Vec<(String, JobRecord)> {
+    let mut seen = std::collections::HashSet::new();
+    let newest_first = jobs.into_iter().rev().map(|job| {
+        let name = ids::prompt_id(&job);
+        match seen.insert(name.clone()) {
+            true => (name, job),
+            false => (job.id.to_string(), job),
+        }
+    });
+    let mut named: Vec<_> = newest_first.collect();
+    named.reverse();
+    named
+}
 
-impl Serialize for Entries {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, _, entry)| (name, entry)))
-    }
+async fn named_entry(service: Service, name: String, job: JobRecord) -> Result<Option<Vec<u8>>, Error> {
+    let Some(entry) = entry_of(&service, &job).await? else {
+        return Ok(None);
+    };
+    let json = beside(entry.prompt.size(), move || {
+        let mut json = serde_json::to_vec(&name)?;
+        json.push(b':');
+        serde_json::to_writer(&mut json, &entry)?;
+        Ok::<_, serde_json::Error>(json)
+    });
+    json.await
+        .map(Some)
+        .map_err(|error| Error::Internal(error.into()))
 }
 
 #[cfg(test)]

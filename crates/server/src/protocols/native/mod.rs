@@ -35,6 +35,7 @@ mod page;
 mod prompt;
 mod queue;
 mod settings;
+mod streamed;
 mod system;
 mod upload;
 mod userdata;

@@ -5,16 +5,18 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use darkroom_core::JobState;
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, StatusCode};
-use serde::Serialize;
 
 use super::{
     body::Removal,
     call::NativeCall,
-    entry::{Prompt, prompt_of},
+    entry::prompt_of,
     error::{NativeError, Refused},
     ids,
+    streamed::{AHEAD, json_answer, separated, text},
 };
 use crate::{
     beside::beside,
@@ -24,12 +26,6 @@ use crate::{
 
 /// Prompts that a list holds at most, of either kind.
 const MOST: usize = 1000;
-
-#[derive(Serialize)]
-struct Queue {
-    queue_running: Vec<Prompt>,
-    queue_pending: Vec<Prompt>,
-}
 
 /// `GET /queue`: the caller's own prompts.
 ///
@@ -44,27 +40,31 @@ pub async fn show(State(state): State<AppState>, call: NativeCall) -> Result<Res
     let open = service.open_jobs(tenant, endpoint, &states).await.map_err(fail)?;
     let (running, waiting): (Vec<_>, Vec<_>) =
         open.into_iter().partition(|job| job.state == JobState::Running);
-    let queue = Queue {
-        queue_running: prompts(service, &running).await.map_err(fail)?,
-        queue_pending: prompts(service, &waiting).await.map_err(fail)?,
-    };
-    let size = queue
-        .queue_running
-        .iter()
-        .chain(&queue.queue_pending)
-        .map(Prompt::size)
-        .sum();
-    let json = beside(size, move || serde_json::to_vec(&queue)).await;
-    let json = json.map_err(|error| fail(Error::Internal(error.into())))?;
-    Ok(super::json_response(json))
+    let (running, waiting) = (prompts(service, running), prompts(service, waiting));
+    Ok(json_answer(
+        text("{\"queue_running\":[")
+            .chain(running)
+            .chain(text("],\"queue_pending\":["))
+            .chain(waiting)
+            .chain(text("]}")),
+    ))
 }
 
-async fn prompts(service: &Service, jobs: &[JobRecord]) -> Result<Vec<Prompt>, Error> {
-    let mut prompts = Vec::new();
-    for job in jobs.iter().take(MOST) {
-        prompts.extend(prompt_of(service, job).await?);
-    }
-    Ok(prompts)
+fn prompts(service: &Service, jobs: Vec<JobRecord>) -> impl Stream<Item = Result<Bytes, Error>> + use<> {
+    let service = service.clone();
+    let prompts = stream::iter(jobs)
+        .take(MOST)
+        .map(move |job| prompt(service.clone(), job))
+        .buffered(AHEAD);
+    separated(prompts)
+}
+
+async fn prompt(service: Service, job: JobRecord) -> Result<Option<Vec<u8>>, Error> {
+    let Some(prompt) = prompt_of(&service, &job).await? else {
+        return Ok(None);
+    };
+    let json = beside(prompt.size(), move || serde_json::to_vec(&prompt)).await;
+    json.map(Some).map_err(|error| Error::Internal(error.into()))
 }
 
 /// `POST /queue`: `{"clear": true}` and `{"delete": [ids]}` take out what waits, never what runs. Unknown ids are ignored.

@@ -112,6 +112,7 @@ struct Session {
 enum Over {
     Replaced,
     Stopping,
+    Refused,
     Gone,
 }
 
@@ -129,6 +130,10 @@ impl Session {
         let (code, reason) = match over {
             Over::Replaced => (close_code::NORMAL, "another connection has this clientId now"),
             Over::Stopping => (close_code::AWAY, "the server stops"),
+            Over::Refused => (
+                close_code::POLICY,
+                "the key of this connection is not valid any more",
+            ),
             Over::Gone => return,
         };
         let close = CloseFrame {
@@ -159,6 +164,7 @@ impl Session {
             }
         }
         let replaced = connection.as_ref().map(Connection::replaced).unwrap_or_default();
+        let mut access = state.auth.lasting(self.call.caller.clone(), endpoint.clone());
         let mut first = true;
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.tick().await;
@@ -166,6 +172,7 @@ impl Session {
             let message = tokio::select! {
                 biased;
                 () = replaced.cancelled() => return Ok(Over::Replaced),
+                () = access.refused() => return Ok(Over::Refused),
                 () = state.closing.cancelled() => return Ok(Over::Stopping),
                 received = socket.recv() => match received {
                     Some(Ok(Message::Text(said))) if std::mem::take(&mut first) => match self.flags(&said) {

@@ -22,22 +22,28 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         || a == 0
         || (a == 100 && (64..128).contains(&b)) // carrier-grade NAT, RFC 6598; some clouds' metadata too
         || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99) // 6to4 relays, RFC 7526
         || (a == 198 && (18..20).contains(&b)) // benchmarking, RFC 2544
+        || ip == AZURE_PLATFORM
         || a >= 240)
 }
 
+/// A public address by its number, but the platform's own services to every virtual machine of Azure.
+const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
+/// Only what is handed out as global unicast (2000::/3), and NAT64's well-known prefix for what it carries.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let s = ip.segments();
-    !(ip.is_loopback()
-        || ip.is_unspecified()
-        || ip.is_multicast()
-        || (s[0] & 0xfe00) == 0xfc00 // unique local
-        || (s[0] & 0xffc0) == 0xfe80 // link-local
-        || (s[0] & 0xffc0) == 0xfec0 // site-local, deprecated
-        || (s[0] == 0x2001 && s[1] == 0x0db8)
-        || (s[0] == 0x0064 && s[1] == 0xff9b && !is_public_v4(tail_v4(s))) // NAT64 carries an IPv4 address
-        || (s[0] == 0x2002 && !is_public_v4(Ipv4Addr::from_bits((u32::from(s[1]) << 16) | u32::from(s[2]))))
-        || (s[0] == 0x2001 && s[1] == 0))
+    match s {
+        [0x0064, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(tail_v4(s)),
+        [0x2002, high, low, ..] => {
+            is_public_v4(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)))
+        }
+        // Teredo, benchmarking, ORCHID, and their like; documentation, old and new.
+        [0x2001, low, ..] => low >= 0x0200 && low != 0x0db8,
+        [0x3fff, low, ..] => low >= 0x1000,
+        _ => s[0] & 0xe000 == 0x2000,
+    }
 }
 
 fn tail_v4(s: [u16; 8]) -> Ipv4Addr {
@@ -78,6 +84,8 @@ mod tests {
             "255.255.255.255",
             "224.0.0.1",
             "198.18.0.1",
+            "168.63.129.16",
+            "192.88.99.1",
             "::1",
             "::",
             "::ffff:127.0.0.1",
@@ -86,6 +94,15 @@ mod tests {
             "fe80::1",
             "fd00:ec2::254",
             "64:ff9b::7f00:1",
+            "64:ff9b:1::808:808",
+            "::ffff:0:8.8.8.8",
+            "2001::1",
+            "2001:10::1",
+            "2001:db8::1",
+            "3fff::1",
+            "4000::1",
+            "fec0::1",
+            "100::1",
             "2002:7f00:1::",
             "ff02::1",
         ] {
@@ -95,6 +112,9 @@ mod tests {
             "8.8.8.8",
             "1.1.1.1",
             "2606:4700:4700::1111",
+            "2001:4860:4860::8888",
+            "64:ff9b::808:808",
+            "2002:808:808::1",
             "::ffff:8.8.8.8",
             "172.32.0.1",
             "100.128.0.1",
