@@ -50,27 +50,46 @@ def free_port():
 
 
 class Server:
-    """A running server; `config` is appended to its darkroom.toml."""
+    """A running server; `config` is appended to its darkroom.toml, `env` to its environment.
 
-    def __init__(self, config=""):
+    With `holds_socket` the listening socket is ours, as a service manager's: while no server runs, whoever connects waits.
+    """
+
+    def __init__(self, config="", env=None, holds_socket=False):
         self.config = config
+        self.env = env or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.socket = None
+        if holds_socket:
+            self.socket = socket.create_server(("127.0.0.1", self.port), backlog=128)
 
     def __enter__(self):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="darkroom-test-"))
         config = self.home / "darkroom.toml"
         config.write_text(f'[server]\nstop_grace = "100ms"\n{self.config}\n', encoding="utf-8")
         self.log_path = self.home / "server.log"
-        with open(self.log_path, "wb") as log:
+        self.start()
+        return self
+
+    def start(self):
+        """Starts it, for the first time or again on the same data, and waits until it is ready."""
+        command = [
+            str(binary()), "serve",
+            "--listen", f"127.0.0.1:{self.port}",
+            "--config", str(self.home / "darkroom.toml"),
+            "--data-dir", str(self.home / "data"),
+        ]
+        inherited = ()
+        if self.socket:
+            # The process that gets the socket has to be the one that the promise names: a shell that becomes it.
+            inherited = (self.socket.fileno(),)
+            hands_over = f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&{inherited[0]}'
+            command = ["bash", "-c", hands_over, "sh", *command]
+        with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [
-                    str(binary()), "serve",
-                    "--listen", f"127.0.0.1:{self.port}",
-                    "--config", str(config),
-                    "--data-dir", str(self.home / "data"),
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=inherited,
+                env={**os.environ, **self.env},
             )
         try:
             self._wait_ready()
@@ -78,16 +97,25 @@ class Server:
             self.process.kill()
             self.process.wait()
             raise
-        return self
 
-    def __exit__(self, *exception):
-        self.process.terminate()
+    def wait_end(self):
+        """Its exit status, once it was told to end."""
         try:
-            code = self.process.wait(STOP_LIMIT_S)
+            return self.process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            code = "no end"
+            return "no end"
+
+    def stop(self):
+        """Ends it gracefully; its data stays for the next start."""
+        self.process.terminate()
+        return self.wait_end()
+
+    def __exit__(self, *exception):
+        code = self.stop()
+        if self.socket:
+            self.socket.close()
         log = self.log()
         shutil.rmtree(self.home, ignore_errors=True)
         if exception[0] is None:

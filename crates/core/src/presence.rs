@@ -19,6 +19,8 @@ const GRACE: Duration = Duration::from_secs(15);
 pub struct Watch {
     ping_interval: Duration,
     seen_at: Duration,
+    /// It pings at all: one that does not is silent while it works.
+    pings: bool,
     jobs: BTreeMap<JobId, Job>,
 }
 
@@ -73,6 +75,7 @@ impl Watch {
             // The SDKs cannot ping more often than once a second.
             ping_interval: ping_interval.max(Duration::from_secs(1)),
             seen_at: now,
+            pings: false,
             jobs: BTreeMap::new(),
         }
     }
@@ -123,6 +126,7 @@ impl Watch {
     /// It said something.
     pub fn hear(&mut self, heard: &Heard, now: Duration) {
         self.seen_at = self.seen_at.max(now);
+        self.pings |= matches!(heard, Heard::Ping { .. });
         // A job on its way to the worker is not in its list yet; two pings later it is.
         let settled = 2 * self.ping_interval;
         let absent = |id: &JobId| match heard {
@@ -157,7 +161,8 @@ impl Watch {
         let silent_for = now.saturating_sub(self.seen_at);
         let patience = 3 * self.ping_interval + GRACE;
         let mut judgement = Judgement {
-            silent_for: (!listening && silent_for >= patience).then_some(silent_for),
+            silent_for: (!listening && silent_for >= patience && (self.pings || self.jobs.is_empty()))
+                .then_some(silent_for),
             ..Judgement::default()
         };
         for (&id, job) in &self.jobs {
@@ -225,6 +230,12 @@ mod tests {
     #[test]
     fn silence_is_three_pings_and_a_grace_unless_it_listens() {
         let mut watch = holding(&[1]);
+        assert_eq!(
+            watch.judge(false, at(1000)),
+            Judgement::default(),
+            "it works, and never pinged"
+        );
+        watch.hear(&ping(&[1]), at(0));
         assert_eq!(watch.judge(false, at(44)), Judgement::default());
         assert_eq!(watch.judge(false, at(45)).silent_for, Some(at(45)));
         assert_eq!(watch.judge(true, at(1000)), Judgement::default());

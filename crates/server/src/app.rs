@@ -68,6 +68,7 @@ pub async fn run(
     let blobs = open_blobs(&config, &data_dir, &options)?;
     let key = ServerKey::load_or_create(&config.server, &*ids)?;
     let signer = Signer::new(key.expose());
+    let base_url = BaseUrl::new(&config.server, address);
     let service = Service::new(Parts {
         store: store.clone(),
         blobs: blobs.clone(),
@@ -101,6 +102,7 @@ pub async fn run(
         clients: Default::default(),
         lengths: Default::default(),
         agents: Default::default(),
+        pull: service::pull::PullWorkers::new(key.expose(), base_url.local()),
         failpoint: options.failpoint.clone(),
     });
     service.set_status_bodies(protocols::status_bodies());
@@ -146,7 +148,7 @@ pub async fn run(
         auth: auth.clone(),
         stopping: stopping.clone(),
         closing: closing.clone(),
-        base_url: BaseUrl::new(&config.server, address),
+        base_url,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         blobs: BlobAccess {
@@ -203,6 +205,10 @@ pub async fn run(
         let (service, served_all) = (service.clone(), served_all.clone());
         async move { service.keep_agents(served_all).await }
     });
+    let keeping_workers = tokio::spawn({
+        let (service, served_all) = (service.clone(), served_all.clone());
+        async move { service.keep_workers(served_all).await }
+    });
     tracing::info!(listen = %address, data_dir = %data_dir.display(), "darkroom is serving");
 
     // It returns at the shutdown. A plan that is being carried out then is waited for: an instance that it starts after
@@ -225,7 +231,7 @@ pub async fn run(
     let _ = sweeping.await;
     // What the last connections left to do is done before the store closes.
     served_all.cancel();
-    let _ = tokio::join!(keeping, telling, counting, looking);
+    let _ = tokio::join!(keeping, telling, counting, looking, keeping_workers);
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
     served.context("serving panicked")?.context("serving failed")?;

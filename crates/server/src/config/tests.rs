@@ -276,8 +276,20 @@ fn commands_are_checked() {
             "urls[0].key: unknown key",
         ),
         (
-            "kind = 'worker'\ncommand = ['run', '{port}']",
-            "backend: processes of workers are not supported",
+            "kind = 'worker'\nhandler = '/nowhere/handler.py'",
+            "handler: there is no file /nowhere/handler.py",
+        ),
+        (
+            "kind = 'worker'\ncommand = ['run']\nworking_dir = '/'",
+            "working_dir: a worker runs in an empty directory of its own",
+        ),
+        (
+            "handler = '/nowhere/handler.py'",
+            "handler: belongs to kind = \"worker\"",
+        ),
+        (
+            "kind = 'worker'\ncommand = ['run']\nbucket = { endpoint_url = 'http://s3' }",
+            "bucket.access_key_id: is missing",
         ),
         (
             "scaling = { min_instances = 2, max_instances = 1 }",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::{AttemptOutcome, InstanceId, InstanceState, attempt::Lease};
+use darkroom_core::{AttemptOutcome, InstanceId, InstanceState, attempt::Lease, endpoint::Kind};
 use darkroom_instances::{Handle, Recognition};
 use darkroom_store::{
     catalog::{InstanceChange, InstanceRecord},
@@ -32,7 +32,9 @@ impl Control {
                 continue;
             }
             let attempts = running.remove(&record.id).unwrap_or_default();
-            if service.agent_returns(&record, &attempts).await? {
+            if service.agent_returns(&record, &attempts).await?
+                || service.worker_returns(&record, &attempts).await?
+            {
                 continue;
             }
             match self.recognise(&record).await {
@@ -48,6 +50,7 @@ impl Control {
             self.release(&attempt, "the server restarted and its instance was gone")
                 .await?;
         }
+        service.workers_are_known();
         self.end_orphans(&known).await;
         Ok(())
     }
@@ -112,6 +115,12 @@ impl Control {
         attempts: Vec<AttemptRecord>,
     ) -> anyhow::Result<()> {
         let service = &self.service;
+        if let Ok(endpoint) = service.endpoint(&record.endpoint)
+            && endpoint.kind == Kind::Worker
+        {
+            supervisor::worker::begin(self, record, endpoint, Some((handle, attempts))).await;
+            return Ok(());
+        }
         let mut adopted: Vec<Adopted> = Vec::new();
         for attempt in attempts {
             let lease = Lease {

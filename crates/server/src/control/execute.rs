@@ -2,7 +2,7 @@
 
 use darkroom_core::{
     EndpointName, InstanceId, InstanceState,
-    endpoint::Backend,
+    endpoint::{Backend, Kind},
     scheduler::{Decision, Verdict, plan::Action},
 };
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
@@ -64,6 +64,7 @@ impl Control {
                 self.tell(instance, done, Supervised::stop);
                 if done {
                     self.service.agent_dismissed(instance).await;
+                    self.service.worker_dismissed(instance).await;
                 }
                 done
             }
@@ -156,7 +157,12 @@ impl Control {
         };
         service.store.add_instance(record.clone()).await?;
         tracing::info!(instance.id = %record.id, endpoint.name = %record.endpoint, "starting an instance");
-        supervisor::begin(self, record, configured, supervisor::Origin::Fresh);
+        match configured.kind {
+            Kind::Worker => supervisor::worker::begin(self, record, configured, None).await,
+            Kind::Comfyui | Kind::Queue => {
+                supervisor::begin(self, record, configured, supervisor::Origin::Fresh);
+            }
+        }
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! What the planner may look at, gathered from the store and from the slots of this process.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use darkroom_core::{
     EndpointName, InstanceState, Timestamp,
@@ -62,6 +62,12 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
         endpoint.callers_waiting = service.callers_waiting(name);
     }
     count(control, &counters);
+    // A worker says itself how many jobs it runs at once; the next one of its endpoint will do as the last.
+    let slots: BTreeMap<_, u32> = counters
+        .endpoints
+        .iter()
+        .filter_map(|(name, of)| Some((name.clone(), of.instances.iter().map(|i| i.slots).max()?)))
+        .collect();
     let endpoints = service.endpoints();
     let policy = endpoints.values().map(|endpoint| {
         let mut scaling = endpoint.scaling.clone();
@@ -70,7 +76,7 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
             scaling,
             gpus: endpoint.gpus.clone(),
             managed: matches!(endpoint.backend, Backend::Process(_)),
-            slots_per_instance: 1,
+            slots_per_instance: slots.get(&endpoint.name).copied().unwrap_or(1),
         };
         (endpoint.name.clone(), policy)
     });
@@ -110,7 +116,9 @@ fn view(control: &Control, record: &InstanceRecord) -> InstanceView {
     let activity = supervised.get(&record.id).map(|s| s.activity.clone());
     drop(supervised);
     // Who came by itself is supervised by nobody.
-    let activity = activity.or_else(|| control.service.agent_activity(record.id));
+    let activity = activity
+        .or_else(|| control.service.agent_activity(record.id))
+        .or_else(|| control.service.worker_activity(record.id));
     let idle_since = activity
         .as_ref()
         .map(|a| a.idle_since_micros())
@@ -118,7 +126,10 @@ fn view(control: &Control, record: &InstanceRecord) -> InstanceView {
     InstanceView {
         id: record.id,
         state: record.state,
-        slots: u32::from(record.state == InstanceState::Ready || record.state == InstanceState::Starting),
+        slots: match record.state {
+            InstanceState::Ready | InstanceState::Starting => activity.as_ref().map_or(1, |a| a.slots()),
+            _ => 0,
+        },
         busy: activity
             .as_ref()
             .map_or(0, |a| u32::try_from(a.busy()).unwrap_or(u32::MAX)),

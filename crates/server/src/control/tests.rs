@@ -404,8 +404,13 @@ async fn what_was_decided_about_an_instance_is_forgotten_with_it() {
     let bench = Bench::new();
     bench.job(REQUEST).await;
     let running = run(bench, Scripted::new(Start::Never));
-    let starting = running.instances(|all| !all.is_empty()).await[0].clone();
     let control = &running.control;
+    // Its row is there a moment before its supervision.
+    let supervised = running.instances(|all| {
+        let supervised = control.lock_supervised();
+        all.first().is_some_and(|one| supervised.contains_key(&one.id))
+    });
+    let starting = supervised.await[0].clone();
     let decision = Decision {
         endpoint: starting.endpoint.clone(),
         instance: Some(starting.id),

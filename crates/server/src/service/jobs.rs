@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use darkroom_core::{EndpointName, JobId, TenantId, event::Event};
+use darkroom_core::{EndpointName, JobId, TenantId, endpoint::Kind, event::Event};
 pub use darkroom_runner::link::ComfyWork;
 pub use darkroom_store::jobs::{
     AttemptRecord, Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page,
@@ -69,8 +69,14 @@ impl Service {
     /// The graph of a job, as it was accepted.
     ///
     /// # Errors
-    /// When its input cannot be read.
+    /// [`Error::NotFound`] for a worker's job, which has none; when its input cannot be read.
     pub async fn graph_of(&self, job: &JobRecord) -> Result<Value, Error> {
+        if self
+            .endpoint(&job.endpoint)
+            .is_ok_and(|endpoint| endpoint.kind == Kind::Worker)
+        {
+            return Err(Error::not_found("graph of job", job.id));
+        }
         let body = self
             .read_payload(&job.input)
             .await?
@@ -108,6 +114,10 @@ impl Service {
             .ok_or_else(|| Error::not_found("job", job))?;
         if cancelled == Cancelled::Requested {
             self.hub.wake_attempt(job);
+            // A worker's job ends with the wish, whatever its worker does.
+            if self.cancel_on_worker(job).await {
+                return Ok(Cancelled::Now);
+            }
             self.end_worker_attempt(job).await?;
         }
         Ok(cancelled)
@@ -127,7 +137,11 @@ impl Service {
         match self.store.retry(tenant, job).await? {
             None => Err(Error::not_found("job", job)),
             Some(false) => Err(Error::Invalid(format!("job {job} has not ended"))),
-            Some(true) => Ok(()),
+            Some(true) => {
+                // What cancelled the run before this one does not cancel the next.
+                self.pull.cancelled_early().retain(|&cancelled| cancelled != job);
+                Ok(())
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ pub mod pickers;
 pub mod pictures;
 pub mod placement;
 pub mod preflight;
+pub mod pull;
 pub mod queues;
 pub mod resources;
 mod scripts;
@@ -116,6 +117,8 @@ pub struct Parts {
     pub(crate) lengths: tokio::sync::watch::Sender<lengths::Lengths>,
     /// Instances on other machines that come by themselves.
     pub(crate) agents: agents::Agents,
+    /// Workers that take jobs by long polls.
+    pub(crate) pull: pull::PullWorkers,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }

@@ -108,6 +108,7 @@ impl Bench {
             clients: Default::default(),
             lengths: Default::default(),
             agents: Default::default(),
+            pull: super::pull::PullWorkers::new(&[7; 32], "http://127.0.0.1:8288".to_owned()),
             failpoint: None,
         });
         service.agents_may_connect();

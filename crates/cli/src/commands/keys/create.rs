@@ -1,8 +1,13 @@
 //! `darkroom keys create`
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
-use darkroom_core::TenantId;
-use darkroom_server::auth::NewKey;
+use darkroom_core::{EndpointName, TenantId, presence::PING_INTERVAL};
+use darkroom_server::{
+    auth::NewKey,
+    service::pull::environment::{Told, for_shell, variables},
+};
 use darkroom_store::access::Scope as StoreScope;
 use serde_json::json;
 
@@ -55,13 +60,15 @@ impl Scope {
     }
 }
 
-/// Makes a key and prints its secret, alone on stdout, so that a script can catch it.
+/// Makes a key and prints its secret, alone on stdout, so that a script can catch it. The key of one endpoint's workers is
+/// printed as the environment that they are started with.
 pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> {
     if args.name.trim().is_empty() || args.name.chars().count() > 100 {
         return Err(Failure::usage("a key's name has 1 to 100 characters"));
     }
     let scopes: Vec<StoreScope> = args.scopes.iter().map(|scope| scope.stored()).collect();
-    let mut for_agents = agents_endpoint(&scopes, &args.endpoints);
+    let mut for_agents = one_endpoint(&scopes, &args.endpoints);
+    let mut for_workers = None;
     let secret = match args.place.find(global).await? {
         Where::Server(client) => {
             let body = json!({"name": args.name, "scopes": scopes, "endpoints": args.endpoints, "tenant": args.tenant});
@@ -71,6 +78,7 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
                 && (known["kind"] != "comfyui" || known["backend"] != "external")
             {
                 for_agents = None;
+                for_workers = (known["kind"] == "worker").then_some(endpoint);
             }
             answer["secret"].as_str().unwrap_or_default().to_owned()
         }
@@ -84,6 +92,7 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
             keys.create(key).await?
         }
     };
+    let for_workers = for_workers.and_then(|endpoint| endpoint.parse::<EndpointName>().ok());
     let ui = global.ui();
     ui.note(&format!(
         "key '{}' made; this is its secret, shown only now:",
@@ -97,14 +106,40 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         ));
         answer["agent"] = json!(line);
     }
+    if let Some(endpoint) = for_workers {
+        let told = worker_environment(global.server(), &endpoint, &args.name, &secret);
+        ui.note("what a worker is started with, in a shell (both SDKs; with the address that this server has from there):");
+        answer["environment"] = json!(told);
+        ui.show_line(&answer, &for_shell(&told));
+        return Ok(Exit::Ok);
+    }
     ui.show_line(&answer, &secret);
     Ok(Exit::Ok)
 }
 
-/// The endpoint whose agents a key is for, as far as the key tells.
-fn agents_endpoint<'a>(scopes: &[StoreScope], endpoints: &'a [String]) -> Option<&'a str> {
+/// The endpoint whose agents or workers a key is for, as far as the key tells.
+fn one_endpoint<'a>(scopes: &[StoreScope], endpoints: &'a [String]) -> Option<&'a str> {
     match (scopes, endpoints) {
         ([StoreScope::Worker], [endpoint]) if endpoint != "*" => Some(endpoint),
         _ => None,
     }
+}
+
+/// The variables of the workers that take an endpoint's jobs with this key.
+fn worker_environment(
+    server: &str,
+    endpoint: &EndpointName,
+    key_name: &str,
+    secret: &str,
+) -> BTreeMap<String, String> {
+    // It becomes part of addresses, and of a line for a shell.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let worker: String = key_name.chars().map(|c| if plain(c) { c } else { '-' }).collect();
+    variables(&Told {
+        base_url: server.trim_end_matches('/'),
+        endpoint,
+        token: secret,
+        worker: &worker,
+        ping_interval: PING_INTERVAL,
+    })
 }

@@ -72,19 +72,13 @@ pub(super) fn read(section: Section<'_>) -> BTreeMap<EndpointName, Endpoint> {
 
 fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     let kind = section.choice("kind", KINDS).unwrap_or(Kind::Comfyui);
-    let runs_a_process = section.has("command");
+    let runs_a_process = section.has("command") || section.has("handler");
     let default_backend = match kind {
         Kind::Comfyui => BackendWord::Process,
         Kind::Worker | Kind::Queue if runs_a_process => BackendWord::Process,
         Kind::Worker | Kind::Queue => BackendWord::External,
     };
     let word = section.choice("backend", BACKENDS).unwrap_or(default_backend);
-    if kind == Kind::Worker && word == BackendWord::Process {
-        section.problem(
-            "backend",
-            "processes of workers are not supported by this version; use \"external\" and start the workers yourself",
-        );
-    }
     let process = read_process(&mut section, word, kind);
     let servers = remote::read(&mut section, word == BackendWord::Remote);
     let backend = match word {

@@ -17,6 +17,8 @@ pub(super) const KEYS: &[&str] = &[
     "python",
     "args",
     "command",
+    "handler",
+    "bucket",
     "working_dir",
     "env",
     "env_file",
@@ -40,18 +42,54 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
     let args = section.list("args");
     let has_command = section.has("command");
     let command = section.list("command");
+    let handler = section.text("handler").map(|path| absolute(path.into()));
+    let bucket = section
+        .has("bucket")
+        .then(|| read_bucket(section.section("bucket")));
     let working_dir = section.text("working_dir").map(|path| absolute(path.into()));
-    let variables = read_env(section);
+    let mut variables = read_env(section);
+    // What `env` says counts.
+    for (name, value) in bucket.into_iter().flatten() {
+        variables.entry(name).or_insert(value);
+    }
     if !used {
         return ProcessSpec::default();
     }
     if let (Some(_), true) = (&comfyui, has_command) {
         section.problem("command", "give either comfyui or command, not both");
     }
+    if kind == Kind::Worker && working_dir.is_some() {
+        section.problem(
+            "working_dir",
+            "a worker runs in an empty directory of its own: name its files by absolute paths, or its script as handler",
+        );
+    }
+    if let Some(handler) = handler {
+        if kind != Kind::Worker {
+            section.problem("handler", "belongs to kind = \"worker\"");
+        }
+        if has_command {
+            section.problem("handler", "give either handler or command, not both");
+        }
+        if !handler.is_file() {
+            section.problem("handler", format!("there is no file {}", handler.display()));
+        }
+        let python = python.unwrap_or_else(|| "python3".to_owned());
+        let mut command = vec![python, handler.to_string_lossy().into_owned()];
+        command.extend(args.unwrap_or_default());
+        return ProcessSpec {
+            command,
+            working_dir: None,
+            env: variables,
+        };
+    }
     if comfyui.is_none() {
         for (given, key) in [(has_python, "python"), (has_args, "args")] {
             if given {
-                section.problem(key, "belongs beside comfyui; with a command, write it there");
+                section.problem(
+                    key,
+                    "belongs beside comfyui or handler; with a command, write it there",
+                );
             }
         }
     }
@@ -85,6 +123,27 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
     }
 }
 
+/// The bucket for a worker's files, as the SDKs' variables.
+fn read_bucket(mut section: Section<'_>) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for (key, variable, needed) in [
+        ("endpoint_url", "BUCKET_ENDPOINT_URL", true),
+        ("access_key_id", "BUCKET_ACCESS_KEY_ID", true),
+        ("secret_access_key", "BUCKET_SECRET_ACCESS_KEY", true),
+        ("name", "BUCKET_NAME", false),
+        ("region", "BUCKET_REGION", false),
+    ] {
+        let given = section.has(key);
+        let value = section.secret(key);
+        if needed && !given {
+            section.problem(key, "is missing");
+        }
+        variables.extend(value.map(|value| (variable.to_owned(), value.expose().to_owned())));
+    }
+    section.finish();
+    variables
+}
+
 fn check_command(
     section: &Section<'_>,
     kind: Kind,
@@ -95,7 +154,7 @@ fn check_command(
         if kind != Kind::Comfyui {
             section.problem(
                 "command",
-                "is missing: only kind = \"comfyui\" has an embedded engine; give a command",
+                "is missing: only kind = \"comfyui\" has an embedded engine; give a command, or a worker's handler",
             );
         }
         return Vec::new();
@@ -118,6 +177,11 @@ fn check_command(
             );
         }
     }
+    let command: Vec<String> = match kind {
+        // It is started in a directory of its own, where no relative path of ours leads anywhere.
+        Kind::Worker => command.into_iter().map(from_here).collect(),
+        Kind::Comfyui | Kind::Queue => command,
+    };
     if kind == Kind::Comfyui && !command.iter().any(|word| word.contains("{port}")) {
         section.problem(
             "command",
@@ -125,6 +189,16 @@ fn check_command(
         );
     }
     command
+}
+
+/// A relative path to a file that is there, made absolute; any other word as it is.
+fn from_here(word: String) -> String {
+    let path = Path::new(&word);
+    let names_a_file = word.contains('/') || path.extension().is_some_and(|ext| ext == "py");
+    match names_a_file && path.is_relative() && path.is_file() {
+        true => absolute(path.to_owned()).to_string_lossy().into_owned(),
+        false => word,
+    }
 }
 
 /// A `{word}` that is none of ours. Braces around anything but a plain word (JSON in an argument) are the program's own.

@@ -101,7 +101,7 @@ impl Task {
         Ok(Client::new(config)?)
     }
 
-    async fn watch_usage(&self, handle: &Handle) {
+    pub(super) async fn watch_usage(&self, handle: &Handle) {
         let mut before: Option<(Duration, Usage)> = None;
         loop {
             if let Some(usage) = self.control.backend.usage(handle).await {

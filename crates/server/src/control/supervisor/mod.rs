@@ -8,7 +8,7 @@ use std::{
 
 use darkroom_core::{
     AttemptOutcome, Endpoint, InstanceId, InstanceState,
-    endpoint::{Backend, OnExit},
+    endpoint::{Backend, Kind, OnExit},
     instance::StartStep,
 };
 use darkroom_instances::{ExitInfo, Handle, Spec, StartRequest};
@@ -29,6 +29,7 @@ mod records;
 mod remote;
 mod start;
 mod told;
+pub(super) mod worker;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM
 /// (`comfyui/behaviour.md` §9); what needs longer is stuck.
@@ -244,7 +245,10 @@ impl Task {
 
     async fn spawn(&self, record: &InstanceRecord) -> Result<Handle, String> {
         let spec = match &self.endpoint.backend {
-            Backend::Process(spec) => Some(Spec::Process(spec.clone())),
+            Backend::Process(spec) => Some(Spec::Process(match self.endpoint.kind {
+                Kind::Worker => self.worker_spec(record, spec),
+                Kind::Comfyui | Kind::Queue => spec.clone(),
+            })),
             Backend::Remote { servers } => servers
                 .iter()
                 .find(|server| server.name == self.box_name)

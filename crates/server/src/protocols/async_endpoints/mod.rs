@@ -1,7 +1,7 @@
 //! The asynchronous endpoints of PPIO (`/v1/{endpoint}`) and RunPod (`/v2/{endpoint}`): the same routes, told apart by a
 //! prefix, a few defaults, and nothing else (`protocols/async-endpoints.md`, `protocols/runpod.md`).
 //!
-//! [`client`] is what callers use; [`family`] holds the differences as data.
+//! [`client`] is what callers use, [`worker`] what the workers' SDKs do; [`family`] holds the differences as data.
 
 use axum::{Router, extract::DefaultBodyLimit};
 
@@ -10,6 +10,7 @@ use crate::state::AppState;
 mod client;
 mod error;
 mod family;
+mod worker;
 
 pub use client::status_body;
 
@@ -21,7 +22,7 @@ pub fn routes() -> Router<AppState> {
     let mut router = Router::new();
     for family in family::ALL {
         let base = format!("{}/{{endpoint}}", family.prefix);
-        router = router.nest(&base, client::routes());
+        router = router.nest(&base, client::routes().merge(worker::routes()));
     }
     // Handlers measure by themselves, so that their refusals have the protocol's shape.
     router.layer(DefaultBodyLimit::disable())

@@ -14,6 +14,8 @@ pub struct SlotActivity {
     collecting: AtomicU64,
     ended: AtomicU64,
     idle_since_micros: AtomicU64,
+    /// 0: one.
+    slots: AtomicU64,
     loaded: Mutex<Vec<String>>,
 }
 
@@ -33,6 +35,31 @@ impl SlotActivity {
     /// Since when it has been idle, in microseconds since the epoch; 0: never was busy.
     pub fn idle_since_micros(&self) -> u64 {
         self.idle_since_micros.load(Ordering::Acquire)
+    }
+
+    /// Jobs it can run at once.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.slots.load(Ordering::Acquire))
+            .unwrap_or(u32::MAX)
+            .max(1)
+    }
+
+    /// A worker runs so many jobs at once, as it says.
+    pub(in crate::service) fn set_slots(&self, slots: u32) {
+        self.slots.store(slots.into(), Ordering::Release);
+    }
+
+    /// A worker is at so many jobs now.
+    pub(in crate::service) fn occupy(&self, busy: u64, now: Timestamp) {
+        if self.busy.swap(busy, Ordering::AcqRel) > 0 && busy == 0 {
+            let now = u64::try_from(now.as_micros()).unwrap_or(0);
+            self.idle_since_micros.store(now, Ordering::Release);
+        }
+    }
+
+    /// An attempt of a worker ended.
+    pub(in crate::service) fn ended_one(&self) {
+        self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The models that the last job which loaded any left in the instance's memory.

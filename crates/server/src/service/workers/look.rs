@@ -59,7 +59,10 @@ impl Service {
     /// When the store fails.
     pub async fn worker_of(&self, job: &JobRecord) -> Result<Option<String>, Error> {
         let attempts = self.store.attempts(job.id).await?;
-        Ok(attempts.last().map(|attempt| attempt.instance.to_string()))
+        match attempts.last() {
+            Some(last) => self.worker_name(last.instance).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// How an endpoint is.

@@ -218,6 +218,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_job_for_a_worker_has_no_graph() {
+        let bench = Bench::configured(WORKERS);
+        let id = bench.service.submit_worker(submit("[1]")).await.unwrap();
+        let job = bench.service.job(None, id).await.unwrap();
+        let graph = bench.service.graph_of(&job).await;
+        assert!(matches!(graph, Err(Error::NotFound { .. })), "{graph:?}");
+    }
+
+    #[tokio::test]
     async fn low_priority_jobs_come_last_and_bad_wishes_are_refused() {
         let bench = Bench::configured(WORKERS);
         let low = WorkerSubmit {

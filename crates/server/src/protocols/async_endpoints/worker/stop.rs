@@ -1,0 +1,35 @@
+//! `GET job-stop/{worker}`: held until a job of the worker should be stopped, at most 25 s. Only runpod 1.12 asks.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde_json::json;
+
+use super::{
+    call::{Refusal, WorkerCall},
+    last_of_its_connection,
+};
+use crate::state::AppState;
+
+/// Answers.
+pub async fn handler(State(state): State<AppState>, call: Result<WorkerCall, Refusal>) -> Response {
+    last_of_its_connection(
+        answer(&state, call)
+            .await
+            .unwrap_or_else(Refusal::into_poll_answer),
+    )
+}
+
+async fn answer(state: &AppState, call: Result<WorkerCall, Refusal>) -> Result<Response, Refusal> {
+    // It may come before the worker's first poll for jobs.
+    let worker = call?.arrives(state).await?;
+    let jobs = state.service.jobs_to_stop(&worker, &state.stopping).await;
+    if jobs.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let ids: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+    Ok(Json(json!({ "jobsToStop": ids })).into_response())
+}

@@ -1,0 +1,179 @@
+"""Workers and servers that are killed, and servers that are restarted: every job completes, and completes once."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import sys
+
+import pytest
+import requests
+
+from darkroom_server import Server
+from worker_calls import HANDLER, KEYS, SDKS, OwnWorker, Wire, attempts, ended, pids_of, run, status, wait_for
+
+ALONE = KEYS + """
+[endpoints.alone]
+kind = "worker"
+"""
+JOBS, WORKERS, KILLS = 200, 5, 8
+
+
+@pytest.fixture
+def ran(tmp_path):
+    path = tmp_path / "ran"
+    path.touch()
+    return path
+
+
+def runs_the_handler(pid):
+    """Whether that process is a worker of ours, and lives."""
+    try:
+        return str(HANDLER).encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/cmdline").exists(), reason="looks processes up in /proc")
+def test_two_hundred_jobs_complete_once_each_while_workers_are_killed(ran):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    config = KEYS + f"""
+[endpoints.many]
+kind = "worker"
+python = {json.dumps(sys.executable)}
+handler = {json.dumps(str(HANDLER))}
+args = ["ppio", "sync"]
+env = {{ RAN = {json.dumps(str(ran))}, PPIO_PING_INTERVAL = "1000" }}
+[endpoints.many.scaling]
+max_instances = {WORKERS}
+[endpoints.many.limits]
+max_attempts = 50
+"""
+    with Server(config) as server:
+        jobs = {run(server, "many", {"kind": "nap", "n": n}): n for n in range(JOBS)}
+        for kill in range(KILLS):
+
+            def kill_one():
+                """Kills whoever ran one of the last jobs, once so many have begun."""
+                pids = [int(line.split()[1]) for line in ran.read_text().splitlines() if line.count(" ") == 1]
+                if len(pids) < (kill + 1) * JOBS // (KILLS + 2):
+                    return False
+                alive = sorted({pid for pid in pids[-20:] if runs_the_handler(pid)})
+                if alive:
+                    os.kill(dice.choice(alive), signal.SIGKILL)
+                return bool(alive)
+
+            wait_for("a worker to kill", kill_one)
+        for job, n in jobs.items():
+            told = ended(server, "many", job)
+            assert (told["status"], told["output"]) == ("COMPLETED", {"n": n}), (seed, told)
+            *before, last = attempts(server, job)
+            assert last == "done" and set(before) <= {"lost", "released"}, (seed, job, before, last)
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+@pytest.mark.parametrize("point, runs", [("before_record", 2), ("recorded", 1)])
+def test_a_server_that_is_killed_while_it_takes_a_result(sdk, point, runs, ran, tmp_path):
+    """The SDK throws the result away. Unless it was recorded already, the job is missed two pings later, and run again."""
+    script = tmp_path / "failpoints"
+    script.write_text(f"{point}:1\n")
+    with Server(ALONE, env={"DARKROOM_FAILPOINTS": str(script)}) as server:
+        job = run(server, "alone", {"kind": "str"})
+        with OwnWorker(server, sdk, "sync", "box", ran, tmp_path):
+            told = ended_across_a_kill(server, job)
+            assert f"failpoint reached: {point}" in server.log()
+            assert (told["status"], told["output"], told["workerId"]) == ("COMPLETED", "plain", "box")
+            assert attempts(server, job) == ["lost"] * (runs - 1) + ["done"]
+            assert len(pids_of(ran, job)) == runs
+            after = run(server, "alone", {"kind": "str"})
+            assert ended(server, "alone", after)["output"] == "plain", "its worker goes on with the next server"
+
+
+def ended_across_a_kill(server, job):
+    """The status of a job that has ended, where the server may die under the question."""
+
+    def look():
+        try:
+            now = status(server, "alone", job)
+        except requests.ConnectionError:
+            return None
+        return now if now["status"] not in ("IN_QUEUE", "IN_PROGRESS") else None
+
+    return wait_for("the job ends", look)
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_result_that_is_posted_while_no_server_runs_waits_for_the_next_one(sdk, ran, tmp_path):
+    until = tmp_path / "go on"
+    with Server(ALONE, holds_socket=True) as server:
+        with OwnWorker(server, sdk, "sync", "box", ran, tmp_path):
+            job = run(server, "alone", {"kind": "progress", "until": str(until)})
+            wait_for("progress", lambda: status(server, "alone", job).get("output"))
+            assert server.stop() == 0
+            until.touch()
+            server.start()
+            told = ended(server, "alone", job)
+            assert (told["status"], told["output"], told.get("retries")) == ("COMPLETED", {"done": True}, None)
+            assert attempts(server, job) == ["done"] and len(pids_of(ran, job)) == 1
+
+
+def test_a_worker_of_ours_that_is_kept_goes_on_with_the_next_server(ran, tmp_path):
+    until = tmp_path / "go on"
+    config = KEYS + f"""
+[endpoints.kept]
+kind = "worker"
+python = {json.dumps(sys.executable)}
+handler = {json.dumps(str(HANDLER))}
+args = ["ppio", "sync"]
+env = {{ RAN = {json.dumps(str(ran))}, PPIO_PING_INTERVAL = "1000" }}
+scaling = {{ on_exit = "keep" }}
+"""
+    pid = None
+    with Server(config, holds_socket=True) as server:
+        try:
+            job = run(server, "kept", {"kind": "progress", "until": str(until)})
+            (pid,) = wait_for("the job runs", lambda: pids_of(ran, job))
+            assert server.stop() == 0
+            until.touch()
+            server.start()
+            assert ended(server, "kept", job)["output"] == {"done": True}
+            assert attempts(server, job) == ["done"]
+            after = run(server, "kept", {"kind": "str"})
+            assert ended(server, "kept", after)["output"] == "plain"
+            assert pids_of(ran, after) == [pid] == pids_of(ran, job)
+        finally:
+            if pid and runs_the_handler(pid):
+                os.killpg(os.getpgid(pid), signal.SIGKILL)
+
+
+def test_a_result_that_is_on_its_way_when_the_server_stops_is_taken():
+    body = json.dumps({"output": "x" * 100_000}).encode()
+    with Server(ALONE) as server:
+        worker = Wire(server, "alone", "box")
+        job = run(server, "alone", {})
+        assert worker.take()["id"] == job
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+            head = (
+                f"POST /v2/alone/job-done/box/{job}?gpu=RTX&isStream=false HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+                f"Authorization: sk_worker\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            connection.sendall(head.encode() + body[:50_000])
+            server.process.terminate()
+            wait_for("the server to stop taking requests", lambda: not ready(server))
+            connection.sendall(body[50_000:])
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert server.wait_end() == 0
+        server.start()
+        told = status(server, "alone", job)
+        assert (told["status"], told["output"]) == ("COMPLETED", "x" * 100_000)
+
+
+def ready(server):
+    try:
+        return requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
+    except requests.ConnectionError:
+        return False
