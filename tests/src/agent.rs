@@ -95,6 +95,25 @@ impl Drop for Engine {
     }
 }
 
+/// A directory like a ComfyUI's checkout below `home`, and an interpreter for it that runs an engine with the nodes for testing
+/// under the arguments of ComfyUI.
+pub fn installation(home: &Path) -> (PathBuf, PathBuf) {
+    let directory = home.join("ComfyUI");
+    fs::create_dir_all(&directory).expect("a directory is made");
+    fs::write(directory.join("main.py"), "").expect("a file is written");
+    let python = home.join("python");
+    let script = format!(
+        "#!/bin/sh\nshift\nwhile [ $# -gt 0 ]; do\n  case \"$1\" in\n    --listen) shift ;;\n    --port) shift; port=$1 ;;\n    \
+         --*-directory) arguments=\"$arguments $1 $2\"; shift ;;\n    --disable-auto-launch) ;;\n    *) echo \"what is $1?\" >&2; \
+         exit 2 ;;\n  esac\n  shift\ndone\nexec {} engine --listen \"127.0.0.1:$port\" --test-nodes $arguments\n",
+        binary::darkroom().display()
+    );
+    fs::write(&python, script).expect("a script is written");
+    let executable = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    fs::set_permissions(&python, executable).expect("it is executable");
+    (directory, python)
+}
+
 /// `darkroom agent`; killed when dropped.
 pub struct Agent {
     child: Child,
@@ -132,6 +151,29 @@ impl Agent {
             .arg(spool)
             .env("PATH", format!("{}:{path}", directory.display()));
         Self::spawned(command, server, name)
+    }
+
+    /// Starts one that starts the ComfyUI of a directory itself, with this interpreter; `more` are arguments of ComfyUI's.
+    /// What it keeps is below the server's home.
+    pub fn with_installation(
+        server: &Server,
+        directory: &Path,
+        python: Option<&Path>,
+        more: &[&str],
+    ) -> Self {
+        let mut command = Command::new(binary::darkroom());
+        command
+            .args(["agent", "--endpoint", "default", "--name", "box", "--grace", "60"])
+            .args(["--server", &server.url(), "--comfyui"])
+            .arg(directory)
+            .arg("--data-dir")
+            .arg(server.home().join("agent"))
+            .env_remove("DARKROOM_KEY");
+        if let Some(python) = python {
+            command.arg("--python").arg(python);
+        }
+        command.arg("--").args(more);
+        Self::spawned(command, server, "box")
     }
 
     fn spawned(mut command: Command, server: &Server, name: &str) -> Self {

@@ -1,7 +1,7 @@
 //! An instance that comes by itself: beside a ComfyUI on any machine, dialling out to a server, it runs the same slot that
 //! the server runs for its own instances, over the HTTP form of the port between them.
 //!
-//! It keeps nothing on disk: the server knows what runs where. Killed and started again under the same name it goes on with
+//! It keeps no job on disk: the server knows what runs where. Killed and started again under the same name it goes on with
 //! what its ComfyUI still runs; a server that restarts, or is away for a moment, is waited for. Start with [`run`]; [`link`]
 //! is the port, [`server`] the session below it.
 
@@ -10,21 +10,29 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use darkroom_comfy::client::{self, Client, ClientConfig};
 use darkroom_core::{Clock, EndpointName, Ids};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 mod abilities;
+mod comfyui;
+mod installation;
 pub mod link;
 mod pace;
 pub mod server;
 mod telling;
 
 use abilities::Abilities;
+pub use comfyui::Comfyui;
+use comfyui::Up;
+pub use installation::Installation;
 use link::{HttpLink, NoMore};
 use server::{Access, Over, Server};
 
+/// How long a slot may take to end an attempt whose ComfyUI died.
+const SLOT_END: Duration = Duration::from_secs(20);
+
 /// What an agent is told at its start.
-#[derive(Debug, Clone)]
 pub struct Options {
     /// The server.
     pub server: Url,
@@ -34,8 +42,8 @@ pub struct Options {
     pub endpoint: EndpointName,
     /// How it calls itself: the same name later is the same instance.
     pub name: String,
-    /// Where its ComfyUI answers.
-    pub comfyui: Url,
+    /// Its ComfyUI.
+    pub comfyui: Comfyui,
     /// Where outputs wait for the server.
     pub spool_dir: PathBuf,
     /// When it is told to stop: what runs may take so long to end.
@@ -51,6 +59,9 @@ pub enum Error {
     /// Somebody else connected under its name.
     #[error("another agent connected as '{0}'; give each its own --name")]
     Superseded(String),
+    /// The same, as text.
+    #[error("ComfyUI's address '{0}' cannot be used")]
+    Address(String),
     /// The ComfyUI's address is of no use.
     #[error("ComfyUI's address cannot be used")]
     Comfyui(#[from] client::Error),
@@ -72,10 +83,39 @@ pub async fn run(
     ids: Arc<dyn Ids>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let comfyui = Client::new(ClientConfig::new(options.comfyui.clone()))?;
     loop {
-        let Some(mut abilities) = Abilities::once_it_answers(&comfyui, &stop).await else {
+        let Some(up) = options.comfyui.up(&options.endpoint, &*ids, &stop).await else {
             return Ok(());
+        };
+        let served = serve_with(&options, &up, &clock, &ids, &stop).await;
+        options.comfyui.down(&up).await;
+        match served? {
+            Served::Stopped => return Ok(()),
+            Served::Broken | Served::Gone => {}
+        }
+    }
+}
+
+/// Serves with one ComfyUI until that breaks.
+async fn serve_with(
+    options: &Options,
+    up: &Up,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn Ids>,
+    stop: &CancellationToken,
+) -> Result<Served, Error> {
+    let base = up
+        .base_url
+        .parse()
+        .map_err(|_| Error::Address(up.base_url.clone()))?;
+    let comfyui = Client::new(ClientConfig::new(base))?;
+    loop {
+        let mut abilities = tokio::select! {
+            told = Abilities::once_it_answers(&comfyui, stop) => match told {
+                Some(abilities) => abilities,
+                None => return Ok(Served::Stopped),
+            },
+            _ = options.comfyui.died(up) => return Ok(Served::Broken),
         };
         let access = Access {
             server: options.server.clone(),
@@ -83,32 +123,32 @@ pub async fn run(
             endpoint: options.endpoint.clone(),
             name: options.name.clone(),
         };
-        let connected = tokio::select! {
-            connected = Server::connect(access) => connected?,
-            () = stop.cancelled() => return Ok(()),
+        let server = tokio::select! {
+            connected = Server::connect(access) => Arc::new(connected?),
+            () = stop.cancelled() => return Ok(Served::Stopped),
         };
-        let server = Arc::new(connected);
         abilities.tell(&server).await;
-        match serve(&options, &server, &mut abilities, &clock, &ids, &stop).await? {
-            Served::Stopped => return Ok(()),
-            Served::Broken(reason) => {
-                tracing::warn!(reason, "ComfyUI broke; waiting until it answers again");
-                server.leave(&reason, true).await;
-            }
+        match serve(options, up, &server, &mut abilities, clock, ids, stop).await? {
             // The server has given the instance up meanwhile: this is a new one.
             Served::Gone => tracing::warn!("the server has given this instance up; connecting as a new one"),
+            ended => return Ok(ended),
         }
     }
 }
 
+/// How serving ended.
 enum Served {
+    /// As it was wished.
     Stopped,
-    Broken(String),
+    /// ComfyUI broke.
+    Broken,
+    /// The server knows the instance no more.
     Gone,
 }
 
 async fn serve(
     options: &Options,
+    up: &Up,
     server: &Arc<Server>,
     abilities: &mut Abilities,
     clock: &Arc<dyn Clock>,
@@ -119,13 +159,14 @@ async fn serve(
     let link = Arc::new(HttpLink::new(server.clone(), draining.clone()));
     let access = InstanceAccess {
         instance: server.instance(),
-        base_url: options.comfyui.as_str().trim_end_matches('/').to_owned(),
+        base_url: up.base_url.clone(),
         headers: vec![],
         client_id: server.client_id().to_owned(),
-        dirs: None,
+        dirs: up.dirs.clone(),
     };
     let config = SlotConfig::new(options.spool_dir.clone());
-    let slot = Slot::new(access, link.clone(), clock.clone(), ids.clone(), config)?;
+    let (evidence, told) = watch::channel(None);
+    let slot = Slot::new(access, link.clone(), clock.clone(), ids.clone(), config)?.with_evidence(told);
     let collecting = slot.collecting();
     let hurry = CancellationToken::new();
     let running = slot.run(hurry.clone());
@@ -135,6 +176,12 @@ async fn serve(
     let ended = tokio::select! {
         ended = &mut running => ended,
         never = &mut telling => match never {},
+        how = options.comfyui.died(up) => {
+            // The slot ends its attempt with that; the bound is for a server that does not answer.
+            evidence.send_replace(Some(how.clone()));
+            let ended = tokio::time::timeout(SLOT_END, &mut running).await;
+            ended.unwrap_or(SlotEnd::InstanceBroken { reason: how })
+        }
         over = server.over() => {
             hurry.cancel();
             running.await;
@@ -146,9 +193,12 @@ async fn serve(
         () = stop.cancelled() => match tokio::time::timeout(options.grace, &mut running).await {
             Ok(ended) => ended,
             Err(_) => {
-                // It runs on at its ComfyUI; an agent that comes soon under this name goes on with it.
                 hurry.cancel();
                 running.await;
+                // Where ComfyUI runs on, an agent that comes soon under this name goes on with it.
+                if options.comfyui.ends_with_us() {
+                    server.leave("its agent was stopped", false).await;
+                }
                 return Ok(Served::Stopped);
             }
         },
@@ -159,7 +209,11 @@ async fn serve(
         return Ok(Served::Gone);
     }
     match ended {
-        SlotEnd::InstanceBroken { reason } => Ok(Served::Broken(reason)),
+        SlotEnd::InstanceBroken { reason } => {
+            tracing::warn!(reason, "ComfyUI broke");
+            server.leave(&reason, true).await;
+            Ok(Served::Broken)
+        }
         SlotEnd::Closed => {
             let waited = tokio::time::timeout(options.grace, collecting.wait()).await;
             if waited.is_ok() {

@@ -1,5 +1,6 @@
 //! Boxes that dial out: real agents beside real engines, killed in the middle, as are the servers they serve.
 
+mod installation;
 mod keys;
 mod sharing;
 

@@ -2,6 +2,8 @@
 //! interpreter (else the checkout's own), `COMFYUI_ARGS` more of its arguments (else `--cpu`). Otherwise every test
 //! here says SKIPPED. Only nodes without weights are used, so any checkout does.
 
+mod agent;
+
 use std::{io::Write, time::Duration};
 
 use darkroom_tests::{Api, Options, Server, eventually, fc, graphs, pixels, processes};
@@ -20,16 +22,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// How to start a server with the real ComfyUI as `default` and the embedded engine beside it; `None` (said aloud)
 /// where there is no ComfyUI.
 async fn options(test: &str) -> Option<(Options, MutexGuard<'static, ()>)> {
-    let Some(directory) = std::env::var("COMFYUI_DIR").ok().filter(|dir| !dir.is_empty()) else {
-        // Not through the macros, whose output the test harness keeps to itself when a test passes.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED real_comfyui::{test}: set COMFYUI_DIR to a ComfyUI checkout"
-        );
-        return None;
-    };
-    let arguments = std::env::var("COMFYUI_ARGS").unwrap_or_else(|_| "--cpu".to_owned());
-    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let directory = directory(test)?;
+    let arguments = arguments();
     let python = std::env::var("COMFYUI_PYTHON").ok();
     let python = python.map_or(String::new(), |path| format!("python = {path:?}\n"));
     let config = format!("[endpoints.default]\nargs = {arguments:?}\n{python}[endpoints.engine]\n");
@@ -38,6 +32,24 @@ async fn options(test: &str) -> Option<(Options, MutexGuard<'static, ()>)> {
         ..Options::default()
     };
     Some((options.with_config(&config), ONE_AT_A_TIME.lock().await))
+}
+
+/// Where the real ComfyUI is; `None` (said aloud) where there is none.
+fn directory(test: &str) -> Option<String> {
+    let directory = std::env::var("COMFYUI_DIR").ok().filter(|dir| !dir.is_empty());
+    if directory.is_none() {
+        // Not through the macros, whose output the test harness keeps to itself when a test passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED real_comfyui::{test}: set COMFYUI_DIR to a ComfyUI checkout"
+        );
+    }
+    directory
+}
+
+fn arguments() -> Vec<String> {
+    let arguments = std::env::var("COMFYUI_ARGS").unwrap_or_else(|_| "--cpu".to_owned());
+    arguments.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The ids of the ComfyUI processes of a server.

@@ -36,7 +36,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "runner",
         ],
     ),
-    ("agent", &["core", "ambient", "comfy", "runner"]),
+    ("agent", &["core", "ambient", "comfy", "instances", "runner"]),
     (
         "cli",
         &[

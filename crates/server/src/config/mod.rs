@@ -30,6 +30,7 @@ use toml::Table;
 
 pub use self::{
     blobs::{BlobLocation, BlobsConfig},
+    endpoints::comfyui_process,
     fetch::FetchConfig,
     keys::{Credential, KeyConfig},
     net::{Cidr, HostOrCidr},

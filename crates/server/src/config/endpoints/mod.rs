@@ -15,6 +15,7 @@ use darkroom_core::{
 };
 use toml::{Table, Value};
 
+pub use self::process::comfyui_process;
 use super::{net::is_host_name, problem::Problems, reader::Section};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -105,11 +105,8 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
         if kind != Kind::Comfyui {
             section.problem("comfyui", "belongs to kind = \"comfyui\"");
         }
-        if !directory.join("main.py").is_file() {
-            section.problem(
-                "comfyui",
-                format!("there is no main.py in {}", directory.display()),
-            );
+        if let Err(problem) = check_checkout(&directory) {
+            section.problem("comfyui", problem);
         }
         let command = comfyui_command(&directory, python, args.unwrap_or_default());
         (command, Some(working_dir.unwrap_or(directory)))
@@ -142,6 +139,31 @@ fn read_bucket(mut section: Section<'_>) -> Vec<(String, String)> {
     }
     section.finish();
     variables
+}
+
+/// How a checkout of ComfyUI is run as a process of this machine.
+///
+/// # Errors
+/// Says why, when there is none.
+pub fn comfyui_process(
+    directory: &Path,
+    python: Option<String>,
+    args: Vec<String>,
+) -> Result<ProcessSpec, String> {
+    let directory = absolute(directory.to_owned());
+    check_checkout(&directory)?;
+    Ok(ProcessSpec {
+        command: comfyui_command(&directory, python, args),
+        working_dir: Some(directory),
+        env: BTreeMap::new(),
+    })
+}
+
+fn check_checkout(directory: &Path) -> Result<(), String> {
+    match directory.join("main.py").is_file() {
+        true => Ok(()),
+        false => Err(format!("there is no main.py in {}", directory.display())),
+    }
 }
 
 fn check_command(
