@@ -105,6 +105,10 @@ pub enum Command {
     Endpoints(commands::endpoints::EndpointsArgs),
     /// List queues of the EAS queue service, or show one with its consumers
     Queues(commands::queues::QueuesArgs),
+    /// Put a ComfyUI that is there behind an endpoint: a URL or an installation
+    Attach(commands::attach::AttachArgs),
+    /// Take away what was attached
+    Detach(commands::attach::DetachArgs),
     /// Print the log of an instance, or of the instance a job ran on
     Logs(commands::logs::LogsArgs),
     /// Open an endpoint's ComfyUI page in the browser
@@ -112,7 +116,7 @@ pub enum Command {
     /// Create, list, or revoke keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),
-    /// Check this machine, the configuration, and the server
+    /// Check this machine, the configuration, and the server; or what a workflow would miss on each box
     Doctor(commands::doctor::DoctorArgs),
     /// Check a configuration file, or print an example
     #[command(subcommand)]

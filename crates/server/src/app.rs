@@ -95,6 +95,7 @@ pub async fn run(
         },
         metrics: metrics.clone(),
         planner: std::sync::OnceLock::new(),
+        attached: Default::default(),
         attention: Default::default(),
         holding: Default::default(),
         deletions: tokio::sync::RwLock::default(),
@@ -106,11 +107,14 @@ pub async fn run(
         failpoint: options.failpoint.clone(),
     });
     service.set_status_bodies(protocols::status_bodies());
+    service
+        .configure(config.endpoints.clone(), config.default_is_implied)
+        .await?;
     learn_engine(&service, options.engine_object_info.as_deref()).await?;
     service.recover_queues().await?;
 
     let stored_keys = store.keys().await?;
-    let keyring = Keyring::new(&config.keys, &stored_keys, config.endpoints.values());
+    let keyring = Keyring::new(&config.keys, &stored_keys, service.endpoints().values());
     check_listen(address, keyring.has_live_keys(), config.server.insecure_no_auth)
         .map_err(anyhow::Error::msg)?;
     let auth = AuthState::new(
@@ -247,7 +251,12 @@ async fn reload(
 ) {
     let Some(mut configs) = configs else { return };
     while let Some(config) = configs.recv().await {
-        state.service.set_endpoints(config.endpoints);
+        let configured = state
+            .service
+            .configure(config.endpoints, config.default_is_implied);
+        if let Err(error) = configured.await {
+            tracing::error!(error = ?error, "the endpoints could not be read; the old ones stay");
+        }
         if let Err(error) = learn_engine(&state.service, engine_object_info.as_deref()).await {
             tracing::error!(error = ?error, "what the engine can do is not known to new endpoints");
         }

@@ -98,7 +98,7 @@ pub trait Catalog: Send + Sync {
     /// Forgets what a box can do; `false` when nothing was known.
     async fn remove_object_info(&self, endpoint: &EndpointName, box_name: &str) -> Result<bool, Error>;
 
-    /// Endpoints made through the API: (name, JSON of `core::Endpoint`).
+    /// Endpoints made through the API: (name, JSON that the server wrote).
     async fn endpoints(&self) -> Result<Vec<(EndpointName, String)>, Error>;
 
     /// Stores or replaces one.

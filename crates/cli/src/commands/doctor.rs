@@ -1,4 +1,7 @@
-//! `darkroom doctor`: looks at what a server needs, and says what to do about what is missing.
+//! `darkroom doctor`: looks at what a server needs, and says what to do about what is missing; given a workflow, what that
+//! would miss on each box.
+
+mod workflow;
 
 use std::{
     fs,
@@ -24,6 +27,11 @@ mod agents;
 /// Options of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// A workflow, in API format or as the editor saves it: say what each box lacks for it, and nothing else
+    workflow: Option<PathBuf>,
+    /// Only the boxes of this endpoint
+    #[arg(long, value_name = "NAME", requires = "workflow")]
+    endpoint: Option<String>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -61,6 +69,9 @@ impl Check {
 
 /// Runs every check; the exit code says whether one failed.
 pub async fn doctor(args: DoctorArgs, global: &Global) -> Result<Exit, Failure> {
+    if let Some(path) = &args.workflow {
+        return workflow::check(path, args.endpoint.as_deref(), global).await;
+    }
     let overrides = Overrides {
         config: args.config,
         data_dir: args.data_dir,

@@ -8,6 +8,7 @@ use crate::{
 };
 
 pub mod agent;
+pub mod attach;
 pub mod bench;
 pub mod config;
 pub mod demo;
@@ -34,6 +35,8 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Endpoints(args) => block_on(endpoints::endpoints(args, global)),
         Command::Queues(args) => block_on(queues::queues(args, global)),
         Command::Open(args) => block_on(open::open(args, global)),
+        Command::Attach(args) => block_on(attach::attach(args, global)),
+        Command::Detach(args) => block_on(attach::detach(args, global)),
         Command::Logs(args) => block_on(logs::logs(args, global)),
         Command::Doctor(args) => block_on(doctor::doctor(args, global)),
         Command::Keys(command) => block_on(keys::keys(command, global)),

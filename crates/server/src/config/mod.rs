@@ -60,6 +60,8 @@ pub struct Config {
     pub keys: Vec<KeyConfig>,
     /// `[endpoints.*]`; never empty.
     pub endpoints: BTreeMap<EndpointName, Endpoint>,
+    /// Nobody wrote an endpoint: `default` is there because nothing else is.
+    pub default_is_implied: bool,
 }
 
 /// Looked for when no file is named, in this order.
@@ -105,6 +107,8 @@ impl Config {
         let misnamed = overrides::apply_env(&mut root, env, &mut origins);
         overrides::apply_flags(&mut root, overrides, &mut origins);
 
+        let endpoints = root.get("endpoints").and_then(toml::Value::as_table);
+        let default_is_implied = endpoints.is_none_or(Table::is_empty);
         let problems = Problems::new(origins);
         for (path, variable) in misnamed {
             problems.add(
@@ -138,12 +142,32 @@ impl Config {
             fetch,
             keys,
             endpoints,
+            default_is_implied,
         })
     }
 
     /// A commented file with every key and its default.
     pub fn example() -> &'static str {
         include_str!("example.toml")
+    }
+}
+
+/// One endpoint, from a section of its own.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn read_endpoint(name: &EndpointName, section: Table) -> Result<Endpoint, String> {
+    let problems = Problems::default();
+    let all = Table::from_iter([(name.to_string(), toml::Value::Table(section))]);
+    let mut endpoints = endpoints::read(Section::new("endpoints", all, &problems));
+    let found: Vec<String> = problems
+        .into_vec()
+        .into_iter()
+        .map(|problem| problem.message)
+        .collect();
+    match endpoints.remove(name) {
+        Some(endpoint) if found.is_empty() => Ok(endpoint),
+        Some(_) | None => Err(found.join("; ")),
     }
 }
 

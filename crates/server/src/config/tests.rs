@@ -34,7 +34,13 @@ fn nothing_at_all_is_one_endpoint_on_the_embedded_engine() {
 
 #[test]
 fn the_example_is_the_defaults() {
-    assert_eq!(read(Config::example()).unwrap(), read("").unwrap());
+    let example = read(Config::example()).unwrap();
+    assert!(!example.default_is_implied, "it writes `default` down");
+    let implied = Config {
+        default_is_implied: true,
+        ..example
+    };
+    assert_eq!(implied, read("").unwrap());
 }
 
 #[test]

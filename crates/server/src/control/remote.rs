@@ -33,6 +33,7 @@ impl Control {
     pub(super) async fn keep_servers(&self) -> anyhow::Result<Option<Duration>> {
         let service = &self.service;
         let endpoints = service.endpoints();
+        self.retire_others().await?;
         let is_remote = |e: &&Endpoint| matches!(e.backend, Backend::Remote { .. });
         if !endpoints.values().any(|e| is_remote(&e)) || self.closing.is_cancelled() {
             return Ok(None);
@@ -62,6 +63,23 @@ impl Control {
             }
         }
         Ok(wake)
+    }
+
+    /// Retires instances on boxes that their endpoint does not run any more: another installation or other servers stand in
+    /// the configuration now.
+    async fn retire_others(&self) -> anyhow::Result<()> {
+        let service = &self.service;
+        let endpoints = service.endpoints();
+        if self.closing.is_cancelled() {
+            return Ok(());
+        }
+        for record in service.store.instances(false).await? {
+            let of = endpoints.get(&record.endpoint);
+            if of.is_some_and(|endpoint| !endpoint.has_box(&record.box_name)) {
+                self.retire_server(&record).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn begin_server(&self, endpoint: &Endpoint, server: &RemoteServer) -> anyhow::Result<()> {
@@ -94,7 +112,7 @@ impl Control {
             .lock_supervised()
             .get(&record.id)
             .is_some_and(|s| s.activity.busy() > 0);
-        let why = "its server is not configured any more";
+        let why = "its box is not configured any more";
         match record.state {
             InstanceState::Ready => {
                 let done = self

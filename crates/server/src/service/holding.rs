@@ -105,7 +105,8 @@ impl Service {
         }
     }
 
-    fn plan_again(&self) {
+    /// Something changed that the store does not know of.
+    pub(super) fn plan_again(&self) {
         if let Some(planner) = self.planner.get() {
             planner.look_again();
         }

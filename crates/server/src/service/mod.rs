@@ -15,6 +15,7 @@ use darkroom_store::Store;
 use crate::memory::BodyMemory;
 
 pub mod agents;
+pub mod attached;
 pub mod attempts;
 pub mod attention;
 pub mod clients;
@@ -35,6 +36,7 @@ pub mod jobs;
 pub mod keys;
 pub mod lengths;
 pub mod line;
+pub mod missing;
 pub mod models;
 pub mod object_info;
 pub mod outputs;
@@ -105,6 +107,8 @@ pub struct Parts {
     pub(crate) planner: std::sync::OnceLock<Arc<dyn waiting::PlannerView>>,
     /// When people last did something at endpoints' pages.
     pub(crate) attention: attention::Attention,
+    /// What is configured, and who changes what is attached to it.
+    pub(crate) attached: attached::Attached,
     /// Callers that wait for an instance.
     pub(crate) holding: holding::Holding,
     /// Held for reading by who is about to refer to a blob that may be in the trash, for writing by who deletes one.

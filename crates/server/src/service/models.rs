@@ -96,6 +96,15 @@ pub fn is_offered_by_a_loader(folder: &str) -> bool {
     folder == "embeddings" || OFFERED.iter().any(|(of, ..)| *of == folder)
 }
 
+/// How many files each folder has, of those that have any.
+pub fn counted(info: &ObjectInfo) -> std::collections::BTreeMap<&'static str, usize> {
+    let folders = OFFERED.iter().map(|(folder, ..)| *folder);
+    folders
+        .filter_map(|folder| Some((folder, offered(info, folder)?.len())))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
 /// What a folder's loader offers; `None` where the class is not known.
 fn offered(info: &ObjectInfo, folder: &str) -> Option<Vec<String>> {
     let (_, class, input) = OFFERED.iter().find(|(of, ..)| *of == folder)?;

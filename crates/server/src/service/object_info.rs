@@ -102,6 +102,13 @@ impl Service {
             .get(box_name)
             .is_some_and(|known| known.info == learned.info);
         if !unchanged {
+            tracing::info!(
+                endpoint.name = %endpoint,
+                box_name,
+                nodes = learned.info.classes.len(),
+                models = ?super::models::counted(&learned.info),
+                "a box told what it can do"
+            );
             let mut boxes = Boxes::clone(&known.boxes);
             boxes.insert(box_name.to_owned(), Arc::new(learned));
             self.remember(endpoint, boxes).await;

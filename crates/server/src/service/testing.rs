@@ -101,6 +101,7 @@ impl Bench {
             },
             metrics: Arc::new(Metrics::new()),
             planner: std::sync::OnceLock::new(),
+            attached: Default::default(),
             attention: Default::default(),
             holding: Default::default(),
             deletions: tokio::sync::RwLock::default(),

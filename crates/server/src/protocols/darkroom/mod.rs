@@ -9,6 +9,7 @@ use crate::state::AppState;
 
 mod agent;
 mod body;
+mod boxes;
 pub mod call;
 mod connect;
 mod endpoints;
@@ -37,6 +38,12 @@ pub fn routes() -> Router<AppState> {
         .route("/endpoints/{endpoint}", get(endpoints::show))
         .route("/endpoints/{endpoint}/decisions", get(endpoints::decisions))
         .route("/endpoints/{endpoint}/jobs", post(jobs::submit))
+        .route(
+            "/endpoints/{endpoint}/boxes",
+            get(boxes::list).post(boxes::attach),
+        )
+        .route("/endpoints/{endpoint}/check", post(boxes::check))
+        .route("/detach", post(boxes::detach))
         .route("/endpoints/{endpoint}/connect", get(connect::show))
         .route("/endpoints/{endpoint}/pause", post(line::pause))
         .route("/endpoints/{endpoint}/resume", post(line::resume))

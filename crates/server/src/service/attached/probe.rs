@@ -1,0 +1,134 @@
+//! Asking a server what it is before it is attached: that it is a ComfyUI, what it has, and that a tiny graph runs there.
+
+use std::time::Duration;
+
+use darkroom_comfy::{
+    client::{Client, ClientConfig, Error},
+    object_info::ObjectInfo,
+    wire::PromptRequest,
+};
+use darkroom_core::Ids;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::service::models;
+
+/// For one answer.
+const ANSWER: Duration = Duration::from_secs(20);
+/// For the tiny graph: other people's prompts may run before it.
+const RUN: Duration = Duration::from_secs(120);
+/// Between two looks whether it has run.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What was found.
+pub(super) struct Probed {
+    /// `/object_info` as it was told.
+    pub object_info: Vec<u8>,
+    /// For the operator: versions, devices, numbers of nodes and models, how long the graph took.
+    pub told: Value,
+}
+
+/// Probes the server at a URL.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) async fn probe(url: &str, ids: &dyn Ids) -> Result<Probed, String> {
+    let base = url.parse().map_err(|_| format!("'{url}' is no URL"))?;
+    let mut config = ClientConfig::new(base);
+    config.timeouts.request = ANSWER;
+    let client = Client::new(config).map_err(|error| error.to_string())?;
+    let no_comfyui = || format!("{url} answers, but not as a ComfyUI does; is it the address of its page?");
+    let stats = client
+        .told(&["system_stats"])
+        .await
+        .map_err(|error| why(url, &error))?;
+    let stats = stats
+        .filter(|stats| stats["system"].is_object())
+        .ok_or_else(no_comfyui)?;
+    let told = client
+        .told(&["object_info"])
+        .await
+        .map_err(|error| why(url, &error))?;
+    let told = told.ok_or_else(no_comfyui)?;
+    let object_info = told.to_string().into_bytes();
+    let info = ObjectInfo::parse(told).map_err(|_| no_comfyui())?;
+    if info.classes.is_empty() {
+        return Err(format!("{url} is a ComfyUI without a single node class"));
+    }
+    let took = run(&client, &info, ids)
+        .await
+        .map_err(|why| format!("{url} is a ComfyUI, but {why}"))?;
+    let told = json!({
+        "version": stats["system"]["comfyui_version"],
+        "python": stats["system"]["python_version"],
+        "pytorch": stats["system"]["pytorch_version"],
+        "devices": stats["devices"],
+        "nodes": info.classes.len(),
+        "models": models::counted(&info),
+        "tested_ms": took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+    });
+    Ok(Probed { object_info, told })
+}
+
+fn why(url: &str, error: &Error) -> String {
+    match error {
+        Error::Refused { .. } => format!("nothing listens at {url}: is it running, and is the port right?"),
+        Error::Timeout { .. } => format!("{url} accepts connections but does not answer"),
+        Error::Status {
+            status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN,
+            ..
+        } => format!("{url} wants a key: put it into the configuration, with its `header` (docs/boxes.md)"),
+        Error::Status { .. } | Error::Unreadable { .. } | Error::TooLarge { .. } => {
+            format!("{url} answers, but not as a ComfyUI does ({error})")
+        }
+        _ => format!("{url} cannot be used: {error}"),
+    }
+}
+
+/// Runs a graph of a few pixels; how long it took, or `None` where it has no nodes for one.
+async fn run(client: &Client, info: &ObjectInfo, ids: &dyn Ids) -> Result<Option<Duration>, String> {
+    if ["EmptyImage", "PreviewImage"]
+        .iter()
+        .any(|class| info.get(class).is_none())
+    {
+        return Ok(None);
+    }
+    let id = darkroom_core::JobId::new(ids).to_string();
+    let graph = json!({
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    });
+    let request = PromptRequest {
+        prompt: &graph,
+        prompt_id: &id,
+        client_id: &id,
+        extra_data: Map::new(),
+        partial_execution_targets: None,
+    };
+    let began = Instant::now();
+    let posted = client.submit(&request).await;
+    // Older versions choose ids of their own.
+    let id = posted
+        .map_err(|error| format!("it did not take a tiny graph: {error}"))?
+        .prompt_id;
+    while began.elapsed() < RUN {
+        let entry = client.history(&id).await;
+        if let Some(entry) =
+            entry.map_err(|error| format!("it did not tell how a tiny graph went: {error}"))?
+        {
+            let entry = serde_json::to_value(&entry).unwrap_or_default();
+            return match entry["status"]["status_str"].as_str() {
+                Some("error") => Err("a tiny graph failed there; its log tells why".to_owned()),
+                _ => Ok(Some(began.elapsed())),
+            };
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    // Nobody waits for it any more.
+    let _ = client.delete_queued(&[&id]).await;
+    Err(format!(
+        "a tiny graph did not run within {} s: it is busy with other prompts, or its worker is dead",
+        RUN.as_secs()
+    ))
+}
