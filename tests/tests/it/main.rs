@@ -19,6 +19,7 @@ mod lifecycle;
 mod memory;
 mod native;
 mod native_files;
+mod real_boxes;
 mod real_comfyui;
 mod removed;
 mod rooms;
