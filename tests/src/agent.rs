@@ -161,9 +161,21 @@ impl Agent {
         python: Option<&Path>,
         more: &[&str],
     ) -> Self {
+        Self::with_installation_and_grace(server, directory, python, more, 60)
+    }
+
+    /// The same with another grace, in seconds.
+    pub fn with_installation_and_grace(
+        server: &Server,
+        directory: &Path,
+        python: Option<&Path>,
+        more: &[&str],
+        grace: u32,
+    ) -> Self {
         let mut command = Command::new(binary::darkroom());
         command
-            .args(["agent", "--endpoint", "default", "--name", "box", "--grace", "60"])
+            .args(["agent", "--endpoint", "default", "--name", "box"])
+            .args(["--grace", &grace.to_string()])
             .args(["--server", &server.url(), "--comfyui"])
             .arg(directory)
             .arg("--data-dir")

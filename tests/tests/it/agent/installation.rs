@@ -87,6 +87,24 @@ async fn an_agent_starts_its_comfyui_again_and_ends_only_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_takes_longer_than_the_grace_goes_back_to_the_queue() {
+    let server = Server::start(Options::default().with_config(EXTERNAL)).await;
+    let api = server.api();
+    let home = server.home();
+    let (directory, python) = installation(home);
+    let mut agent = Agent::with_installation_and_grace(&server, &directory, Some(&python), &[], 0);
+    let id = api.submit(&graphs::sleep(600.0, "long", 1)).await;
+    in_its_middle(home).await;
+    agent.terminate();
+    assert_eq!(agent.exit_code().await, Some(0), "{}", agent.log());
+    assert!(started(home).is_empty(), "its ComfyUI ended with it");
+    let job = api.job(&id).await;
+    assert_eq!(ended(&job), (Some("queued"), 1), "{job}");
+    assert_eq!(job["attempts"][0]["state"], "released", "{job}");
+    assert!(api.instances().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_installation_is_refused_with_a_word() {
     let server = Server::start(Options::default().with_config(EXTERNAL)).await;
     let (directory, python) = installation(server.home());
