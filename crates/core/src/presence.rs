@@ -33,7 +33,12 @@ struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// Ours to wait for, until `ends_at`.
-    Held { ends_at: Duration, missing: bool },
+    Held {
+        ends_at: Duration,
+        /// Since when its pings do not name it.
+        unnamed_since: Option<Duration>,
+        missing: bool,
+    },
     /// Ended by us; the worker may still be at it, which is too long from `stuck_at` on.
     Ended { stuck_at: Duration },
 }
@@ -89,6 +94,7 @@ impl Watch {
     pub fn took(&mut self, job: JobId, ends_at: Duration, now: Duration) {
         let standing = Standing::Held {
             ends_at,
+            unnamed_since: None,
             missing: false,
         };
         self.jobs.insert(
@@ -127,24 +133,37 @@ impl Watch {
     pub fn hear(&mut self, heard: &Heard, now: Duration) {
         self.seen_at = self.seen_at.max(now);
         self.pings |= matches!(heard, Heard::Ping { .. });
-        // A job on its way to the worker is not in its list yet; two pings later it is.
+        // A job on its way to the worker is not in its list yet; two pings later it is. A ping comes from a process of its own,
+        // which may be late with a list of yesterday: one alone proves nothing.
         let settled = 2 * self.ping_interval;
+        let between_pings = self.ping_interval / 2;
         let absent = |id: &JobId| match heard {
             Heard::Take { busy } => !busy,
             Heard::Ping { jobs } => !jobs.contains(id),
             Heard::Sign => false,
         };
         self.jobs.retain(|id, job| {
-            if now.saturating_sub(job.taken_at) < settled || !absent(id) {
-                return true;
-            }
-            match &mut job.standing {
-                Standing::Held { missing, .. } => {
-                    *missing = true;
-                    true
+            let absent = now.saturating_sub(job.taken_at) >= settled && absent(id);
+            match (&mut job.standing, heard) {
+                (Standing::Held { unnamed_since, .. }, Heard::Ping { .. }) if !absent => {
+                    *unnamed_since = None
                 }
-                Standing::Ended { .. } => false,
+                (
+                    Standing::Held {
+                        unnamed_since,
+                        missing,
+                        ..
+                    },
+                    Heard::Ping { .. },
+                ) => {
+                    let since = *unnamed_since.get_or_insert(now);
+                    *missing |= now.saturating_sub(since) >= between_pings;
+                }
+                (Standing::Held { missing, .. }, Heard::Take { .. }) => *missing |= absent,
+                (Standing::Held { .. }, Heard::Sign) => {}
+                (Standing::Ended { .. }, _) => return !absent,
             }
+            true
         });
     }
 
@@ -206,6 +225,17 @@ mod tests {
     }
 
     #[test]
+    fn a_ping_that_was_late_accuses_nobody() {
+        let mut watch = holding(&[1]);
+        for (jobs, seconds) in [(&[][..], 21), (&[1], 30), (&[], 31), (&[], 32)] {
+            watch.hear(&ping(jobs), at(seconds));
+            assert_eq!(watch.judge(true, at(seconds)), Judgement::default(), "{seconds}");
+        }
+        watch.hear(&ping(&[]), at(41));
+        assert_eq!(watch.judge(true, at(41)).unaccounted, [job(1)]);
+    }
+
+    #[test]
     fn a_job_that_its_worker_does_not_name_is_unaccounted_for_after_two_pings() {
         let mut watch = holding(&[1, 2]);
         watch.hear(&ping(&[]), at(10));
@@ -216,15 +246,16 @@ mod tests {
             "it may be on its way"
         );
         watch.hear(&ping(&[2]), at(20));
-        assert_eq!(watch.judge(true, at(20)).unaccounted, [job(1)]);
-        watch.hear(&Heard::Take { busy: true }, at(21));
+        watch.hear(&ping(&[2]), at(30));
+        assert_eq!(watch.judge(true, at(30)).unaccounted, [job(1)]);
+        watch.hear(&Heard::Take { busy: true }, at(31));
         assert_eq!(
-            watch.judge(true, at(21)).unaccounted,
+            watch.judge(true, at(31)).unaccounted,
             [job(1)],
             "a busy one may be at any"
         );
-        watch.hear(&Heard::Take { busy: false }, at(22));
-        assert_eq!(watch.judge(true, at(22)).unaccounted, [job(1), job(2)]);
+        watch.hear(&Heard::Take { busy: false }, at(32));
+        assert_eq!(watch.judge(true, at(32)).unaccounted, [job(1), job(2)]);
     }
 
     #[test]

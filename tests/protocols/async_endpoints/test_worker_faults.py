@@ -18,7 +18,7 @@ ALONE = KEYS + """
 [endpoints.alone]
 kind = "worker"
 """
-JOBS, WORKERS, KILLS = 200, 5, 8
+JOBS, WORKERS, KILLS = 200, 5, 5
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ python = {json.dumps(sys.executable)}
 handler = {json.dumps(str(HANDLER))}
 args = ["{sdk}", "{mode}"]
 env = {{ RAN = {json.dumps(str(ran))}, RUNPOD_PING_INTERVAL = "1000", PPIO_PING_INTERVAL = "1000" }}
+scaling = {{ idle_timeout = "20s" }}
 """
     return text
 
