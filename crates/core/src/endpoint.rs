@@ -33,6 +33,9 @@ pub struct Endpoint {
     /// Where ComfyUI's page lies: a directory, or a wheel or zip of one.
     #[serde(default)]
     pub frontend: Option<std::path::PathBuf>,
+    /// A workflow that each new instance runs before its first job, so that models are loaded by then.
+    #[serde(default)]
+    pub warmup: Option<std::path::PathBuf>,
     /// Host names that select this endpoint at the root path.
     #[serde(default)]
     pub hosts: Vec<String>,

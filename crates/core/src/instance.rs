@@ -70,16 +70,19 @@ pub enum StartStep {
     Listening,
     /// It answers requests, which a ComfyUI does only once its nodes are imported.
     NodesLoaded,
+    /// It ran the endpoint's `warmup`, where there is one.
+    WarmedUp,
     /// Its slots may claim.
     Ready,
 }
 
 impl StartStep {
     /// All steps.
-    pub const ALL: [StartStep; 4] = [
+    pub const ALL: [StartStep; 5] = [
         StartStep::Spawned,
         StartStep::Listening,
         StartStep::NodesLoaded,
+        StartStep::WarmedUp,
         StartStep::Ready,
     ];
 
@@ -89,6 +92,7 @@ impl StartStep {
             StartStep::Spawned => "spawned",
             StartStep::Listening => "listening",
             StartStep::NodesLoaded => "nodes_loaded",
+            StartStep::WarmedUp => "warmed_up",
             StartStep::Ready => "ready",
         }
     }

@@ -9,6 +9,7 @@ mod error;
 pub mod facts;
 mod files;
 mod http;
+mod run;
 mod socket;
 
 use std::sync::Arc;

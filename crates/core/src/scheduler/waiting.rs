@@ -127,7 +127,7 @@ impl fmt::Display for WaitReason {
                         f.write_str("an instance is starting: it does not listen yet")
                     }
                     Some(StartStep::Listening) => f.write_str("an instance is starting: it loads its nodes"),
-                    Some(StartStep::NodesLoaded | StartStep::Ready) => {
+                    Some(StartStep::NodesLoaded | StartStep::WarmedUp | StartStep::Ready) => {
                         f.write_str("an instance is starting: it is about to be ready")
                     }
                 },

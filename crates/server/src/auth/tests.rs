@@ -61,6 +61,7 @@ fn endpoint(name: &str, anonymous: bool) -> Endpoint {
         backend: Backend::External,
         gpus: Vec::new(),
         frontend: None,
+        warmup: None,
         hosts: Vec::new(),
         anonymous,
         anonymous_history: false,

@@ -314,8 +314,8 @@ fn commands_are_checked() {
             "hosts[0]: expected a host name without a port",
         ),
         (
-            "warmup = 'graph.json'",
-            "warmup: is not supported by this version",
+            "warmup = '/no/such/graph.json'",
+            "warmup: cannot read /no/such/graph.json",
         ),
         ("limits = 3", "limits: expected a section [endpoints.x.limits]"),
         (

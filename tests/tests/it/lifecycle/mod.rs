@@ -6,6 +6,7 @@ mod faults;
 mod line;
 mod recycle;
 mod resources;
+mod warmup;
 mod why;
 
 use std::{path::Path, time::Duration};

@@ -6,6 +6,7 @@ mod process;
 mod queue;
 mod remote;
 mod scaling;
+mod warmup;
 
 use std::collections::BTreeMap;
 
@@ -101,9 +102,8 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     };
     let embedded = matches!(&backend, Backend::Process(spec) if spec.command.is_empty());
     let frontend = frontend::read(&mut section, kind, &backend);
-    for key in ["warmup", "sink"] {
-        section.not_yet(key);
-    }
+    let warmup = warmup::read(&mut section, kind, &backend);
+    section.not_yet("sink");
     let gpus = section.list("gpus").unwrap_or_default();
     if !gpus.is_empty() && word != BackendWord::Process {
         section.problem("gpus", "belongs to backend = \"process\"");
@@ -139,6 +139,7 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
         backend,
         gpus,
         frontend,
+        warmup,
         hosts,
         anonymous,
         anonymous_history,

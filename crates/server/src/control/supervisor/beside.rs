@@ -92,7 +92,7 @@ impl Task {
         Ok(())
     }
 
-    fn client(&self, handle: &Handle) -> anyhow::Result<Client> {
+    pub(super) fn client(&self, handle: &Handle) -> anyhow::Result<Client> {
         let access = ClientConfig::new(handle.base_url.parse()?);
         let config = ClientConfig {
             headers: header_map(self.headers(handle)),

@@ -29,6 +29,7 @@ mod records;
 mod remote;
 mod start;
 mod told;
+mod warm;
 pub(super) mod worker;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM

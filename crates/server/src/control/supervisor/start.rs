@@ -5,6 +5,7 @@ use std::time::Duration;
 use darkroom_core::{InstanceState, instance::StartStep};
 use darkroom_instances::Handle;
 use darkroom_store::catalog::InstanceChange;
+use futures::FutureExt;
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -19,6 +20,7 @@ impl Task {
     /// Waits until the instance answers, or says why it will not.
     pub(super) async fn become_ready(&self, handle: &Handle) -> Result<(), String> {
         let timeout = self.endpoint.scaling.start_timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
         let ready = self.control.backend.wait_ready(handle, timeout);
         tokio::pin!(ready);
         let answers = async {
@@ -35,6 +37,7 @@ impl Task {
             () = self.close.cancelled() => return Err("the server stopped while it started".to_owned()),
         }
         self.reached(StartStep::NodesLoaded).await;
+        self.warm_up(handle, deadline).boxed().await;
         let change = InstanceChange {
             state: Some(InstanceState::Ready),
             phase: Some(StartStep::Ready.as_str().to_owned()),
@@ -47,7 +50,7 @@ impl Task {
         Ok(())
     }
 
-    async fn reached(&self, step: StartStep) {
+    pub(super) async fn reached(&self, step: StartStep) {
         let change = InstanceChange {
             phase: Some(step.as_str().to_owned()),
             ..InstanceChange::default()

@@ -5,12 +5,11 @@ use std::time::Duration;
 use darkroom_comfy::{
     client::{Client, ClientConfig, Error},
     object_info::ObjectInfo,
-    wire::PromptRequest,
 };
 use darkroom_core::Ids;
 use http::StatusCode;
-use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 
 use crate::service::models;
 
@@ -18,8 +17,6 @@ use crate::service::models;
 const ANSWER: Duration = Duration::from_secs(20);
 /// For the tiny graph: other people's prompts may run before it.
 const RUN: Duration = Duration::from_secs(120);
-/// Between two looks whether it has run.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What was found.
 pub(super) struct Probed {
@@ -99,36 +96,20 @@ async fn run(client: &Client, info: &ObjectInfo, ids: &dyn Ids) -> Result<Option
         "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     });
-    let request = PromptRequest {
-        prompt: &graph,
-        prompt_id: &id,
-        client_id: &id,
-        extra_data: Map::new(),
-        partial_execution_targets: None,
-    };
     let began = Instant::now();
-    let posted = client.submit(&request).await;
-    // Older versions choose ids of their own.
-    let id = posted
-        .map_err(|error| format!("it did not take a tiny graph: {error}"))?
-        .prompt_id;
-    while began.elapsed() < RUN {
-        let entry = client.history(&id).await;
-        if let Some(entry) =
-            entry.map_err(|error| format!("it did not tell how a tiny graph went: {error}"))?
-        {
-            let entry = serde_json::to_value(&entry).unwrap_or_default();
-            return match entry["status"]["status_str"].as_str() {
-                Some("error") => Err("a tiny graph failed there; its log tells why".to_owned()),
-                _ => Ok(Some(began.elapsed())),
-            };
-        }
-        sleep(LOOK_EVERY).await;
+    let Ok(ran) = timeout(RUN, client.run(&graph, &id)).await else {
+        // Nobody waits for it any more.
+        let _ = client.delete_queued(&[&id]).await;
+        return Err(format!(
+            "a tiny graph did not run within {} s: it is busy with other prompts, or its worker is dead",
+            RUN.as_secs()
+        ));
+    };
+    match ran
+        .map_err(|error| format!("a tiny graph could not be run: {error}"))?
+        .succeeded()
+    {
+        Some(false) => Err("a tiny graph failed there; its log tells why".to_owned()),
+        Some(true) | None => Ok(Some(began.elapsed())),
     }
-    // Nobody waits for it any more.
-    let _ = client.delete_queued(&[&id]).await;
-    Err(format!(
-        "a tiny graph did not run within {} s: it is busy with other prompts, or its worker is dead",
-        RUN.as_secs()
-    ))
 }
