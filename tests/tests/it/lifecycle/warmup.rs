@@ -28,10 +28,12 @@ async fn history_of(api: &Api, graph: &Value) -> Value {
     .await
 }
 
+/// Without `listening`, which a start that answers at once may not be seen in.
 async fn phases(api: &Api) -> Vec<String> {
     let instance = &api.instances().await[0];
     let all = instance["phases"].as_array().into_iter().flatten();
     all.filter_map(|phase| phase["phase"].as_str().map(str::to_owned))
+        .filter(|phase| phase != "listening")
         .collect()
 }
 
@@ -58,7 +60,7 @@ async fn an_instance_has_run_it_before_its_first_job() {
     );
     assert_eq!(
         phases(&api).await,
-        ["spawned", "listening", "nodes_loaded", "warmed_up", "ready"]
+        ["spawned", "nodes_loaded", "warmed_up", "ready"]
     );
 }
 
@@ -71,10 +73,7 @@ async fn one_that_fails_is_logged_and_holds_no_job_up() {
         let api = server.api();
         let entry = history_of(&api, &graphs::plain(1, 8, 8)).await;
         assert_eq!(entry["status"]["status_str"], "success", "{entry}");
-        assert_eq!(
-            phases(&api).await,
-            ["spawned", "listening", "nodes_loaded", "ready"]
-        );
+        assert_eq!(phases(&api).await, ["spawned", "nodes_loaded", "ready"]);
         assert!(server.log().contains("was not warmed up"), "{}", server.log());
     }
 }
