@@ -79,6 +79,9 @@ pub enum Error {
     /// More came than is allowed.
     #[error("the body is larger than {0} bytes")]
     TooLarge(u64),
+    /// It redirects to where we do not go.
+    #[error("it redirects to '{0}', which is not followed")]
+    BadRedirect(String),
     /// Redirected too often.
     #[error("redirected more than {MAX_REDIRECTS} times")]
     RedirectLoop,
@@ -299,6 +302,14 @@ pub fn shown(url: &str) -> String {
     shown.chars().take(120).collect()
 }
 
+/// Scheme and host of an address: what a log may hold of one whose path may be a secret.
+pub fn host_shown(url: &str) -> String {
+    let shown = shown(url);
+    let host_at = shown.find("://").map_or(0, |at| at + 3);
+    let end = shown[host_at..].find('/').map_or(shown.len(), |at| host_at + at);
+    shown[..end].to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::{
@@ -346,6 +357,11 @@ mod tests {
         assert_eq!(shown("http://host/a@b.png"), "http://host/a@b.png");
         assert_eq!(shown("nonsense"), "nonsense");
         assert_eq!(shown(&"x".repeat(500)).len(), 120);
+        assert_eq!(
+            host_shown("https://u:p@hooks.example:8/T0/secret?x=y"),
+            "https://hooks.example:8"
+        );
+        assert_eq!(host_shown("https://hooks.example"), "https://hooks.example");
     }
 
     #[tokio::test]

@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use url::Url;
 
-use super::{Error, Fetcher, MAX_REDIRECTS};
+use super::{Error, Fetcher, MAX_REDIRECTS, shown};
 
 impl Fetcher {
     /// Posts a body and returns the status of the answer, whose own body is not read. A redirect that a POST may follow
-    /// (301, 302, 307, 308) is followed with method and body, after the new address was checked like the first one.
+    /// (301, 302, 307, 308) is followed with method and body, after the new address was checked like the first one; never from
+    /// https to http, where anybody on the way could read what is told.
     ///
     /// # Errors
     /// See [`Error`]; texts name hosts and statuses, never headers, bodies, or queries.
@@ -35,8 +37,54 @@ impl Fetcher {
             let Some(next) = location.and_then(|l| url.join(l).ok()) else {
                 return Ok(status);
             };
-            url = self.check(next.as_str())?;
+            url = self.redirected(&url, &next)?;
         }
         Err(Error::RedirectLoop)
+    }
+
+    fn redirected(&self, from: &Url, to: &Url) -> Result<Url, Error> {
+        if from.scheme() == "https" && to.scheme() != "https" {
+            return Err(Error::BadRedirect(shown(to.as_str())));
+        }
+        match self.check(to.as_str()) {
+            // The receiver's slip, which it may mend; the address that we were given is a good one.
+            Err(Error::BadUrl(url)) => Err(Error::BadRedirect(url)),
+            checked => checked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::service::fetch::Rules;
+
+    #[test]
+    fn what_is_told_stays_secret_on_the_way() {
+        let fetcher = Fetcher::new(Rules {
+            allow: Vec::new(),
+            max_bytes: 1000,
+            timeout: Duration::from_secs(5),
+        });
+        let fetcher = fetcher.unwrap();
+        let redirected = |from: &str, to: &str| {
+            let (from, to): (Url, Url) = (from.parse().unwrap(), to.parse().unwrap());
+            fetcher.redirected(&from, &to)
+        };
+        for (from, to) in [
+            ("http://a.example/", "https://b.example/x"),
+            ("https://a.example/", "https://b.example/x"),
+            ("http://a.example/", "http://b.example/x"),
+        ] {
+            assert_eq!(redirected(from, to).unwrap().as_str(), to);
+        }
+        for to in ["http://a.example/", "ftp://a.example/", "https://u:p@a.example/"] {
+            let refused = redirected("https://a.example/", to);
+            assert!(matches!(refused, Err(Error::BadRedirect(_))), "{to}: {refused:?}");
+        }
+        let refused = redirected("http://a.example/", "http://127.0.0.1/");
+        assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     }
 }

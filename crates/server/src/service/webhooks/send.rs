@@ -80,7 +80,7 @@ impl Service {
         };
         self.metrics.webhook(outcome);
         tracing::info!(
-            job.id = %row.job, receiver = fetch::shown(&told.url), tries, status = answer.status, outcome,
+            job.id = %row.job, receiver = fetch::host_shown(&told.url), tries, status = answer.status, outcome,
             problem = answer.problem.as_deref(), "a webhook was tried"
         );
         self.reach("webhook_sent");
