@@ -6,7 +6,7 @@ use darkroom_comfy::{
     session::{LostReason, Verdict},
     wire::HistoryEntry,
 };
-use darkroom_core::{AttemptOutcome, Failure, event::NewEvent, failure::FailureCode};
+use darkroom_core::{AttemptOutcome, Failure, event::NewEvent, failure::FailureCode, output::Output};
 
 use crate::{
     account::{Account, log_event},
@@ -34,7 +34,7 @@ impl Attempt {
             Early::Outcome(outcome) => (outcome, After::Next),
             Early::Broken(outcome, reason) => (outcome, After::Broken(reason)),
         };
-        self.finish(desk, outcome, None, Vec::new()).await;
+        self.finish(desk, Completion::of(outcome)).await;
         after
     }
 
@@ -68,8 +68,11 @@ impl Attempt {
                 )));
                 // What it told of the failure stays untold: the job has not failed.
                 let events = account.summary().into_iter().collect();
-                self.finish(desk, AttemptOutcome::Failed(failure), None, events)
-                    .await;
+                let ending = Completion {
+                    events,
+                    ..Completion::of(AttemptOutcome::Failed(failure))
+                };
+                self.finish(desk, ending).await;
                 return After::Broken(reason);
             }
             End::Over(Verdict::Failed { error, history }) => {
@@ -122,9 +125,28 @@ impl Attempt {
             End::Shutdown => return After::Shutdown,
         };
         account.close(history.as_deref(), &self.feed);
-        let events = account.summary().into_iter().collect();
-        self.finish(desk, outcome, history.as_deref(), events).await;
+        let ending = Completion {
+            outputs: self.salvage(desk, history.as_deref()).await,
+            result: history.as_deref().map(history::result_of),
+            events: account.summary().into_iter().collect(),
+            ..Completion::of(outcome)
+        };
+        self.finish(desk, ending).await;
         after
+    }
+
+    /// What a prompt that did not succeed had made until then; its end is not held up for it.
+    async fn salvage(&self, desk: &Desk, history: Option<&HistoryEntry>) -> Vec<Output> {
+        let mut saved = Vec::new();
+        if let Some(history) = history {
+            let saving = gather::salvage(desk, self.lease, history, &mut saved);
+            tokio::select! {
+                () = saving => {}
+                () = tokio::time::sleep(desk.config.slot_hold) => {}
+                () = desk.shutdown.cancelled() => {}
+            }
+        }
+        saved
     }
 
     /// It succeeded, if its outputs can be had.
@@ -154,7 +176,12 @@ impl Attempt {
                         AttemptOutcome::Failed(Failure::new(FailureCode::OutputMissing, error.to_string()))
                     }
                 };
-                self.finish(desk, outcome, Some(&history), events).await;
+                let ending = Completion {
+                    result: Some(history::result_of(&history)),
+                    events,
+                    ..Completion::of(outcome)
+                };
+                self.finish(desk, ending).await;
                 return After::Next;
             }
         };
@@ -183,7 +210,12 @@ impl Attempt {
                     ),
                     gather::Error::Released(reason) => (AttemptOutcome::Released { reason }, After::Next),
                 };
-                self.finish(desk, outcome, Some(&history), events).await;
+                let ending = Completion {
+                    result: Some(history::result_of(&history)),
+                    events,
+                    ..Completion::of(outcome)
+                };
+                self.finish(desk, ending).await;
                 return after;
             }
         };
@@ -199,19 +231,7 @@ impl Attempt {
         store_or_carry_on(desk, tail).await
     }
 
-    async fn finish(
-        &mut self,
-        desk: &Desk,
-        outcome: AttemptOutcome,
-        history: Option<&HistoryEntry>,
-        events: Vec<NewEvent>,
-    ) {
-        let completion = Completion {
-            outcome,
-            outputs: Vec::new(),
-            result: history.map(history::result_of),
-            events,
-        };
+    async fn finish(&mut self, desk: &Desk, completion: Completion) {
         let ending = async {
             self.feed.close().await;
             tail::finish(&*desk.link, self.lease, completion, desk.config.collect_timeout).await;

@@ -1,4 +1,4 @@
-//! After a prompt's success: finds all it made, and fetches what is not on this machine.
+//! After a prompt's end: finds all it made, and fetches what is not on this machine.
 
 use std::{
     io,
@@ -11,12 +11,12 @@ use darkroom_comfy::{
     client,
     wire::{FileRef, HistoryEntry},
 };
-use darkroom_core::{Failure, Ids, attempt::Lease, failure::FailureCode};
+use darkroom_core::{Failure, Ids, attempt::Lease, failure::FailureCode, output::Output};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::{
     collect::{
-        collection::Collection,
+        collection::{Collection, StoreError},
         memory::OutputMemory,
         mentioned::mentioned,
         piece::{self, Piece, Source},
@@ -26,6 +26,7 @@ use crate::{
     },
     history,
     instance::Instance,
+    slot::Desk,
 };
 
 /// Files fetched at the same time.
@@ -111,6 +112,34 @@ pub async fn gather(
     let mut collection = Collection::new(made.lease, pieces);
     fetch(&mut collection, instance, spool_dir, patience, ids).await?;
     Ok(collection)
+}
+
+/// What a prompt that did not succeed had made: stored file by file and added to `saved`, so that a caller whose patience
+/// ends keeps what is there by then. What cannot be had is left out, for the prompt has failed already.
+pub async fn salvage(desk: &Desk, lease: Lease, history: &HistoryEntry, saved: &mut Vec<Output>) {
+    let cached = Arc::new(history::cached_nodes(history));
+    for item in mentioned(&history.outputs) {
+        let (dirs, memory) = (desk.instance.dirs().cloned(), desk.shelf.memory.clone());
+        let cached = cached.clone();
+        let located = tokio::task::spawn_blocking(move || {
+            let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            piece::locate(vec![item], dirs.as_ref(), &memory, &cached)
+        });
+        let Ok(Ok(pieces)) = located.await else { continue };
+        let mut one = Collection::new(lease, pieces);
+        let (spool_dir, patience) = (&desk.config.spool_dir, desk.config.download_patience);
+        if fetch(&mut one, &desk.instance, spool_dir, patience, &*desk.ids)
+            .await
+            .is_err()
+        {
+            continue;
+        }
+        match one.store(&*desk.link).await {
+            Ok(()) => saved.extend(one.into_outputs()),
+            Err(StoreError::Stale) => return,
+            Err(StoreError::Away(_) | StoreError::Failed(_)) => {}
+        }
+    }
 }
 
 fn look(watch: &Mutex<OutputWatch>, since: Since) -> io::Result<Vec<crate::collect::unmentioned::NewFile>> {

@@ -202,6 +202,18 @@ pub struct Completion {
     pub events: Vec<NewEvent>,
 }
 
+impl Completion {
+    /// An end of which there is nothing more to say.
+    pub fn of(outcome: AttemptOutcome) -> Self {
+        Completion {
+            outcome,
+            outputs: Vec::new(),
+            result: None,
+            events: Vec::new(),
+        }
+    }
+}
+
 /// What a slot needs from whoever hands out attempts. Implemented in the server, and over HTTP by the agent.
 #[async_trait]
 pub trait AttemptLink: Send + Sync {

@@ -320,3 +320,32 @@ fn url(url: &str) -> InputSource {
         media: Media::Image,
     })
 }
+
+#[tokio::test]
+async fn what_a_prompt_made_before_it_failed_is_kept_as_far_as_it_is_there() {
+    let bench = Bench::with_dirs();
+    bench.link.give(assignment(1, graph()));
+    let prompt = bench.fake.posted(1).await;
+    bench.write_output("a.png", b"pixels");
+    bench.write_output("unmentioned.json", b"{}");
+    let made = json!({
+        "1": {"images": [{"filename": "gone.png", "subfolder": "", "type": "output"},
+                         {"filename": "a.png", "subfolder": "", "type": "output"}]},
+        "2": {"images": [{"filename": "../escape.png", "subfolder": "", "type": "output"}], "text": ["so far"]},
+    });
+    let error =
+        json!({"node_id": "5", "node_type": "Broken", "exception_message": "boom", "exception_type": "E"});
+    bench.fake.fail_after(&prompt, "execution_error", error, made);
+    let completion = bench.link.end_of(lease(1)).await;
+    let AttemptOutcome::Failed(failure) = &completion.outcome else {
+        panic!("{:?}", completion.outcome)
+    };
+    assert_eq!(failure.code, FailureCode::ExecutionError);
+    let kept: Vec<_> = completion
+        .outputs
+        .iter()
+        .map(|o| (o.node_id.as_str(), o.kind.as_str()))
+        .collect();
+    assert_eq!(kept, [("1", "images"), ("2", "text")]);
+    assert_eq!(bench.link.bytes_of(&completion.outputs[0]).unwrap(), b"pixels");
+}

@@ -248,11 +248,16 @@ impl Fake {
         self.send(prompt, "executing", json!({"node": null}));
     }
 
-    /// A whole failed end.
-    pub fn fail(&self, prompt: &Posted, kind: &str, mut data: Value) {
+    /// A whole failed end of a prompt that made nothing.
+    pub fn fail(&self, prompt: &Posted, kind: &str, data: Value) {
+        self.fail_after(prompt, kind, data, json!({}));
+    }
+
+    /// The same of one that had made something.
+    pub fn fail_after(&self, prompt: &Posted, kind: &str, mut data: Value, outputs: Value) {
         self.send(prompt, kind, data.clone());
         data["prompt_id"] = json!(prompt.id);
-        self.write_history(prompt, json!({}), json!([[kind, data]]), false);
+        self.write_history(prompt, outputs, json!([[kind, data]]), false);
         self.send(prompt, "executing", json!({"node": null}));
     }
 

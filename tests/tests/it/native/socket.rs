@@ -118,6 +118,34 @@ async fn an_interrupted_and_a_failed_prompt_end_with_their_own_word() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prompt_made_before_it_failed_is_told_and_there() {
+    let server = Server::start(Options::test_nodes()).await;
+    let api = server.api();
+    let mut client = Client::connect(&api, "", "partly").await;
+    let mut graph = graphs::through("TestRaise", json!({"message": "boom"}), "partly", 3);
+    graph["7"] = json!({"class_type": "TestFile", "inputs": {
+        "image": ["1", 0], "filename": "sub/note.txt", "content": "so far", "kind": "images", "folder": "output"
+    }});
+    graph["5"]["inputs"]["image"] = json!(["7", 0]);
+    let id = client.submit(&api, "", &graph).await;
+    let frames = client.until_end(&id).await;
+    let told = kinds(&frames);
+    let end = ["executed", "execution_error", "executing"].map(str::to_owned);
+    assert!(told.ends_with(&end), "{told:?}");
+    let history = api.get(&format!("/history/{id}")).await.expect(200).json();
+    assert_eq!(history[&id]["status"]["status_str"], "error", "{history}");
+    let file = &history[&id]["outputs"]["7"]["images"][0];
+    let executed = frames.iter().find_map(|frame| match frame {
+        Frame::Text(text) if text["type"] == "executed" => Some(&text["data"]["output"]["images"][0]),
+        Frame::Text(_) | Frame::Binary(_) | Frame::Closed => None,
+    });
+    assert_eq!(executed, Some(file));
+    let name = file["filename"].as_str().expect("a name");
+    let view = format!("/view?filename={name}&subfolder=sub&type=output");
+    assert_eq!(api.get(&view).await.expect(200).text(), "so far");
+}
+
 /// Runs until it is interrupted, with progress ten times a second.
 fn endless(seed: &str) -> Value {
     graphs::through("TestSleep", json!({"seconds": 600, "steps": 6000}), seed, 9)

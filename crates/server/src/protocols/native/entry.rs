@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::ids;
 use crate::{
     beside::beside,
-    service::{Error, Service, jobs::JobRecord},
+    service::{Error, Service, jobs::JobRecord, outputs::file_of},
 };
 
 /// `[number, prompt_id, prompt, extra_data, outputs_to_execute]`.
@@ -101,6 +101,7 @@ struct Told {
     job: darkroom_core::JobId,
     prompt_id: String,
     state: JobState,
+    saved: Saved,
     /// The last message, should the instance not have told it.
     last: (&'static str, Value),
 }
@@ -113,6 +114,7 @@ impl Told {
             job: job.id,
             prompt_id: ids::prompt_id(job),
             state: job.state,
+            saved: Saved::of(job),
             last: last_message(job),
         }
     }
@@ -127,10 +129,9 @@ impl Told {
             _ => Map::new(),
         };
         let succeeded = self.state == JobState::Succeeded;
-        for output in outputs.values_mut() {
+        for (node, output) in &mut outputs {
             if !succeeded {
-                // Files of a prompt that failed were not collected; a name that leads nowhere helps nobody.
-                drop_files(output);
+                self.saved.keep_only(node, output);
             }
             public_name::publish(output, self.job);
         }
@@ -225,13 +226,36 @@ pub fn renamed<'a>(text: &'a str, job: &str, prompt_id: &str) -> std::borrow::Co
     text.replace(job, &quoted[1..quoted.len() - 1]).into()
 }
 
-fn drop_files(output: &mut Value) {
-    let is_file = |item: &Value| item.get("filename").is_some();
-    let Value::Object(lists) = output else { return };
-    lists.retain(|_, list| !is_file(list));
-    for list in lists.values_mut() {
-        if let Value::Array(items) = list {
-            items.retain(|item| !is_file(item));
+/// The files that are there of a prompt that did not succeed: some of what it had made, or nothing.
+pub struct Saved(Vec<(String, Value)>);
+
+impl Saved {
+    /// Of a job.
+    pub fn of(job: &JobRecord) -> Self {
+        let saved = job.outputs.iter().filter(|output| file_of(output).is_some());
+        Saved(
+            saved
+                .map(|output| (output.node_id.clone(), output.raw.clone()))
+                .collect(),
+        )
+    }
+
+    /// Whether any of a node is.
+    pub fn has_of(&self, node: &str) -> bool {
+        self.0.iter().any(|(of, _)| of == node)
+    }
+
+    /// Takes the other files of a node out of what its UI shows: a name that leads nowhere helps nobody.
+    pub fn keep_only(&self, node: &str, output: &mut Value) {
+        let is_there = |item: &Value| {
+            item.get("filename").is_none() || self.0.iter().any(|(of, raw)| of == node && raw == item)
+        };
+        let Value::Object(lists) = output else { return };
+        lists.retain(|_, list| is_there(list));
+        for list in lists.values_mut() {
+            if let Value::Array(items) = list {
+                items.retain(is_there);
+            }
         }
     }
 }
@@ -251,9 +275,20 @@ mod tests {
     }
 
     #[test]
-    fn files_of_a_failed_prompt_are_left_out_and_texts_stay() {
-        let mut output = json!({"images": [{"filename": "a"}], "text": ["x"], "one": {"filename": "b"}});
-        drop_files(&mut output);
-        assert_eq!(output, json!({"images": [], "text": ["x"]}));
+    fn files_of_a_failed_prompt_that_are_not_there_are_left_out_and_texts_stay() {
+        let shown = json!({"images": [{"filename": "a"}, {"filename": "c"}], "text": ["x"], "one": {"filename": "b"}});
+        let of = |saved: &[(&str, &str)]| {
+            let saved = saved
+                .iter()
+                .map(|(node, name)| ((*node).to_owned(), json!({"filename": name})));
+            let mut output = shown.clone();
+            Saved(saved.collect()).keep_only("9", &mut output);
+            output
+        };
+        assert_eq!(of(&[]), json!({"images": [], "text": ["x"]}));
+        assert_eq!(
+            of(&[("9", "a"), ("8", "c"), ("9", "b")]),
+            json!({"images": [{"filename": "a"}], "text": ["x"], "one": {"filename": "b"}})
+        );
     }
 }

@@ -12,7 +12,7 @@ use darkroom_core::{
 use serde_json::{Value, json};
 
 use super::{
-    entry::{last_message, renamed},
+    entry::{Saved, last_message, renamed},
     exec_info::exec_info,
     ids,
 };
@@ -97,9 +97,9 @@ impl Transcript {
         let mut frames = Vec::new();
         // One that was cancelled while it waited leaves without a word.
         if job.state != JobState::Cancelled || job.started_at.is_some() {
-            if job.state == JobState::Succeeded {
-                frames.extend(self.executed.iter().map(|data| self.executed_message(data)));
-            }
+            let saved = (job.state != JobState::Succeeded).then(|| Saved::of(job));
+            let executed = self.executed.iter();
+            frames.extend(executed.filter_map(|data| self.executed_message(data, saved.as_ref())));
             let (kind, data) = last_message(job);
             frames.push(match &self.last {
                 Some((told, data)) if told.as_str() == kind => self.message(kind, data),
@@ -117,13 +117,21 @@ impl Transcript {
         Message::Text(format!("{{\"type\":\"{kind}\",\"data\":{data}}}").into())
     }
 
-    fn executed_message(&self, data: &str) -> Message {
+    /// `None` where none of its files is there.
+    fn executed_message(&self, data: &str, saved: Option<&Saved>) -> Option<Message> {
         let data = renamed(data, &self.job_text, &self.prompt_id);
         let mut data: Value = serde_json::from_str(&data).unwrap_or_default();
+        let node = data["node"].as_str().unwrap_or_default().to_owned();
+        if saved.is_some_and(|saved| !saved.has_of(&node)) {
+            return None;
+        }
         if let Some(output) = data.get_mut("output") {
+            if let Some(saved) = saved {
+                saved.keep_only(&node, output);
+            }
             public_name::publish(output, self.job);
         }
-        text(&json!({ "type": "executed", "data": data }))
+        Some(text(&json!({ "type": "executed", "data": data })))
     }
 
     fn preview_with_metadata(&self, node: &str, content_type: &str, bytes: &Bytes) -> Bytes {
