@@ -216,3 +216,44 @@ async fn doctor_says_what_each_box_lacks_for_a_workflow() {
         "{said}"
     );
 }
+
+/// A directory that is started as a ComfyUI checkout is, and runs the engine.
+fn installation(home: &Path) -> String {
+    let script = r#"
+import os, sys
+given, args = sys.argv[1:], []
+def value(name):
+    return given[given.index(name) + 1]
+for name in ["input", "output", "temp", "user"]:
+    args += [f"--{name}-directory", value(f"--{name}-directory")]
+engine = open(os.path.join(os.path.dirname(__file__), "engine")).read()
+os.execv(engine, [engine, "engine", "--listen", value("--listen") + ":" + value("--port")] + args)
+"#;
+    let directory = home.join("ComfyUI");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::write(directory.join("main.py"), script).expect("a file");
+    std::fs::write(directory.join("engine"), binary::darkroom().display().to_string()).expect("a file");
+    directory.display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_is_started_once_shown_kept_and_detached() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let directory = installation(home);
+    let server = Server::start(Options::default()).await;
+    // As a person in its parent directory types it.
+    let attached = told(home, &server, &["attach", "ComfyUI", "--endpoint", "local"]).await;
+    assert_eq!(
+        (&attached["made"], &attached["told"]["attached"]),
+        (&json!(true), &json!(directory)),
+        "{attached}"
+    );
+    assert!(attached["told"]["nodes"].as_u64() > Some(10), "{attached}");
+    let api = server.api();
+    let job = submit_to(&api, "local", &graphs::plain(3, 8, 8)).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(box_of(&api, &job).await, directory);
+    let gone = told(home, &server, &["detach", "ComfyUI"]).await;
+    assert_eq!(gone["endpoint_is_gone"], true, "{gone}");
+}
