@@ -58,9 +58,9 @@ async fn broken_graphs_are_refused_with_the_node_and_the_input() {
             "1",
         ),
         (
-            "the page's format",
+            "an empty file of the page",
             json!({"nodes": [], "links": [], "version": 0.4}),
-            "API",
+            "no outputs",
         ),
     ] {
         let answer = api.post(JOBS, &json!({"graph": graph})).await;
