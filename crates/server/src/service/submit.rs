@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use darkroom_comfy::graph::convert;
 use darkroom_core::{BlobKey, EndpointName, JobId, TenantId, endpoint};
 pub use darkroom_store::jobs::Entry;
 use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
@@ -161,6 +162,11 @@ impl Service {
         }
         let places = self.places(&submit.endpoint).await?;
         let size = submit.size_bytes;
+        // A small file of the editor may spread out to a large graph.
+        let reading_size = match convert::is_ui_format(&submit.graph) {
+            true => usize::MAX,
+            false => size,
+        };
         let reading = Reading {
             ids: self.ids.clone(),
             graph: submit.graph,
@@ -168,7 +174,7 @@ impl Service {
             randomise_seeds: submit.randomise_seeds,
             places,
         };
-        let read = beside(size, move || reading.read())
+        let read = beside(reading_size, move || reading.read())
             .await
             .map_err(Error::InvalidGraph)?;
         // Only files of a graph that will be accepted are brought. Meanwhile others work: what waits is the graph, which

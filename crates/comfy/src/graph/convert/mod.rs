@@ -27,6 +27,8 @@ pub enum Error {
     Malformed { part: &'static str },
     #[error("the workflow spreads out to more than {limit} nodes, inputs and links")]
     TooLarge { limit: usize },
+    #[error("the workflow's subgraphs spread out to more than {} MiB", limit >> 20)]
+    TooManyBytes { limit: usize },
     #[error("the workflow's subgraphs lie more than {limit} deep in each other")]
     TooDeep { limit: usize },
     #[error(

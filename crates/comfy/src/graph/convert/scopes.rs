@@ -15,6 +15,11 @@ const MAX_DEPTH: usize = 32;
 /// [`super::super::DEFAULT_MAX_NODES`] nodes with a dozen inputs each stays below.
 pub(super) const MAX_PARTS: usize = 500_000;
 
+/// What all instances of subgraphs hold, with the ids that they write before their nodes' own, in bytes of JSON.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+/// Longest id of a node, in bytes: the editor counts them, or writes a UUID.
+const MAX_ID_BYTES: usize = 200;
+
 /// The node id that stands for a subgraph's inputs inside it, and the one for its outputs.
 const INPUT_NODE: i64 = -10;
 const OUTPUT_NODE: i64 = -20;
@@ -50,7 +55,8 @@ impl Scopes {
             .flatten()
             .filter_map(|definition| Some((definition["id"].as_str()?, definition)))
             .collect();
-        let mut parts = 0;
+        let mut sizes: HashMap<&str, usize> = HashMap::new();
+        let (mut parts, mut bytes) = (0, 0);
         let mut scopes = Scopes(vec![Scope::read(file, None, String::new(), &mut parts)?]);
         let mut open = vec![(0, 0)];
         while let Some((at, depth)) = open.pop() {
@@ -68,7 +74,17 @@ impl Scopes {
                 }
                 let id = node.id.clone();
                 let prefix = format!("{}:", scopes.api_id(at, &id));
+                let size = *sizes
+                    .entry(definition["id"].as_str().unwrap_or_default())
+                    .or_insert_with(|| definition.to_string().len());
+                let before = parts;
+                bytes += size;
+                if bytes > MAX_BYTES {
+                    return Err(Error::TooManyBytes { limit: MAX_BYTES });
+                }
+                let prefix_bytes = prefix.len();
                 let inner = Scope::read(definition, Some((at, place)), prefix, &mut parts)?;
+                bytes += prefix_bytes * (parts - before);
                 scopes.0.push(inner);
                 let inner = scopes.0.len() - 1;
                 scopes.0[at].inside.insert(id, inner);
@@ -157,7 +173,10 @@ impl Scope {
         for node in listed {
             count(1 + node["inputs"].as_array().map_or(0, Vec::len))?;
             let node = read::node(node).ok_or(Error::Malformed { part: "nodes" })?;
-            by_id.insert(node.id.clone(), nodes.len());
+            // Whoever looks for a node by its id must find the one that stands there.
+            if node.id.len() > MAX_ID_BYTES || by_id.insert(node.id.clone(), nodes.len()).is_some() {
+                return Err(Error::Malformed { part: "nodes" });
+            }
             if let ("SetNode", Some(name)) = (node.kind.as_str(), node.widgets_values[0].as_str()) {
                 set_nodes.entry(name.to_owned()).or_insert(nodes.len());
             }

@@ -262,4 +262,26 @@ fn small_files_that_would_spread_out_without_end_are_refused() {
     wide["definitions"] = json!({"subgraphs": definitions.collect::<Vec<_>>()});
     let refused = to_api_format(&wide, &info()).unwrap_err();
     assert!(matches!(refused, Error::TooLarge { .. }), "{refused}");
+
+    // Ten notes beside each instance, with its id: whoever goes down by ids goes down eleven times at each of 30 levels.
+    let definitions = (0..30).map(|n| {
+        let mut nodes = vec![json!({"id": 1, "type": format!("s{}", n + 1)})];
+        nodes.extend((0..10).map(|_| json!({"id": 1, "type": "Note"})));
+        json!({"id": format!("s{n}"), "nodes": nodes, "links": []})
+    });
+    let mut twins = file(json!([{"id": 1, "type": "s0"}]), json!([]));
+    twins["definitions"] = json!({"subgraphs": definitions.collect::<Vec<_>>()});
+    let refused = to_api_format(&twins, &info()).unwrap_err();
+    assert!(matches!(refused, Error::Malformed { part: "nodes" }), "{refused}");
+
+    // A thousand instances of a heavy node; and few nodes below ids that are long together.
+    let heavy = json!({"id": "h", "nodes": [{"id": 1, "type": "Text", "widgets_values": ["x".repeat(1 << 20)]}], "links": []});
+    let many: Vec<Value> = (0..1000).map(|id| json!({"id": id, "type": "h"})).collect();
+    let mut heavy_file = file(json!(many), json!([]));
+    heavy_file["definitions"] = json!({"subgraphs": [heavy]});
+    let refused = to_api_format(&heavy_file, &info()).unwrap_err();
+    assert!(matches!(refused, Error::TooManyBytes { .. }), "{refused}");
+    let long = json!({"nodes": [{"id": "i".repeat(1000), "type": "Note"}], "links": []});
+    let refused = to_api_format(&long, &info()).unwrap_err();
+    assert!(matches!(refused, Error::Malformed { part: "nodes" }), "{refused}");
 }

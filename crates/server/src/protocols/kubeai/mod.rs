@@ -9,6 +9,7 @@ mod model;
 
 use axum::{
     Router,
+    body::Body,
     extract::{FromRequestParts, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -100,10 +101,13 @@ impl Proxy {
             None => model::of_body(&parts.headers, body, &self.memory).await?,
         };
         let endpoint = self.endpoint(&caller, &model)?;
-        if parts.method == Method::GET && wanted.rest == "system_stats" {
-            state.service.wake_and_hold(&endpoint).await?;
-        }
         parts.uri = below(&endpoint, wanted.rest, parts.uri.query())?;
+        if parts.method == Method::GET && wanted.rest == "system_stats" {
+            // It named the endpoint and has done its work: the wait may be long, and others need the memory.
+            drop((body, held));
+            state.service.wake_and_hold(&endpoint).await?;
+            return Ok((Request::from_parts(parts, Body::empty()), Held::default()));
+        }
         Ok((Request::from_parts(parts, body), held))
     }
 

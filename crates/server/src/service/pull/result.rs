@@ -183,7 +183,8 @@ impl Service {
         let chunk = match output.len() <= INLINE_MAX_BYTES {
             true => Payload::Inline(output.to_vec()),
             false => {
-                let name = format!("chunk-{}-{chunks}.json", lease.fence);
+                // The counts begin anew after a restart of the server, under the same lease.
+                let name = format!("chunk-{}-{}.json", lease.fence, self.ids.uuid_v4().simple());
                 self.place(BlobKey::job_part(job, &name), output).await?
             }
         };

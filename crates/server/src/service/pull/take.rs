@@ -24,6 +24,17 @@ pub const HOLD: Duration = Duration::from_secs(25);
 const HOLD_LEAVING: Duration = Duration::from_millis(500);
 /// Between two looks at the queue when nobody woke the poll.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// After a job went back because its input could not be had: twenty of these are a patience of 100 s.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// What became of a claim.
+enum Begun {
+    Taken(Box<Taken>),
+    /// Its job is over.
+    Ended,
+    /// Its job waits again: what it needs is not to be had just now.
+    GivenBack,
+}
 
 /// A job for a worker. Dropped before [`Taken::handed_over`], it goes back to the queue.
 pub struct Taken {
@@ -70,8 +81,10 @@ impl Service {
         worker.asks_for(wanted);
         let _listening = worker.listen();
         let taken = tokio::select! {
-            taken = self.wait_for_work(worker, wanted) => taken,
+            // First: a claim that is begun while the server stops only goes back, and jobs may go back so often and no more.
+            biased;
             () = stopping.cancelled() => vec![],
+            taken = self.wait_for_work(worker, wanted) => taken,
             () = tokio::time::sleep(HOLD) => vec![],
         };
         worker.hear(&Heard::Sign, self.clock.now(), self.clock.monotonic());
@@ -144,7 +157,16 @@ impl Service {
             match self.store.claim(claim).await {
                 Ok(Some(claimed)) => {
                     self.reach("claim");
-                    taken.extend(self.begin(worker, claimed).await);
+                    match self.begin(worker, claimed).await {
+                        Begun::Taken(one) => taken.push(*one),
+                        Begun::Ended => {}
+                        Begun::GivenBack if taken.is_empty() => {
+                            // What is away now is away for the next job too, and a job goes back only so often.
+                            tokio::time::sleep(AWAY).await;
+                            break;
+                        }
+                        Begun::GivenBack => break,
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -156,7 +178,7 @@ impl Service {
         taken
     }
 
-    async fn begin(&self, worker: &Arc<Worker>, claimed: Claimed) -> Option<Taken> {
+    async fn begin(&self, worker: &Arc<Worker>, claimed: Claimed) -> Begun {
         let job = claimed.job;
         let lease = Lease {
             job: job.id,
@@ -175,14 +197,18 @@ impl Service {
             match self.read_for_worker(&job).await {
                 Ok((input, credentials)) => {
                     (taken.input, taken.credentials) = (input, credentials);
-                    return Some(taken);
+                    return Begun::Taken(Box::new(taken));
                 }
                 Err(outcome) => outcome,
             }
         };
         taken.handed_over();
+        let begun = match outcome {
+            AttemptOutcome::Released { .. } => Begun::GivenBack,
+            _ => Begun::Ended,
+        };
         self.take_back(worker, lease, outcome).await;
-        None
+        begun
     }
 
     async fn read_for_worker(&self, job: &JobRecord) -> Result<(Bytes, Map<String, Value>), AttemptOutcome> {
