@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use darkroom_comfy::{
-    graph::{Graph, convert, validate::InputChecks},
+    graph::{
+        Graph, convert,
+        validate::{InputChecks, nearest},
+    },
     object_info::ObjectInfo,
 };
 use darkroom_core::{EndpointName, scheduler::Need};
@@ -18,13 +21,8 @@ use super::{
 };
 use crate::beside::beside;
 
-/// Names at most this far apart are worth showing (0: nothing in common, 1: equal).
-const NEAR: f64 = 0.6;
-/// Near names shown.
-const SHOWN: usize = 3;
-/// Comparing costs the product of both lengths, times the names.
+/// Longer than what a graph is checked for: names of model files are what is looked for here.
 const MAX_CHARS: usize = 100;
-const MAX_NAMES: usize = 5_000;
 /// Missing things of one box that near names are looked for; all are told.
 const MAX_ASKED: usize = 20;
 
@@ -134,7 +132,7 @@ fn missing_on(graph: &Graph, box_name: &str, info: &ObjectInfo, places: &Places)
     named
         .map(|(nth, (need, nodes))| {
             let near = |wrong: &str, names: &mut dyn Iterator<Item = &str>| match nth < MAX_ASKED {
-                true => nearest(wrong, names),
+                true => nearest(wrong, names, MAX_CHARS),
                 false => Vec::new(),
             };
             let others = places
@@ -165,29 +163,6 @@ fn missing_on(graph: &Graph, box_name: &str, info: &ObjectInfo, places: &Places)
                 }
             }
         })
-        .collect()
-}
-
-fn nearest(wrong: &str, names: &mut dyn Iterator<Item = &str>) -> Vec<String> {
-    if wrong.chars().nth(MAX_CHARS).is_some() {
-        return Vec::new();
-    }
-    let lower = wrong.to_lowercase();
-    let mut near: Vec<(f64, &str)> = names
-        .take(MAX_NAMES)
-        .filter(|name| name.chars().nth(MAX_CHARS).is_none())
-        .map(|name| {
-            (
-                strsim::normalized_damerau_levenshtein(&lower, &name.to_lowercase()),
-                name,
-            )
-        })
-        .filter(|(score, _)| *score >= NEAR)
-        .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0));
-    near.into_iter()
-        .take(SHOWN)
-        .map(|(_, name)| name.to_owned())
         .collect()
 }
 

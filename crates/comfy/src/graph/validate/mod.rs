@@ -21,6 +21,7 @@ use indexmap::IndexMap;
 pub use self::checks::{InputChecks, Literals, NoChecks, Preflight, Refusal};
 pub use self::errors::{NodeError, NodeErrors, PromptError, Rejected};
 use self::suggest::Suggester;
+pub use self::suggest::nearest;
 use self::walk::Walk;
 use super::{Graph, NodeId};
 use crate::object_info::{NodeClass, ObjectInfo};

@@ -16,30 +16,40 @@ pub(super) struct Suggester {
 }
 
 impl Suggester {
-    /// Up to three of `names` that look like `wrong`, nearest first, then in their own order.
+    /// As [`nearest`], for the first few questions.
     pub(super) fn nearest<'a>(&mut self, wrong: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
         if self.asked >= MAX_ASKED || wrong.chars().nth(MAX_CHARS).is_some() {
             return Vec::new();
         }
         self.asked += 1;
-        let wrong = wrong.to_lowercase();
-        let mut near: Vec<(f64, &str)> = names
-            .take(MAX_NAMES)
-            .filter(|name| name.chars().nth(MAX_CHARS).is_none())
-            .map(|name| {
-                (
-                    strsim::normalized_damerau_levenshtein(&wrong, &name.to_lowercase()),
-                    name,
-                )
-            })
-            .filter(|(score, _)| *score >= NEAR)
-            .collect();
-        near.sort_by(|a, b| b.0.total_cmp(&a.0));
-        near.into_iter()
-            .take(SHOWN)
-            .map(|(_, name)| name.to_owned())
-            .collect()
+        nearest(wrong, names, MAX_CHARS)
     }
+}
+
+/// Up to three of `names` that look like `wrong`, nearest first, then in their own order. Names of more than `max_chars`
+/// characters are not compared.
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>, max_chars: usize) -> Vec<String> {
+    let is_short = |name: &str| name.chars().nth(max_chars).is_none();
+    if !is_short(wrong) {
+        return Vec::new();
+    }
+    let wrong = wrong.to_lowercase();
+    let mut near: Vec<(f64, &str)> = names
+        .take(MAX_NAMES)
+        .filter(|name| is_short(name))
+        .map(|name| {
+            (
+                strsim::normalized_damerau_levenshtein(&wrong, &name.to_lowercase()),
+                name,
+            )
+        })
+        .filter(|(score, _)| *score >= NEAR)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    near.into_iter()
+        .take(SHOWN)
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -48,6 +48,24 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
+    /// Of an instance whose record may say already that it drains or stops.
+    fn of(record: &InstanceRecord) -> Self {
+        let supervised = Supervised {
+            activity: Arc::default(),
+            resources: Arc::default(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            close: CancellationToken::new(),
+        };
+        if record.state == InstanceState::Draining {
+            supervised.drain();
+        }
+        if record.state == InstanceState::Stopping {
+            supervised.stop();
+        }
+        supervised
+    }
+
     /// What it used at the last look.
     pub(super) fn resources(&self) -> Option<Resources> {
         self.resources
@@ -80,19 +98,7 @@ pub(super) enum Origin {
 
 /// Begins to supervise an instance.
 pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoint, origin: Origin) {
-    let supervised = Supervised {
-        activity: Arc::default(),
-        resources: Arc::default(),
-        drain: CancellationToken::new(),
-        stop: CancellationToken::new(),
-        close: CancellationToken::new(),
-    };
-    if record.state == InstanceState::Draining {
-        supervised.drain();
-    }
-    if record.state == InstanceState::Stopping {
-        supervised.stop();
-    }
+    let supervised = Supervised::of(&record);
     let link = SlotLink::new(
         control.service.clone(),
         endpoint.name.clone(),
@@ -112,18 +118,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
             Some(*handle)
         }
     };
-    let task = Task {
-        control: control.clone(),
-        id: record.id,
-        box_name: record.box_name.clone(),
-        endpoint,
-        gpu: record.gpu.clone(),
-        activity: supervised.activity.clone(),
-        resources: supervised.resources.clone(),
-        drain: supervised.drain.clone(),
-        stop: supervised.stop.clone(),
-        close: supervised.close.clone(),
-    };
+    let task = Task::new(control, &record, endpoint, &supervised);
     control.lock_supervised().insert(record.id, supervised);
     control.tasks.spawn(async move {
         let life = AssertUnwindSafe(task.live(record, handle, link)).catch_unwind();
@@ -147,6 +142,23 @@ struct Task {
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
+}
+
+impl Task {
+    fn new(control: &Control, record: &InstanceRecord, endpoint: Endpoint, supervised: &Supervised) -> Self {
+        Task {
+            control: control.clone(),
+            id: record.id,
+            box_name: record.box_name.clone(),
+            endpoint,
+            gpu: record.gpu.clone(),
+            activity: supervised.activity.clone(),
+            resources: supervised.resources.clone(),
+            drain: supervised.drain.clone(),
+            stop: supervised.stop.clone(),
+            close: supervised.close.clone(),
+        }
+    }
 }
 
 /// How the running part of a life ended.

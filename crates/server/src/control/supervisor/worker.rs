@@ -14,17 +14,13 @@ use darkroom_store::{
     jobs::AttemptRecord,
 };
 use futures::FutureExt;
-use tokio_util::sync::CancellationToken;
 
 use super::{Breakage, Supervised, Task};
 use crate::{
     control::Control,
-    service::{
-        attempts::SlotActivity,
-        pull::{
-            Phase, Worker,
-            environment::{Told, ping_interval, variables},
-        },
+    service::pull::{
+        Phase, Worker,
+        environment::{Told, ping_interval, variables},
     },
 };
 
@@ -42,20 +38,8 @@ pub(in crate::control) async fn begin(
     found: Option<(Handle, Vec<AttemptRecord>)>,
 ) {
     let service = &control.service;
-    let activity: Arc<SlotActivity> = Arc::default();
-    let supervised = Supervised {
-        activity: activity.clone(),
-        resources: Arc::default(),
-        drain: CancellationToken::new(),
-        stop: CancellationToken::new(),
-        close: CancellationToken::new(),
-    };
-    if record.state == InstanceState::Draining {
-        supervised.drain();
-    }
-    if record.state == InstanceState::Stopping {
-        supervised.stop();
-    }
+    let supervised = Supervised::of(&record);
+    let activity = supervised.activity.clone();
     let interval = match &endpoint.backend {
         Backend::Process(spec) => ping_interval(&spec.env),
         _ => darkroom_core::presence::PING_INTERVAL,
@@ -67,18 +51,7 @@ pub(in crate::control) async fn begin(
     if let Err(error) = service.take_up(&worker, &attempts).await {
         tracing::error!(instance.id = %record.id, error = ?error, "a worker's jobs could not be taken up");
     }
-    let task = Task {
-        control: control.clone(),
-        id: record.id,
-        box_name: record.box_name.clone(),
-        endpoint,
-        gpu: record.gpu.clone(),
-        activity: supervised.activity.clone(),
-        resources: supervised.resources.clone(),
-        drain: supervised.drain.clone(),
-        stop: supervised.stop.clone(),
-        close: supervised.close.clone(),
-    };
+    let task = Task::new(control, &record, endpoint, &supervised);
     control.lock_supervised().insert(record.id, supervised);
     control.tasks.spawn(async move {
         let life = AssertUnwindSafe(task.live_as_worker(record, &worker, handle)).catch_unwind();
