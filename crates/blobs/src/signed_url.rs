@@ -58,6 +58,15 @@ impl std::fmt::Debug for Signer {
     }
 }
 
+/// What one upload may bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadTerms<'a> {
+    /// The longest body, in bytes.
+    pub max_bytes: u64,
+    /// The media type it must come with.
+    pub content_type: &'a str,
+}
+
 /// What a valid link allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
@@ -109,6 +118,63 @@ impl Signer {
             Some(max) => format!("expires={expires}&max={max}&signature={signature}"),
             None => format!("expires={expires}&signature={signature}"),
         }
+    }
+
+    /// The query of a link by which one file may be put under `name` until `expires_at`; no other media type or length.
+    pub fn sign_upload(&self, name: &BlobKey, expires_at: Timestamp, terms: &UploadTerms<'_>) -> String {
+        let expires = expires_at.as_millis().div_euclid(1000);
+        let signature = self.upload_mac(name, expires, terms).finalize().into_bytes();
+        format!(
+            "expires={expires}&max={}&signature={}",
+            terms.max_bytes,
+            URL_SAFE_NO_PAD.encode(signature)
+        )
+    }
+
+    /// Checks the query of such a request and the media type that it came with.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn verify_upload(
+        &self,
+        name: &BlobKey,
+        query: &str,
+        content_type: &str,
+        now: Timestamp,
+    ) -> Result<Grant, SignatureError> {
+        let given = Given::parse(query)?;
+        let max_bytes = given.max_bytes.ok_or(SignatureError::Mismatch)?;
+        let signature = URL_SAFE_NO_PAD
+            .decode(given.signature)
+            .map_err(|_| SignatureError::Mismatch)?;
+        let terms = UploadTerms {
+            max_bytes,
+            content_type,
+        };
+        self.upload_mac(name, given.expires, &terms)
+            .verify_slice(&signature)
+            .map_err(|_| SignatureError::Mismatch)?;
+        let expires_at = Timestamp::from_millis(given.expires.saturating_mul(1000));
+        match now >= expires_at {
+            true => Err(SignatureError::Expired),
+            false => Ok(Grant {
+                expires_at,
+                max_bytes: Some(max_bytes),
+            }),
+        }
+    }
+
+    /// The media type stands last: whatever is in it, no two requests give the same text.
+    fn upload_mac(&self, name: &BlobKey, expires: i64, terms: &UploadTerms<'_>) -> Hmac<Sha256> {
+        let mut mac = self.keyed.clone();
+        mac.update(
+            format!(
+                "UPLOAD\n{name}\n{expires}\n{}\n{}",
+                terms.max_bytes, terms.content_type
+            )
+            .as_bytes(),
+        );
+        mac
     }
 
     /// Path and query of a link: to be put behind the public base URL.
@@ -305,6 +371,34 @@ mod tests {
             signer.verify(Method::Put, &other, &query, seconds(1000)),
             Err(SignatureError::Mismatch)
         );
+    }
+
+    #[test]
+    fn an_upload_is_bound_to_its_name_length_and_media_type() {
+        let signer = Signer::new(&SECRET);
+        let terms = UploadTerms {
+            max_bytes: 10,
+            content_type: "image/png",
+        };
+        let query = signer.sign_upload(&key(), seconds(100), &terms);
+        let check = |query: &str, media: &str, at| signer.verify_upload(&key(), query, media, seconds(at));
+        assert_eq!(check(&query, "image/png", 99).unwrap().max_bytes, Some(10));
+        assert_eq!(check(&query, "image/png", 100), Err(SignatureError::Expired));
+        assert_eq!(check(&query, "image/jpeg", 99), Err(SignatureError::Mismatch));
+        assert_eq!(
+            check(&query.replace("max=10", "max=11"), "image/png", 99),
+            Err(SignatureError::Mismatch)
+        );
+        let other: BlobKey = "outputs/x/b".parse().unwrap();
+        assert!(
+            signer
+                .verify_upload(&other, &query, "image/png", seconds(99))
+                .is_err()
+        );
+        // Neither is the other kind of link.
+        assert!(signer.verify(Method::Put, &key(), &query, seconds(99)).is_err());
+        let put = signer.sign(Method::Put, &key(), seconds(100), Some(10));
+        assert!(check(&put, "", 99).is_err());
     }
 
     #[test]

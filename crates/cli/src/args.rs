@@ -113,6 +113,11 @@ pub enum Command {
     Logs(commands::logs::LogsArgs),
     /// Open an endpoint's ComfyUI page in the browser
     Open(commands::open::OpenArgs),
+    /// Publish a workflow: applications call it by name with a few inputs
+    Publish(commands::publish::PublishArgs),
+    /// List, show, compare, move, export, or import published workflows
+    #[command(subcommand)]
+    Workflows(commands::workflows::WorkflowsCommand),
     /// Create, list, or revoke keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

@@ -23,6 +23,7 @@ pub mod retry;
 pub mod scheduler;
 pub mod time;
 pub mod worker;
+pub mod workflow;
 
 pub use attempt::{AttemptOutcome, AttemptState, Fence};
 pub use blob_key::BlobKey;

@@ -104,6 +104,7 @@ pub async fn run(
         lengths: Default::default(),
         agents: Default::default(),
         pull: service::pull::PullWorkers::new(key.expose(), base_url.local()),
+        published: Default::default(),
         failpoint: options.failpoint.clone(),
     });
     service.set_status_bodies(protocols::status_bodies());
@@ -114,7 +115,12 @@ pub async fn run(
     service.recover_queues().await?;
 
     let stored_keys = store.keys().await?;
-    let keyring = Keyring::new(&config.keys, &stored_keys, service.endpoints().values());
+    let keyring = Keyring::with_apps(
+        &config.keys,
+        &stored_keys,
+        |app| service.app_secret(app),
+        service.endpoints().values(),
+    );
     check_listen(address, keyring.has_live_keys(), config.server.insecure_no_auth)
         .map_err(anyhow::Error::msg)?;
     let auth = AuthState::new(

@@ -180,7 +180,12 @@ impl Reload {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let keyring = Keyring::new(&configured, &stored, service.endpoints().values());
+        let keyring = Keyring::with_apps(
+            &configured,
+            &stored,
+            |app| service.app_secret(app),
+            service.endpoints().values(),
+        );
         let lost = service.agents_without(|key, endpoint| keyring.may_work(key, endpoint));
         self.auth.set_keyring(keyring);
         service

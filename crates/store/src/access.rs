@@ -21,6 +21,15 @@ pub enum Scope {
     Admin,
 }
 
+/// What signs requests: the public half, and the secret one as the server encrypted it (a signature needs it back).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppCredential {
+    /// The public half, unique.
+    pub app_key: String,
+    /// The secret, encrypted.
+    pub sealed_secret: Vec<u8>,
+}
+
 /// A stored key. The secret itself is never stored: it is 256 random bits, and its SHA-256 is enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
@@ -40,12 +49,14 @@ pub struct KeyRecord {
     pub created_at: Timestamp,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// It signs requests, and is never sent.
+    pub app: Option<AppCredential>,
 }
 
 /// Keys and the outbox.
 #[async_trait]
 pub trait Access: Send + Sync {
-    /// Adds a key; `false` when a live key has that name.
+    /// Adds a key; `false` when a live key has that name, or any has that app key.
     async fn add_key(&self, key: KeyRecord) -> Result<bool, Error>;
 
     /// All keys, also revoked ones, oldest first.

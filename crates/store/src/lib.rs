@@ -1,5 +1,5 @@
-//! Durable state behind five traits, one per noun: [`Jobs`], [`Queues`] (items, groups and deliveries of the EAS queue
-//! service), [`Catalog`], [`Files`], [`Access`].
+//! Durable state behind six traits, one per noun: [`Jobs`], [`Queues`] (items, groups and deliveries of the EAS queue
+//! service), [`Catalog`], [`Workflows`], [`Files`], [`Access`].
 //!
 //! The verbs are the domain's (`claim`, `renew`, `finish`), never a table's, and every one of them fits Postgres as
 //! well as SQLite: the store's own clock decides leases, numbers come from counters that are advanced under the
@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod queues;
 pub mod sqlite;
 pub mod wake;
+pub mod workflows;
 
 pub use access::Access;
 pub use catalog::Catalog;
@@ -28,7 +29,8 @@ pub use jobs::Jobs;
 pub use queues::Queues;
 pub use sqlite::SqliteStore;
 pub use wake::{Topic, Wakeups};
+pub use workflows::Workflows;
 
 /// All of the traits together: what the server holds.
-pub trait Store: Jobs + Queues + Catalog + Files + Access + Wakeups {}
-impl<T: Jobs + Queues + Catalog + Files + Access + Wakeups> Store for T {}
+pub trait Store: Jobs + Queues + Catalog + Workflows + Files + Access + Wakeups {}
+impl<T: Jobs + Queues + Catalog + Workflows + Files + Access + Wakeups> Store for T {}

@@ -59,6 +59,11 @@ impl Client {
         self.json(Method::POST, path, body).await
     }
 
+    /// `PUT /darkroom/v1/{path}` with a JSON body.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.json(Method::PUT, path, Some(body)).await
+    }
+
     /// `DELETE /darkroom/v1/{path}`.
     pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
         self.json(Method::DELETE, path, None).await

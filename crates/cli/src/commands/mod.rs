@@ -20,9 +20,11 @@ pub mod jobs;
 pub mod keys;
 pub mod logs;
 pub mod open;
+pub mod publish;
 pub mod queues;
 pub mod run;
 pub mod serve;
+pub mod workflows;
 
 /// Runs a command. `serve` brings its own runtimes: its parent process is single-threaded.
 pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> {
@@ -40,6 +42,8 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Logs(args) => block_on(logs::logs(args, global)),
         Command::Doctor(args) => block_on(doctor::doctor(args, global)),
         Command::Keys(command) => block_on(keys::keys(command, global)),
+        Command::Publish(args) => block_on(publish::publish(args, global)),
+        Command::Workflows(command) => block_on(workflows::workflows(command, global)),
         Command::Config(command) => config::config(command, global),
         Command::Bench(args) => block_on(bench::bench(args, global)),
         Command::Agent(args) => block_on(agent::agent(args, global)),

@@ -110,7 +110,8 @@ impl Outlook {
     }
 }
 
-fn rest(known: Duration, elapsed: Duration) -> Duration {
+/// What of a usual duration is left after some time; what overran it is taken to need a part of it still.
+pub fn rest(known: Duration, elapsed: Duration) -> Duration {
     known.saturating_sub(elapsed).max(if elapsed > known {
         known / OVERRUN
     } else {

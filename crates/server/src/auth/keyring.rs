@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use darkroom_core::{Endpoint, EndpointName, TenantId};
-use darkroom_store::access::{KeyRecord, Scope};
+use darkroom_store::access::{AppCredential, KeyRecord, Scope};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -78,10 +78,22 @@ pub enum AnonymousUse {
 }
 
 impl Keyring {
-    /// Keys of the file and of the store, and the endpoints whose anonymity matters.
+    /// The same where no stored key signs.
+    #[cfg(test)]
     pub fn new<'a>(
         config: &[KeyConfig],
         stored: &[KeyRecord],
+        endpoints: impl IntoIterator<Item = &'a Endpoint>,
+    ) -> Self {
+        Keyring::with_apps(config, stored, |_| None, endpoints)
+    }
+
+    /// Keys of the file and of the store, and the endpoints whose anonymity matters. `opened` decrypts the secret of a
+    /// stored app key.
+    pub fn with_apps<'a>(
+        config: &[KeyConfig],
+        stored: &[KeyRecord],
+        opened: impl Fn(&AppCredential) -> Option<Secret>,
         endpoints: impl IntoIterator<Item = &'a Endpoint>,
     ) -> Self {
         let mut ring = Keyring {
@@ -109,7 +121,17 @@ impl Keyring {
                 scopes: key.scopes.iter().copied().collect(),
                 endpoints: Grant::from_list(&key.endpoints),
             };
-            ring.keys.push((key.secret_sha256, entry));
+            match &key.app {
+                None => ring.keys.push((key.secret_sha256, entry)),
+                Some(app) => match opened(app) {
+                    // One of the file wins: an operator wrote it there.
+                    Some(secret) => drop(ring.apps.entry(app.app_key.clone()).or_insert((secret, entry))),
+                    None => tracing::error!(
+                        key.name = key.name,
+                        "the secret of an app key cannot be decrypted (the server's own key changed?); it does not count"
+                    ),
+                },
+            }
         }
         for endpoint in endpoints.into_iter().filter(|endpoint| endpoint.anonymous) {
             let may = if endpoint.anonymous_history {

@@ -29,7 +29,7 @@ pub use self::{
     keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
     lasting::Lasting,
     listen::check_listen,
-    mint::{NewKey, mint},
+    mint::{MintedApp, NewKey, mint, mint_app},
     origin::is_loopback_authority,
     server_key::{ServerKey, ServerKeyError},
     sessions::{LINK_LIFETIME, SESSION_LIFETIME},

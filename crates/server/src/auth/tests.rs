@@ -51,6 +51,7 @@ fn stored(name: &str, secret: &str, revoked: bool) -> KeyRecord {
         tenant: "default".parse().unwrap(),
         created_at: Timestamp::ZERO,
         revoked_at: revoked.then_some(Timestamp::ZERO),
+        app: None,
     }
 }
 

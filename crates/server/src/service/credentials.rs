@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use sha2::Sha256;
 
 use super::{Error, Service, jobs::JobRecord};
+use crate::config::Secret;
 
 /// What ComfyUI itself takes out of its history (`comfyui/behaviour.md` §9).
 const NAMES: [&str; 2] = ["auth_token_comfy_org", "api_key_comfy_org"];
@@ -34,28 +35,54 @@ impl Vault {
 
     /// Nonce, ciphertext, tag; readable only as this job's.
     fn seal(&self, job: JobId, plain: Vec<u8>, ids: &dyn Ids) -> Result<Vec<u8>, Error> {
+        self.seal_for(job.as_uuid().as_bytes(), plain, ids)
+    }
+
+    /// The secret of an app key; readable only as that key's.
+    ///
+    /// # Errors
+    /// When it cannot be encrypted.
+    pub fn seal_secret(&self, app_key: &str, secret: &Secret, ids: &dyn Ids) -> Result<Vec<u8>, Error> {
+        self.seal_for(
+            format!("app {app_key}").as_bytes(),
+            secret.expose().as_bytes().to_vec(),
+            ids,
+        )
+    }
+
+    /// `None` when it is not this key's, or of another server's key.
+    pub fn open_secret(&self, app_key: &str, sealed: &[u8]) -> Option<Secret> {
+        let plain = self.open_for(format!("app {app_key}").as_bytes(), sealed)?;
+        Some(Secret::new(String::from_utf8(plain).ok()?))
+    }
+
+    /// `of_whom`: what else the tag vouches for.
+    fn seal_for(&self, of_whom: &[u8], plain: Vec<u8>, ids: &dyn Ids) -> Result<Vec<u8>, Error> {
         let mut nonce = [0; NONCE_LEN];
         ids.fill(&mut nonce);
         let mut sealed = plain;
         self.0
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), of(job), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(of_whom),
+                &mut sealed,
+            )
             .map_err(|_| Error::Internal(anyhow::anyhow!("credentials cannot be encrypted")))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
     /// `None` when they are not this job's, or of another server's key.
     fn open(&self, job: JobId, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open_for(job.as_uuid().as_bytes(), sealed)
+    }
+
+    fn open_for(&self, of_whom: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut rest = rest.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = self.0.open_in_place(nonce, of(job), &mut rest).ok()?;
+        let plain = self.0.open_in_place(nonce, Aad::from(of_whom), &mut rest).ok()?;
         Some(plain.to_vec())
     }
-}
-
-/// What else the tag vouches for.
-fn of(job: JobId) -> Aad<[u8; 16]> {
-    Aad::from(*job.as_uuid().as_bytes())
 }
 
 /// Takes the credentials out of a request; none is the usual case.

@@ -92,9 +92,14 @@ fn check(graph: &Value, places: &Places) -> Result<Vec<BoxCheck>, Box<Refusal>> 
         (true, None) | (false, _) => None,
     };
     let graph = Graph::parse(converted.as_ref().unwrap_or(graph)).map_err(|e| Box::new(Refusal::from(e)))?;
+    Ok(on_each_box(&graph, places))
+}
+
+/// What a graph would miss on each box of an endpoint.
+pub(super) fn on_each_box(graph: &Graph, places: &Places) -> Vec<BoxCheck> {
     let boxes = places.boxes.iter().map(|(name, one)| {
-        let missing = missing_on(&graph, name, &one.info, places);
-        let refused = preflight::check(&graph, Some(&one.info), None, places.embedded).err();
+        let missing = missing_on(graph, name, &one.info, places);
+        let refused = preflight::check(graph, Some(&one.info), None, places.embedded).err();
         BoxCheck {
             name: name.clone(),
             runs: missing.is_empty() && refused.is_none(),
@@ -104,7 +109,7 @@ fn check(graph: &Value, places: &Places) -> Result<Vec<BoxCheck>, Box<Refusal>> 
             missing,
         }
     });
-    Ok(boxes.collect())
+    boxes.collect()
 }
 
 fn missing_on(graph: &Graph, box_name: &str, info: &ObjectInfo, places: &Places) -> Vec<Missing> {

@@ -45,6 +45,7 @@ pub mod pickers;
 pub mod pictures;
 pub mod placement;
 pub mod preflight;
+pub mod published;
 pub mod pull;
 pub mod queues;
 pub mod resources;
@@ -123,6 +124,8 @@ pub struct Parts {
     pub(crate) agents: agents::Agents,
     /// Workers that take jobs by long polls.
     pub(crate) pull: pull::PullWorkers,
+    /// Versions of published workflows that were called lately.
+    pub(crate) published: published::Cache,
     /// Named points at which tests end the process.
     pub(crate) failpoint: Option<darkroom_blobs::Failpoint>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use darkroom_core::{Clock, JobId, Timestamp};
 
 use super::{World, done, endpoint, tenant, tests};
-use crate::access::{Delivery, Due, KeyRecord, Lanes, Redelivery, Scope};
+use crate::access::{AppCredential, Delivery, Due, KeyRecord, Lanes, Redelivery, Scope};
 
 fn key(world: &World, name: &str) -> KeyRecord {
     KeyRecord {
@@ -17,6 +17,7 @@ fn key(world: &World, name: &str) -> KeyRecord {
         tenant: tenant("t"),
         created_at: world.clock.now(),
         revoked_at: None,
+        app: None,
     }
 }
 
@@ -31,6 +32,15 @@ tests! {
         assert!(world.store().add_key(first.clone()).await.unwrap());
         let all = world.store().keys().await.unwrap();
         assert_eq!(all.iter().map(|k| k.revoked_at.is_some()).collect::<Vec<_>>(), [true, false]);
+    }
+
+    async fn an_app_key_reads_back_and_is_never_given_twice(world: World) {
+        let app = AppCredential { app_key: "ak_1".to_owned(), sealed_secret: vec![0, 159, 146, 150] };
+        let first = KeyRecord { app: Some(app), ..key(&world, "app") };
+        assert!(world.store().add_key(first.clone()).await.unwrap());
+        assert_eq!(world.store().keys().await.unwrap(), std::slice::from_ref(&first));
+        assert!(world.store().revoke_key("app").await.unwrap());
+        assert!(!world.store().add_key(KeyRecord { name: "other".to_owned(), ..first }).await.unwrap());
     }
 
     async fn a_delivery_is_tried_until_it_is_acknowledged(world: World) {

@@ -18,6 +18,7 @@ pub(crate) mod queue_endings;
 pub(crate) mod queues;
 pub(crate) mod submits;
 pub(crate) mod wakes;
+pub(crate) mod workflows;
 mod world;
 
 use std::{future::Future, pin::Pin};

@@ -7,7 +7,7 @@ use rusqlite::{Row, params};
 use super::{SqliteStore, outbox, sql};
 use crate::{
     Access, Error,
-    access::{Delivery, Due, KeyRecord, Lanes, OutboxRow, Redelivery, WebhookLog},
+    access::{AppCredential, Delivery, Due, KeyRecord, Lanes, OutboxRow, Redelivery, WebhookLog},
     wake::Topic,
 };
 
@@ -27,6 +27,13 @@ fn read_key(row: &Row<'_>) -> Result<KeyRecord, Error> {
         tenant: sql::parsed(row, "tenant", "keys", |t| t.parse().ok())?,
         created_at: sql::instant(row, "created_at")?,
         revoked_at: sql::instant_opt(row, "revoked_at")?,
+        app: match (row.get("app_key")?, row.get("app_secret")?) {
+            (Some(app_key), Some(sealed_secret)) => Some(AppCredential {
+                app_key,
+                sealed_secret,
+            }),
+            _ => None,
+        },
     })
 }
 
@@ -36,8 +43,8 @@ impl Access for SqliteStore {
         self.durably(SMALL, move |tx| {
             let added = sql::execute(
                 tx.conn,
-                "INSERT INTO keys (name, secret_sha256, prefix, scopes, endpoints, tenant, created_at, revoked_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+                "INSERT INTO keys (name, secret_sha256, prefix, scopes, endpoints, tenant, created_at, revoked_at, \
+                 app_key, app_secret) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
                 params![
                     key.name,
                     key.secret_sha256.as_slice(),
@@ -47,6 +54,8 @@ impl Access for SqliteStore {
                     key.tenant.as_str(),
                     key.created_at.as_micros(),
                     key.revoked_at.map(Timestamp::as_micros),
+                    key.app.as_ref().map(|app| &app.app_key),
+                    key.app.as_ref().map(|app| &app.sealed_secret),
                 ],
             )?;
             Ok(added > 0)
@@ -59,8 +68,8 @@ impl Access for SqliteStore {
             .run(|conn| {
                 sql::rows(
                     conn,
-                    "SELECT name, secret_sha256, prefix, scopes, endpoints, tenant, created_at, revoked_at \
-                     FROM keys ORDER BY nr",
+                    "SELECT name, secret_sha256, prefix, scopes, endpoints, tenant, created_at, revoked_at, \
+                     app_key, app_secret FROM keys ORDER BY nr",
                     [],
                     read_key,
                 )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use darkroom_core::{
-    BlobKey, JobId, TenantId,
+    BlobKey, JobId, Payload, TenantId,
     output::{Output, OutputBody},
 };
 use rusqlite::{Row, params};
@@ -130,6 +130,36 @@ pub(super) fn refer_to_item(
 /// Drops the reference of a queue's item.
 pub(super) fn drop_item(tx: &Tx<'_>, owner: &str, index: i64) -> Result<(), Error> {
     drop_one(tx, owner, &index.to_string()).map(|_| ())
+}
+
+/// Refers to what a workflow's version or draft holds, where that is a blob.
+pub(super) fn refer_to_definition(
+    tx: &Tx<'_>,
+    owner: &str,
+    name: &str,
+    tenant: &TenantId,
+    definition: &Payload,
+) -> Result<(), Error> {
+    let Payload::Blob { key, size } = definition else {
+        return Ok(());
+    };
+    put(
+        tx,
+        &FileRef {
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            tenant: tenant.clone(),
+            blob: key.clone(),
+            size: *size,
+            content_type: "application/json".to_owned(),
+            created_at: tx.now,
+        },
+    )
+}
+
+/// Drops the reference of a workflow's version or draft, if there is one.
+pub(super) fn drop_definition(tx: &Tx<'_>, owner: &str, name: &str) -> Result<(), Error> {
+    drop_one(tx, owner, name).map(|_| ())
 }
 
 /// Drops what a job refers to but its input.

@@ -18,6 +18,8 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0007_lifecycle.sql"),
     include_str!("migrations/0008_boxes.sql"),
     include_str!("migrations/0009_streams.sql"),
+    include_str!("migrations/0010_workflows.sql"),
+    include_str!("migrations/0011_app_keys.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

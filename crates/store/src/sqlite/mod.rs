@@ -19,6 +19,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod workflows;
 mod writer;
 
 use std::{

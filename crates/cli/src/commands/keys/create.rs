@@ -33,6 +33,9 @@ pub struct CreateArgs {
     /// Whom it belongs to; tenants do not see each other's jobs
     #[arg(long, default_value = "default", value_name = "NAME")]
     tenant: TenantId,
+    /// An app key and its secret, for protocols that sign their requests (SpeedPix)
+    #[arg(long)]
+    app: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -67,6 +70,9 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         return Err(Failure::usage("a key's name has 1 to 100 characters"));
     }
     let scopes: Vec<StoreScope> = args.scopes.iter().map(|scope| scope.stored()).collect();
+    if args.app {
+        return create_app(args, scopes, global).await;
+    }
     let mut for_agents = one_endpoint(&scopes, &args.endpoints);
     let mut for_workers = None;
     let secret = match args.place.find(global).await? {
@@ -114,6 +120,38 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         return Ok(Exit::Ok);
     }
     ui.show_line(&answer, &secret);
+    Ok(Exit::Ok)
+}
+
+/// Prints both halves, each with its name; with `--json` an object.
+async fn create_app(args: CreateArgs, scopes: Vec<StoreScope>, global: &Global) -> Result<Exit, Failure> {
+    let (app_key, app_secret) = match args.place.find(global).await? {
+        Where::Server(client) => {
+            let body = json!({"name": args.name, "scopes": scopes, "endpoints": args.endpoints, "tenant": args.tenant,
+                "app": true});
+            let answer = client.post("keys", Some(&body)).await?;
+            let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
+            (text("app_key"), text("app_secret"))
+        }
+        Where::Store(keys) => {
+            let key = NewKey {
+                name: args.name.clone(),
+                scopes: scopes.clone(),
+                endpoints: args.endpoints.clone(),
+                tenant: args.tenant.clone(),
+            };
+            keys.create_app(key).await?
+        }
+    };
+    let ui = global.ui();
+    ui.note(&format!(
+        "app key '{}' made; the secret is shown only now. For the SpeedPix SDK, with this server's address:\n  export \
+         SPEEDPIX_ENDPOINT={} SPEEDPIX_APP_KEY={app_key} SPEEDPIX_APP_SECRET=...",
+        args.name,
+        global.server().trim_end_matches('/')
+    ));
+    let answer = json!({"name": args.name, "app_key": app_key, "app_secret": app_secret, "scopes": scopes});
+    ui.show_line(&answer, &format!("app_key={app_key}\napp_secret={app_secret}"));
     Ok(Exit::Ok)
 }
 

@@ -26,6 +26,9 @@ pub struct Create {
     endpoints: Vec<String>,
     #[serde(default)]
     tenant: Option<String>,
+    /// For protocols that sign: an app key and its secret instead of one secret.
+    #[serde(default)]
+    app: bool,
 }
 
 fn client_scope() -> Vec<Scope> {
@@ -57,16 +60,25 @@ pub async fn create(
         endpoints: body.endpoints,
         tenant,
     };
-    let secret = state.service.create_key(key).await.map_err(|e| call.fail(e))?;
+    let mut made = json!({ "name": body.name });
+    if body.app {
+        let (app_key, app_secret) = state
+            .service
+            .create_app_key(key)
+            .await
+            .map_err(|e| call.fail(e))?;
+        made["app_key"] = Value::from(app_key);
+        made["app_secret"] = Value::from(app_secret.expose());
+    } else {
+        let secret = state.service.create_key(key).await.map_err(|e| call.fail(e))?;
+        made["secret"] = Value::from(secret.expose());
+    }
     state
         .reload
         .keys(&state.service)
         .await
         .map_err(|e| call.fail(e))?;
-    Ok((
-        StatusCode::CREATED,
-        Json(json!({ "name": body.name, "secret": secret.expose() })),
-    ))
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// `GET /keys`: without secrets.
@@ -82,6 +94,7 @@ pub async fn list(State(state): State<AppState>, call: Call) -> Result<Json<Valu
             json!({
                 "name": k.name,
                 "prefix": k.prefix,
+                "app_key": k.app.as_ref().map(|app| &app.app_key),
                 "scopes": k.scopes,
                 "endpoints": k.endpoints,
                 "tenant": k.tenant,

@@ -24,6 +24,7 @@ mod links;
 mod queues;
 mod views;
 mod webhooks;
+mod workflows;
 
 pub use webhooks::status_body;
 
@@ -71,6 +72,7 @@ pub fn routes() -> Router<AppState> {
         .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
+        .nest("/workflows", workflows::routes())
         .nest("/agent", agent::routes())
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
 }

@@ -91,3 +91,8 @@ async fn access() {
 async fn wakes() {
     run(conformance::wakes::TESTS).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workflows() {
+    run(conformance::workflows::TESTS).await;
+}

@@ -1,0 +1,101 @@
+//! Published workflows: publish, list, show, compare, move aliases, draft, export, import.
+
+use axum::{
+    Router,
+    routing::{get, post, put},
+};
+use darkroom_core::workflow::{AliasName, Version, WorkflowId};
+
+use super::{call::Call, error::ApiError};
+use crate::{
+    auth::Scope,
+    service::{
+        Error, Service,
+        published::{WorkflowKey, WorkflowRecord, workflow_key},
+    },
+    state::AppState,
+};
+
+mod aliases;
+mod draft;
+mod publish;
+mod show;
+mod transfer;
+mod views;
+
+/// The routes below `/workflows`.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/", get(show::list).post(publish::publish))
+        .route("/import", post(transfer::import))
+        .route("/{workflow}", get(show::show))
+        .route("/{workflow}/versions/{version}", get(show::version))
+        .route("/{workflow}/diff", get(show::diff))
+        .route("/{workflow}/schema", get(show::schema))
+        .route("/{workflow}/aliases", get(aliases::history))
+        .route("/{workflow}/aliases/{alias}", put(aliases::point))
+        .route("/{workflow}/aliases/{alias}/rollback", post(aliases::roll_back))
+        .route(
+            "/{workflow}/draft",
+            get(draft::show).put(draft::keep).delete(draft::remove),
+        )
+        .route("/{workflow}/export", get(transfer::export))
+}
+
+impl Call {
+    /// A workflow from a path, among those of the caller's tenant.
+    fn workflow_key(&self, text: &str) -> Result<WorkflowKey, ApiError> {
+        let id: WorkflowId = text
+            .parse()
+            .map_err(|_| self.fail(Error::not_found("workflow", text)))?;
+        Ok(workflow_key(&self.caller.tenant, &id))
+    }
+
+    /// The same for a new one: the id is judged aloud.
+    fn new_workflow_key(&self, text: &str) -> Result<WorkflowKey, ApiError> {
+        let id: WorkflowId = text
+            .parse()
+            .map_err(|e: darkroom_core::workflow::Error| self.fail(Error::Invalid(e.to_string())))?;
+        Ok(workflow_key(&self.caller.tenant, &id))
+    }
+
+    fn version(&self, text: &str) -> Result<Version, ApiError> {
+        text.parse()
+            .map_err(|e: darkroom_core::workflow::Error| self.fail(Error::Invalid(e.to_string())))
+    }
+
+    fn alias(&self, text: &str) -> Result<AliasName, ApiError> {
+        text.parse()
+            .map_err(|e: darkroom_core::workflow::Error| self.fail(Error::Invalid(e.to_string())))
+    }
+
+    /// Somebody of this tenant who may publish somewhere.
+    fn publisher(&self) -> Result<(), ApiError> {
+        self.needs_anywhere(Scope::Publish)
+    }
+
+    /// Who publishes, for the record.
+    fn by(&self) -> String {
+        self.caller.key_name.clone().unwrap_or_default()
+    }
+
+    /// Whether they may see or call what runs on this endpoint.
+    fn sees(&self, endpoint: &darkroom_core::EndpointName) -> bool {
+        self.caller.may(Scope::Client, endpoint).is_ok() || self.caller.may(Scope::Publish, endpoint).is_ok()
+    }
+
+    /// A workflow that the caller may see; others are as unknown as one that never was. One without any version is for
+    /// publishers.
+    async fn workflow(&self, service: &Service, text: &str) -> Result<WorkflowRecord, ApiError> {
+        let key = self.workflow_key(text)?;
+        let record = service.workflow(&key).await.map_err(|e| self.fail(e))?;
+        let seen = match &record.endpoint {
+            Some(endpoint) => self.sees(endpoint),
+            None => self.publisher().is_ok(),
+        };
+        match seen {
+            true => Ok(record),
+            false => Err(self.fail(Error::not_found("workflow", text))),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Finding workflows and versions, and reading what a version holds.
+
+use std::sync::Arc;
+
+use darkroom_core::{
+    TenantId,
+    workflow::{AliasName, Version, WorkflowId},
+};
+
+use super::{Definition, Loaded, Resolved, Unknown, VersionRecord, Wanted, WorkflowKey, WorkflowRecord};
+use crate::{
+    beside::beside,
+    service::{Error, Service},
+};
+
+/// Versions told at once.
+const MAX_VERSIONS: u32 = 200;
+
+impl Service {
+    /// A page of a tenant's workflows, by id.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn workflows(
+        &self,
+        tenant: &TenantId,
+        after: Option<&WorkflowId>,
+        limit: u32,
+    ) -> Result<Vec<WorkflowRecord>, Error> {
+        Ok(self.store.workflows(tenant, after, limit).await?)
+    }
+
+    /// One workflow.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn workflow(&self, key: &WorkflowKey) -> Result<WorkflowRecord, Error> {
+        let found = self.store.workflow(key).await?;
+        found.ok_or_else(|| Error::not_found("workflow", &key.id))
+    }
+
+    /// Its versions, newest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn workflow_versions(&self, key: &WorkflowKey) -> Result<Vec<VersionRecord>, Error> {
+        Ok(self.store.versions(key, MAX_VERSIONS).await?)
+    }
+
+    /// The version that is meant: an explicit one wins over an alias, and who names none means `main`.
+    ///
+    /// # Errors
+    /// [`Unknown`].
+    pub async fn load_workflow(
+        &self,
+        key: &WorkflowKey,
+        version: Option<Version>,
+        alias: Option<&AliasName>,
+    ) -> Result<Loaded, Unknown> {
+        let wanted = match (version, alias) {
+            (Some(version), _) => Wanted::Version(version),
+            (None, Some(alias)) => Wanted::Alias(alias.clone()),
+            (None, None) => Wanted::Alias(AliasName::main()),
+        };
+        let resolved = self.store.resolve(key, &wanted).await.map_err(Error::from)?;
+        match (resolved, wanted) {
+            (Resolved::Found(version), _) => self.load_version(key, version).await,
+            (Resolved::NoVersion, Wanted::Version(version)) => Err(Unknown::Version {
+                workflow: key.id.to_string(),
+                version: version.to_string(),
+            }),
+            (Resolved::NoAlias, Wanted::Alias(alias)) => {
+                let record = self.store.workflow(key).await.map_err(Error::from)?;
+                let others = record.into_iter().flat_map(|record| record.aliases);
+                Err(Unknown::Alias {
+                    workflow: key.id.to_string(),
+                    alias: alias.to_string(),
+                    others: others.map(|(name, _)| name.to_string()).collect(),
+                })
+            }
+            (Resolved::NoWorkflow | Resolved::NoVersion | Resolved::NoAlias, _) => {
+                Err(Unknown::Workflow(key.id.to_string()))
+            }
+        }
+    }
+
+    async fn load_version(&self, key: &WorkflowKey, version: Version) -> Result<Loaded, Unknown> {
+        if let Some(known) = self.published.get(key, version) {
+            return Ok(known);
+        }
+        let found = self.store.version(key, version).await.map_err(Error::from)?;
+        let Some((record, payload)) = found else {
+            return Err(Unknown::Workflow(key.id.to_string()));
+        };
+        let bytes = self.read_payload(&payload).await?;
+        let bytes = bytes.ok_or_else(|| Error::not_found("definition of version", version))?;
+        let size = bytes.len();
+        let parsed = beside(size, move || serde_json::from_slice::<Definition>(&bytes)).await;
+        let definition = parsed.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        let loaded = Loaded {
+            record,
+            definition: Arc::new(definition),
+            size,
+        };
+        self.published.put(key.clone(), loaded.clone());
+        Ok(loaded)
+    }
+}
