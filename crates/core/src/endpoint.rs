@@ -71,21 +71,15 @@ impl Endpoint {
             Backend::External => true,
         }
     }
-
-    /// Whether its boxes may differ in what they can do, so that a job must be asked where it can run.
-    pub fn has_unequal_boxes(&self) -> bool {
-        match &self.backend {
-            Backend::Process(_) => false,
-            Backend::Remote { servers } => servers.len() > 1,
-            Backend::External => true,
-        }
-    }
 }
 
 impl ProcessSpec {
-    /// The name of the box that all its instances run on: the installation's directory where one can be told from the
-    /// command, else the program.
+    /// The name of the box that all its instances run on: its operator's, else the installation's directory where one can be
+    /// told from the command, else the program.
     pub fn box_name(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
         let installation = self
             .command
             .iter()
@@ -157,6 +151,9 @@ pub struct ProcessSpec {
     /// Empty: the embedded engine (the running binary with `engine …`).
     #[serde(default)]
     pub command: Vec<String>,
+    /// The operator's name for what it runs, among the endpoint's boxes.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Working directory; unset: one of the instance's own.
     #[serde(default)]
     pub working_dir: Option<std::path::PathBuf>,

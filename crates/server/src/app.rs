@@ -6,7 +6,7 @@ use anyhow::Context;
 use axum::Router;
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, signed_url::Signer};
-use darkroom_core::{Clock, Ids, NodeName, endpoint::ProcessSpec};
+use darkroom_core::{Clock, Ids, NodeName};
 use darkroom_instances::{Backends, InstanceBackend, ProcessBackend, ProcessConfig, RemoteBackend};
 use darkroom_store::{
     Store,
@@ -109,9 +109,12 @@ pub async fn run(
     });
     service.set_status_bodies(protocols::status_bodies());
     service
-        .configure(config.endpoints.clone(), config.default_is_implied)
+        .configure(
+            config.endpoints.clone(),
+            config.default_is_implied,
+            options.engine_object_info.as_deref(),
+        )
         .await?;
-    learn_engine(&service, options.engine_object_info.as_deref()).await?;
     service.recover_queues().await?;
 
     let stored_keys = store.keys().await?;
@@ -241,6 +244,7 @@ pub async fn run(
     let _ = sweeping.await;
     // What the last connections left to do is done before the store closes.
     served_all.cancel();
+    service.attached_is_settled().await;
     let _ = tokio::join!(keeping, telling, counting, looking, keeping_workers);
     sqlite.close().await;
     tracing::info!("darkroom has stopped");
@@ -257,14 +261,13 @@ async fn reload(
 ) {
     let Some(mut configs) = configs else { return };
     while let Some(config) = configs.recv().await {
-        let configured = state
-            .service
-            .configure(config.endpoints, config.default_is_implied);
+        let configured = state.service.configure(
+            config.endpoints,
+            config.default_is_implied,
+            engine_object_info.as_deref(),
+        );
         if let Err(error) = configured.await {
             tracing::error!(error = ?error, "the endpoints could not be read; the old ones stay");
-        }
-        if let Err(error) = learn_engine(&state.service, engine_object_info.as_deref()).await {
-            tracing::error!(error = ?error, "what the engine can do is not known to new endpoints");
         }
         state.reload.set_configured(config.keys);
         match state.reload.keys(&state.service).await {
@@ -342,18 +345,4 @@ fn secrets_in_env(keys: &[KeyConfig]) -> Vec<String> {
         .filter(|(_, value)| holds_one(value))
         .map(|(name, _)| name)
         .collect()
-}
-
-/// Every endpoint on the embedded engine can do what this build's engine can.
-async fn learn_engine(service: &Service, object_info: Option<&[u8]>) -> anyhow::Result<()> {
-    let Some(json) = object_info else {
-        return Ok(());
-    };
-    for endpoint in service.endpoints().values().filter(|e| e.runs_embedded_engine()) {
-        let engine = ProcessSpec::default().box_name();
-        service
-            .learn_object_info(&endpoint.name, &engine, json.to_vec())
-            .await?;
-    }
-    Ok(())
 }

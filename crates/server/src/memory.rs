@@ -14,7 +14,8 @@ use crate::beside::IN_PLACE_BYTES;
 
 /// `[server] body_memory` by default, in bytes: an eighth (64 MiB) for small bodies, half (256 MiB) for large ones on their
 /// way in, eight of the largest that the Serverless API takes (32 MiB), and the rest (192 MiB) for the work on them, two
-/// of the largest at a time, about as many as there are processors on a small machine.
+/// of the largest at a time, about as many as there are processors on a small machine. Beside these, an eighth (64 MiB)
+/// for large pieces of answers.
 pub const DEFAULT_BODY_MEMORY: u64 = 512 << 20;
 /// Less would not even let one picture in.
 pub const LEAST_BODY_MEMORY: u64 = 8 << 20;
@@ -172,6 +173,7 @@ pub struct BodyMemory {
     small: Budget,
     reading: Budget,
     working: Budget,
+    answers: Budget,
     sockets: Budget,
 }
 
@@ -182,6 +184,7 @@ impl BodyMemory {
             small: Budget::new(bytes / 8),
             reading: Budget::new(bytes / 2),
             working: Budget::new(bytes / 8 * 3),
+            answers: Budget::new(bytes / 8),
             sockets: Budget::new(WAITING_SOCKETS * UNIT),
         }
     }
@@ -224,6 +227,18 @@ impl BodyMemory {
             });
         }
         Ok(read)
+    }
+
+    /// For a piece of an answer that is made of so many stored bytes, until it is sent. Who holds one asks for no second one
+    /// before it is sent, and who does not read its answer is let go, so nobody waits for ever.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub async fn answer(&self, bytes: u64) -> Result<Held, Exhausted> {
+        match bytes <= SMALL_BYTES {
+            true => Ok(Held::default()),
+            false => self.answers.hold(bytes * WORK_FACTOR).await,
+        }
     }
 
     /// For a socket whose first frame has not come.
@@ -270,6 +285,16 @@ mod tests {
             let small = futures::poll!(std::pin::pin!(memory.read(bytes)));
             assert!(matches!(small, std::task::Poll::Ready(Ok(_))), "{bytes}");
         }
+    }
+
+    #[tokio::test]
+    async fn pieces_of_answers_have_a_budget_of_their_own_and_small_ones_take_none() {
+        let mut memory = hasty(64 * MIB);
+        memory.answers.patience = Duration::from_millis(20);
+        let _first = memory.answer(2 * MIB).await.unwrap();
+        assert!(memory.answer(2 * MIB).await.is_err(), "three times four of eight");
+        memory.answer(SMALL_BYTES).await.unwrap();
+        memory.read(32 * MIB).await.unwrap();
     }
 
     #[tokio::test]

@@ -302,8 +302,19 @@ pub struct JobFilter {
     pub started_before: Option<Timestamp>,
     /// Only those that had an attempt already (`true`), or had none yet (`false`).
     pub attempted: Option<bool>,
+    /// Only those whose options, as their dialect wrote them down, have this text under this key.
+    pub option: Option<(&'static str, String)>,
     /// Oldest first instead of newest first.
     pub oldest_first: bool,
+}
+
+/// A job and its caller's name for it: what a list needs to know of jobs that it reads one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedJob {
+    /// Which.
+    pub id: JobId,
+    /// Dialect and name.
+    pub external_id: Option<(String, String)>,
 }
 
 /// A page of a list: at most `limit` rows after `after` (keyset; job ids are time-ordered).
@@ -494,6 +505,20 @@ pub trait Jobs: Send + Sync {
     /// A page of jobs.
     async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error>;
 
+    /// A tenant's waiting jobs of an endpoint in the order in which they are served, at most `limit`.
+    async fn waiting(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        limit: u32,
+    ) -> Result<Vec<JobId>, Error>;
+
+    /// These jobs, in this order; those that are gone are left out.
+    async fn records(&self, jobs: Vec<JobId>) -> Result<Vec<JobRecord>, Error>;
+
+    /// Which jobs a piece of a tenant's history of one endpoint holds.
+    async fn history_names(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<NamedJob>, Error>;
+
     /// A piece of a tenant's history of one endpoint.
     async fn history(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<JobRecord>, Error>;
 
@@ -564,6 +589,10 @@ pub trait Jobs: Send + Sync {
     /// Waiting jobs of normal and higher priority that no free slot may take, because their tenants would hold more than
     /// `per_tenant` attempts of the endpoint.
     async fn over_quota(&self, endpoint: &EndpointName, per_tenant: u32) -> Result<u64, Error>;
+
+    /// What waiting jobs of normal and higher priority need of a box, and how many need the same; those of which nothing is
+    /// known are left out. Reads the whole line.
+    async fn waiting_needs(&self, endpoint: &EndpointName) -> Result<Vec<(Needs, u64)>, Error>;
 
     /// How long the newest jobs that succeeded on the endpoint took, from their last claim to their end, newest first.
     async fn recent_runs(&self, endpoint: &EndpointName, limit: u32) -> Result<Vec<Duration>, Error>;

@@ -245,15 +245,160 @@ async fn an_installation_is_started_once_shown_kept_and_detached() {
     // As a person in its parent directory types it.
     let attached = told(home, &server, &["attach", "ComfyUI", "--endpoint", "local"]).await;
     assert_eq!(
-        (&attached["made"], &attached["told"]["attached"]),
+        (&attached["made"], &attached["name"]),
         (&json!(true), &json!(directory)),
         "{attached}"
     );
-    assert!(attached["told"]["nodes"].as_u64() > Some(10), "{attached}");
+    let told_of = &attached["told"];
+    assert!(
+        told_of["nodes"].as_u64() > Some(10) && told_of["version"].is_string(),
+        "{attached}"
+    );
+    assert!(
+        told_of["devices"][0]["name"].is_string() && told_of["tested_ms"].is_u64(),
+        "{attached}"
+    );
     let api = server.api();
+    assert!(api.instances().await.is_empty(), "the try-out is over");
+    let facts = api.get("/e/local/system_stats").await.expect(200).json();
+    assert_eq!(facts["system"]["comfyui_version"], told_of["version"], "{facts}");
     let job = submit_to(&api, "local", &graphs::plain(3, 8, 8)).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!(box_of(&api, &job).await, directory);
     let gone = told(home, &server, &["detach", "ComfyUI"]).await;
     assert_eq!(gone["endpoint_is_gone"], true, "{gone}");
+    let path = "/darkroom/v1/endpoints/local/jobs";
+    let graph = json!({"graph": graphs::plain(3, 8, 8)});
+    assert_eq!(api.post(path, &graph).await.status, 404);
+    eventually("its process ends", LIMIT, async || {
+        server.instance_pids().is_empty().then_some(())
+    })
+    .await;
+
+    // Under a name, and one that does not start.
+    let named = told(
+        home,
+        &server,
+        &["attach", "ComfyUI", "--endpoint", "local", "--name", "box 1"],
+    );
+    assert_eq!(named.await["name"], "box 1");
+    let job = submit_to(&api, "local", &graphs::plain(4, 8, 8)).await;
+    assert_eq!(box_of(&api, &job).await, "box 1");
+    let broken = home.join("broken");
+    std::fs::create_dir(&broken).expect("a directory");
+    std::fs::write(broken.join("main.py"), "raise SystemExit('no torch here')").expect("a file");
+    let refusal = refused(home, &server, &["attach", "broken", "--endpoint", "other"]).await;
+    assert!(refusal.contains("no torch here"), "{refusal}");
+    assert_eq!(
+        api.post("/darkroom/v1/endpoints/other/jobs", &graph).await.status,
+        404
+    );
+}
+
+/// Whether a job waits although nothing is in its way but its needs.
+async fn waits_for_a_box(api: &Api, job: &str) -> bool {
+    let job = api.job(job).await;
+    job["state"] == "queued" && job["waiting"]["reason"]["waiting_for"] == "model_only_on"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_for_a_box_that_was_detached_go_on_waiting_and_run_when_it_is_back() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let (able, plain) = (Engine::running(true), Engine::running(false));
+    able.listens().await;
+    plain.listens().await;
+    let server = Server::start(Options::default()).await;
+    let api = server.api();
+    // Behind one endpoint with another box, and alone, where the embedded engine takes over.
+    for (endpoint, both) in [("gpu", true), ("default", false)] {
+        let attach = ["attach", &able.url(), "--endpoint", endpoint, "--name", "able"].map(str::to_owned);
+        let attach: Vec<&str> = attach.iter().map(String::as_str).collect();
+        told(home, &server, &attach).await;
+        if both {
+            told(home, &server, &["attach", &plain.url(), "--endpoint", endpoint]).await;
+        }
+        let line = format!("/darkroom/v1/endpoints/{endpoint}");
+        api.post(&format!("{line}/pause"), &json!({})).await.expect(200);
+        let mut waiting = Vec::new();
+        for nth in 0..3 {
+            let graph = graphs::sleep(0.1, &format!("{endpoint}-{nth}"), 1);
+            let answer = api.post(&format!("{line}/jobs"), &json!({"graph": graph})).await;
+            waiting.push(
+                answer.expect(201).json()["id"]
+                    .as_str()
+                    .expect("an id")
+                    .to_owned(),
+            );
+        }
+        told(home, &server, &["detach", "able", "--endpoint", endpoint]).await;
+        api.post(&format!("{line}/resume"), &json!({})).await.expect(200);
+        // Accepted after them, and done before: what is left looked at them and let them wait.
+        let job = submit_to(&api, endpoint, &graphs::plain(5, 8, 8)).await;
+        assert_eq!(job["state"], "succeeded", "{job}");
+        for job in &waiting {
+            assert!(waits_for_a_box(&api, job).await, "{}", api.job(job).await);
+        }
+        told(home, &server, &attach).await;
+        for job in &waiting {
+            let job = api.finished(job).await;
+            assert_eq!(
+                (&job["state"], job["attempts"].as_array().map(Vec::len)),
+                (&json!("succeeded"), Some(1)),
+                "{job}"
+            );
+            assert_eq!(box_of(&api, &job).await, "able");
+        }
+        told(home, &server, &["detach", "able", "--endpoint", endpoint]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_whose_installation_was_replaced_wait_for_it_and_nothing_is_kept_running_for_them() {
+    let able = darkroom_tests::server::endpoint_with_test_nodes("gpu", "");
+    let unable = "[endpoints.gpu]\nscaling.idle_timeout = \"1s\"\n";
+    let server = Server::start(Options::default().with_config(&able)).await;
+    let api = server.api();
+    // What it can do is known once it has run.
+    let path = "/darkroom/v1/endpoints/gpu/boxes";
+    submit_to(&api, "gpu", &graphs::plain(1, 8, 8)).await;
+    eventually("it told what it can do", LIMIT, async || {
+        let boxes = api.get(path).await.expect(200).json();
+        boxes["boxes"][0]["nodes"].is_u64().then_some(())
+    })
+    .await;
+    let line = "/darkroom/v1/endpoints/gpu";
+    api.post(&format!("{line}/pause"), &json!({})).await.expect(200);
+    let graph = graphs::sleep(0.1, "waits", 1);
+    let answer = api.post(&format!("{line}/jobs"), &json!({"graph": graph})).await;
+    let waiting = answer.expect(201).json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    server.reload(unable);
+    eventually("the other one counts", LIMIT, async || {
+        let boxes = api.get(path).await.expect(200).json();
+        (boxes["boxes"][0]["name"] == "engine").then_some(())
+    })
+    .await;
+    api.post(&format!("{line}/resume"), &json!({})).await.expect(200);
+    let job = submit_to(&api, "gpu", &graphs::plain(2, 8, 8)).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(box_of(&api, &job).await, "engine");
+    eventually("nothing runs for a job that cannot run", LIMIT, async || {
+        api.instances().await.is_empty().then_some(())
+    })
+    .await;
+    assert!(
+        waits_for_a_box(&api, &waiting).await,
+        "{}",
+        api.job(&waiting).await
+    );
+    server.reload(&able);
+    let job = api.finished(&waiting).await;
+    assert_eq!(
+        (&job["state"], job["attempts"].as_array().map(Vec::len)),
+        (&json!("succeeded"), Some(1)),
+        "{job}"
+    );
 }

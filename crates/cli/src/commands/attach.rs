@@ -7,18 +7,9 @@ use serde_json::{Value, json};
 
 use crate::{
     args::Global,
-    client::{Client, segment},
+    client::segment,
     exit::{Exit, Failure},
-    follow,
-    submit::{self, Options},
-    workflow::Workflow,
 };
-
-/// Run once on what was attached: a few pixels, kept by nobody.
-const TINY: &str = r#"{
-    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
-    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
-}"#;
 
 /// Options of `attach`.
 #[derive(Debug, Args)]
@@ -50,7 +41,7 @@ pub struct DetachArgs {
     endpoint: Option<String>,
 }
 
-/// Attaches, shows what was found, and has a tiny graph run there.
+/// Attaches and shows what was found; the server has a tiny graph run there before it keeps anything.
 pub async fn attach(args: AttachArgs, global: &Global) -> Result<Exit, Failure> {
     let client = global.client()?;
     let is_url = args.target.contains("://");
@@ -69,22 +60,10 @@ pub async fn attach(args: AttachArgs, global: &Global) -> Result<Exit, Failure> 
     };
     let path = format!("endpoints/{}/boxes", segment(&args.endpoint));
     let wish = json!({"target": target, "name": args.name, "python": args.python, "args": args.args});
-    let mut answer = client.post(&path, Some(&wish)).await?;
-    if answer["told"].is_null() {
+    if !is_url {
         global.ui().note("starting it once to see what it has ...");
-        match try_out(&client, &args.endpoint, &path).await {
-            Ok(told) => answer["told"] = told,
-            Err(failure) => {
-                let undo = json!({"what": target, "endpoint": args.endpoint});
-                client.post("detach", Some(&undo)).await?;
-                return Err(Failure::new(
-                    failure.exit,
-                    &failure.code,
-                    format!("{target} was not attached: {}", failure.message),
-                ));
-            }
-        }
     }
+    let answer = client.post(&path, Some(&wish)).await?;
     global.ui().show(&answer, found);
     Ok(Exit::Ok)
 }
@@ -118,21 +97,6 @@ fn absolute(path: &str) -> Result<String, Failure> {
     let absolute = std::path::absolute(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
     let absolute = absolute.into_os_string().into_string();
     absolute.map_err(|path| Failure::usage(format!("{}: not a Unicode path", path.display())))
-}
-
-/// Runs the tiny graph as a job and tells what the box has.
-async fn try_out(client: &Client, endpoint: &str, path: &str) -> Result<Value, Failure> {
-    let job = submit::submit(client, endpoint, &Workflow::parse(TINY)?, &Options::default()).await?;
-    let id = submit::id(&job)?.to_owned();
-    let job = follow::follow(client, &id, |_| ()).await?;
-    let exit = submit::exit_of(&job);
-    if exit != Exit::Ok {
-        let why = format!("a tiny graph {}", submit::why(&job));
-        return Err(Failure::new(exit, "not_attached", why)
-            .with_hint("`darkroom instances --all` shows its last lines."));
-    }
-    let boxes = client.get(path).await?;
-    Ok(boxes["boxes"][0].clone())
 }
 
 fn found(answer: &Value) -> String {
@@ -183,7 +147,7 @@ fn found(answer: &Value) -> String {
     lines.push(format!("  models    {models}"));
     lines.push(match told["tested_ms"].as_u64() {
         Some(ms) => format!("  test      a tiny graph ran in {ms} ms"),
-        None => "  test      a tiny graph ran".to_owned(),
+        None => "  test      it has no nodes for a tiny graph".to_owned(),
     });
     lines.join("\n") + "\n"
 }

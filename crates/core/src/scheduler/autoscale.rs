@@ -116,6 +116,7 @@ pub(super) fn demand(counters: &EndpointCounters) -> u64 {
             .queued
             .saturating_sub(counters.queued_low_priority)
             .saturating_sub(counters.over_quota)
+            .saturating_sub(counters.unplaced)
     };
     let running: u64 = serving(counters).map(|i| u64::from(i.busy)).sum();
     waiting.saturating_add(running)

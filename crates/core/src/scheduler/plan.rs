@@ -27,6 +27,8 @@ pub struct EndpointCounters {
     pub queued_low_priority: u64,
     /// Those of the others that no slot may take now, because their tenants run as much as they may.
     pub over_quota: u64,
+    /// Those of the others that no box of the endpoint can run any more: nothing is started for them.
+    pub unplaced: u64,
     /// Jobs an attempt holds (collecting ones included).
     pub running: u64,
     /// When the oldest waiting job began to wait.

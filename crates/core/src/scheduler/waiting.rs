@@ -45,7 +45,7 @@ pub enum WaitReason {
     NoWorker,
     /// Only these instances can run it, and none of them has a free slot.
     ModelOnlyOn {
-        /// Their names.
+        /// Their names; empty where there is none any more.
         instances: Vec<String>,
     },
     /// Its tenant runs as many jobs of the endpoint as it may.
@@ -142,7 +142,7 @@ impl fmt::Display for WaitReason {
             }
             WaitReason::NoWorker => f.write_str("no worker is connected"),
             WaitReason::ModelOnlyOn { instances } if instances.is_empty() => {
-                f.write_str("the only instances that can run it are busy")
+                f.write_str("no instance that can run it is free")
             }
             WaitReason::ModelOnlyOn { instances } => {
                 write!(f, "only {} can run it", instances.join(", "))

@@ -460,6 +460,23 @@ fn jobs_over_their_tenants_quota_start_nothing() {
 }
 
 #[test]
+fn jobs_that_no_box_can_run_start_nothing_and_keep_nothing() {
+    let counters = |unplaced, busy| EndpointCounters {
+        unplaced,
+        instances: vec![instance(1, Ready, busy, 0)],
+        ..queued(5, 0)
+    };
+    assert_eq!(one(counters(5, 1), managed(0, 3)).actions(1), nothing());
+    assert_eq!(one(counters(4, 1), managed(0, 3)).actions(1), ["start default"]);
+    let idle = one(counters(5, 0), managed(0, 3)).actions(IDLE_TIMEOUT);
+    assert_ne!(idle, nothing());
+    assert_eq!(
+        one(counters(4, 0), managed(0, 1)).actions(IDLE_TIMEOUT),
+        nothing()
+    );
+}
+
+#[test]
 fn callers_that_wait_for_an_instance_get_one_and_it_stays_while_they_do() {
     let waiting = |callers_waiting, instances: Vec<InstanceView>| EndpointCounters {
         callers_waiting,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use darkroom_core::{
-    EndpointName, InstanceId, Timestamp,
+    Endpoint, EndpointName, InstanceId, Timestamp,
     scheduler::{
         Action, ClockGuard, Counters, Decision, LeaseCorrection, Policy, Signal, Verdict,
         autoscale::START_BACKOFF, plan,
@@ -26,6 +26,7 @@ use crate::{
     http::Readiness,
     service::{
         Service,
+        attached::Trial,
         attempts::LEASE,
         resources::Resources,
         waiting::{PlannerView, StartTrouble},
@@ -42,6 +43,8 @@ mod supervisor;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
+mod try_out;
+mod unplaced;
 
 use supervisor::Supervised;
 
@@ -68,6 +71,7 @@ pub struct Inner {
     /// Remote servers that were lost: how often in a row, and when last.
     lost_servers: Mutex<BTreeMap<remote::Server, remote::Losses>>,
     decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), Decided>>,
+    unplaced: Mutex<BTreeMap<EndpointName, unplaced::Counted>>,
     gpus: gpus::Gpus,
     tasks: TaskTracker,
     changed: Notify,
@@ -109,6 +113,7 @@ impl Control {
             failures: Mutex::default(),
             lost_servers: Mutex::default(),
             decided: Mutex::default(),
+            unplaced: Mutex::default(),
             gpus: gpus::Gpus::default(),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
@@ -285,6 +290,10 @@ impl PlannerView for Control {
     fn resources(&self, instance: InstanceId) -> Option<Resources> {
         let supervised = self.lock_supervised();
         supervised.get(&instance)?.resources()
+    }
+
+    async fn try_out(&self, endpoint: &Endpoint) -> Result<Trial, String> {
+        self.start_trial(endpoint).await
     }
 
     fn start_trouble(&self, endpoint: &EndpointName) -> Option<StartTrouble> {

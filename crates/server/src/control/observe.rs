@@ -58,6 +58,9 @@ pub async fn counters_and_policy(control: &Control) -> anyhow::Result<(Counters,
         counters.endpoints.entry(name).or_default();
     }
     for (name, endpoint) in &mut counters.endpoints {
+        endpoint.unplaced = control.unplaced_at(name, endpoint).await?;
+    }
+    for (name, endpoint) in &mut counters.endpoints {
         endpoint.user_active_at = service.user_active_at(name);
         endpoint.callers_waiting = service.callers_waiting(name);
     }

@@ -10,6 +10,7 @@ mod cors;
 mod error;
 pub mod health;
 mod outer;
+mod patient;
 mod request_id;
 mod route_class;
 mod serve;

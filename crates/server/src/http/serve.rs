@@ -18,6 +18,8 @@ use tokio_util::{
 };
 use tower::ServiceExt;
 
+use super::patient::Patient;
+
 /// Who is at the other end of the connection; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
@@ -44,6 +46,9 @@ pub struct Stop {
 
 /// A client that takes longer to send its request's head, or sends nothing on a kept connection, is let go.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A client that takes nothing of its answer for so long is gone, and what was made for it is let go.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serves until the stop is complete.
 ///
@@ -157,7 +162,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let ended = tokio::select! {

@@ -2,22 +2,68 @@
 //! and its history of those that have.
 
 use darkroom_core::{EndpointName, JobId, JobState, TenantId};
-pub use darkroom_store::jobs::{HistoryFilter, HistoryOrder, HistoryPage};
-use futures::{StreamExt, TryStreamExt, stream};
+pub use darkroom_store::jobs::{HistoryFilter, HistoryOrder, HistoryPage, NamedJob};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::{
     Error, Service,
     jobs::{JobFilter, JobRecord, Page},
 };
 
-/// Jobs that have not ended which are shown at most; of more, those accepted first.
+/// Jobs that have not ended which are shown at most of either kind: running ones, and waiting ones that are served first.
 const OPEN_SHOWN: u32 = 1000;
+/// Records read at a time, each with up to 32 KiB of request and of result.
+const READ_AT_ONCE: usize = 32;
 /// Cancels on their way to the store at the same time.
 const AT_ONCE: usize = 64;
 
+/// Of one kind.
+const OPEN_PAGE: Page = Page {
+    limit: OPEN_SHOWN,
+    after: None,
+};
+
+fn open_of(tenant: &TenantId, endpoint: &EndpointName) -> JobFilter {
+    JobFilter {
+        tenant: Some(tenant.clone()),
+        endpoint: Some(endpoint.clone()),
+        oldest_first: true,
+        ..JobFilter::default()
+    }
+}
+
 impl Service {
-    /// The tenant's jobs of the endpoint in these states, of which none is final: running ones by when they began, waiting
-    /// ones in the order in which they are served. At most 1000.
+    /// The tenant's jobs of the endpoint that run, those that began first first; at most 1000.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn running_jobs(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+    ) -> Result<Vec<JobRecord>, Error> {
+        let filter = JobFilter {
+            states: vec![JobState::Running],
+            ..open_of(tenant, endpoint)
+        };
+        let mut jobs = self.store.jobs(filter, OPEN_PAGE).await?;
+        jobs.sort_by_key(|job| (job.started_at, job.id));
+        Ok(jobs)
+    }
+
+    /// The tenant's jobs of the endpoint that wait, in the order in which they are served; at most 1000.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn waiting_jobs(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+    ) -> Result<Vec<JobId>, Error> {
+        Ok(self.store.waiting(tenant, endpoint, OPEN_SHOWN).await?)
+    }
+
+    /// Both, as far as their states are among these, of which none is final.
     ///
     /// # Errors
     /// When the store fails.
@@ -27,23 +73,60 @@ impl Service {
         endpoint: &EndpointName,
         states: &[JobState],
     ) -> Result<Vec<JobRecord>, Error> {
-        let filter = JobFilter {
-            tenant: Some(tenant.clone()),
-            endpoint: Some(endpoint.clone()),
-            states: states.to_vec(),
-            oldest_first: true,
-            ..JobFilter::default()
+        let mut jobs = match states.contains(&JobState::Running) {
+            true => self.running_jobs(tenant, endpoint).await?,
+            false => Vec::new(),
         };
-        let page = Page {
-            limit: OPEN_SHOWN,
-            after: None,
-        };
-        let mut jobs = self.store.jobs(filter, page).await?;
-        jobs.sort_by_key(|job| match job.state {
-            JobState::Running => (false, job.started_at, 0, 0, job.id),
-            _ => (true, None, -i64::from(job.priority), job.place, job.id),
-        });
+        if states.contains(&JobState::Queued) {
+            let waiting = self.waiting_jobs(tenant, endpoint).await?;
+            jobs.extend(self.store.records(waiting).await?);
+        }
         Ok(jobs)
+    }
+
+    /// The tenant's jobs of the endpoint that have not ended and were submitted with this option of their dialect; at most
+    /// 1000.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn open_jobs_with(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        option: (&'static str, String),
+    ) -> Result<Vec<JobRecord>, Error> {
+        let filter = JobFilter {
+            states: vec![JobState::Running, JobState::Queued],
+            option: Some(option),
+            ..open_of(tenant, endpoint)
+        };
+        Ok(self.store.jobs(filter, OPEN_PAGE).await?)
+    }
+
+    /// These jobs, read a few at a time as they are asked for; those that are gone are left out.
+    pub fn records(&self, jobs: Vec<JobId>) -> impl Stream<Item = Result<JobRecord, Error>> + use<> {
+        let store = self.store.clone();
+        let pieces: Vec<Vec<JobId>> = jobs.chunks(READ_AT_ONCE).map(<[JobId]>::to_vec).collect();
+        stream::iter(pieces)
+            .then(move |piece| {
+                let store = store.clone();
+                async move { store.records(piece).await }
+            })
+            .map_ok(|records| stream::iter(records).map(Ok::<_, darkroom_store::Error>))
+            .try_flatten()
+            .map_err(Error::from)
+    }
+
+    /// Which jobs a piece of a tenant's history holds.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn history_names(
+        &self,
+        filter: HistoryFilter,
+        page: HistoryPage,
+    ) -> Result<Vec<NamedJob>, Error> {
+        Ok(self.store.history_names(filter, page).await?)
     }
 
     /// A piece of a tenant's history.
@@ -112,10 +195,9 @@ impl Service {
     /// As [`Service::cancel_waiting`].
     pub async fn clear_waiting(&self, tenant: &TenantId, endpoint: &EndpointName) -> Result<(), Error> {
         loop {
-            let waiting = self.open_jobs(tenant, endpoint, &[JobState::Queued]).await?;
+            let waiting = self.waiting_jobs(tenant, endpoint).await?;
             let more = waiting.len() >= OPEN_SHOWN as usize;
-            self.cancel_waiting(tenant, waiting.iter().map(|job| job.id).collect())
-                .await?;
+            self.cancel_waiting(tenant, waiting).await?;
             if !more {
                 return Ok(());
             }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use darkroom_comfy::{graph, object_info::ObjectInfo};
@@ -17,9 +17,16 @@ use crate::beside::beside;
 /// What is known per endpoint, parsed; the store holds the texts.
 #[derive(Debug, Default)]
 pub struct Cache {
-    known: RwLock<HashMap<EndpointName, Known>>,
+    known: RwLock<Remembered>,
     /// Held while something is learned, so that two boxes do not overwrite each other's.
     learning: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Remembered {
+    by_endpoint: HashMap<EndpointName, Known>,
+    /// How often everything was forgotten: what was read before is not remembered after.
+    forgotten: u64,
 }
 
 /// What is known of an endpoint.
@@ -60,23 +67,15 @@ impl Service {
         Ok(self.known_of(endpoint).await?.boxes)
     }
 
-    /// What a slot on a box must be asked before it takes a job: `None` where all boxes of the endpoint are equal. A box
-    /// that has not told yet offers nothing.
+    /// What a slot on a box is asked before it takes a job. A box that has not told yet offers nothing, so it takes only
+    /// jobs of which nobody knows what they need. This holds for the only box of an endpoint too: jobs may have been
+    /// accepted for another one, which was detached since or is not configured any more.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn offers(
-        &self,
-        endpoint: &EndpointName,
-        box_name: &str,
-    ) -> Result<Option<Arc<Offers>>, Error> {
-        if !self.endpoint(endpoint).is_ok_and(|e| e.has_unequal_boxes()) {
-            return Ok(None);
-        }
+    pub async fn offers(&self, endpoint: &EndpointName, box_name: &str) -> Result<Arc<Offers>, Error> {
         let boxes = self.boxes(endpoint).await?;
-        Ok(Some(
-            boxes.get(box_name).map(|b| b.offers.clone()).unwrap_or_default(),
-        ))
+        Ok(boxes.get(box_name).map(|b| b.offers.clone()).unwrap_or_default())
     }
 
     /// Learns what a box can do.
@@ -95,6 +94,11 @@ impl Service {
             .await
             .map_err(Error::Invalid)?;
         let _learning = self.object_infos.learning.lock().await;
+        if !self.endpoint(endpoint).is_ok_and(|e| e.has_box(box_name)) {
+            // It was detached while it told.
+            return Ok(());
+        }
+        let before = self.forgotten();
         let known = self.known_of(endpoint).await?;
         self.store.put_object_info(endpoint, box_name, json).await?;
         let unchanged = known
@@ -111,7 +115,7 @@ impl Service {
             );
             let mut boxes = Boxes::clone(&known.boxes);
             boxes.insert(box_name.to_owned(), Arc::new(learned));
-            self.remember(endpoint, boxes).await;
+            self.remember(endpoint, boxes, before).await;
         }
         Ok(())
     }
@@ -121,6 +125,7 @@ impl Service {
     /// # Errors
     /// When the store fails.
     pub async fn forget_box(&self, endpoint: &EndpointName, box_name: &str) -> Result<(), Error> {
+        let _learning = self.object_infos.learning.lock().await;
         self.store.remove_object_info(endpoint, box_name).await?;
         self.forget_abilities();
         Ok(())
@@ -128,21 +133,29 @@ impl Service {
 
     /// Reads all from the store again: endpoints changed, so other boxes count.
     pub(super) fn forget_abilities(&self) {
-        self.object_infos
-            .known
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        let mut remembered = self.remembered();
+        remembered.by_endpoint.clear();
+        remembered.forgotten += 1;
+    }
+
+    fn remembered(&self) -> RwLockWriteGuard<'_, Remembered> {
+        let remembered = self.object_infos.known.write();
+        remembered.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forgotten(&self) -> u64 {
+        let remembered = self.object_infos.known.read();
+        remembered.unwrap_or_else(PoisonError::into_inner).forgotten
     }
 
     async fn known_of(&self, endpoint: &EndpointName) -> Result<Known, Error> {
-        let cached = {
-            let all = self
-                .object_infos
-                .known
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            all.get(endpoint).cloned()
+        let (cached, before) = {
+            let remembered = self.object_infos.known.read();
+            let remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+            (
+                remembered.by_endpoint.get(endpoint).cloned(),
+                remembered.forgotten,
+            )
         };
         if let Some(known) = cached {
             return Ok(known);
@@ -159,10 +172,11 @@ impl Service {
         // A ComfyUI with many custom nodes tells megabytes.
         let size = stored.iter().map(|b| b.json.len()).sum();
         let boxes = beside(size, move || parse_all(&stored)).await;
-        Ok(self.remember(endpoint, boxes).await)
+        Ok(self.remember(endpoint, boxes, before).await)
     }
 
-    async fn remember(&self, endpoint: &EndpointName, boxes: Boxes) -> Known {
+    /// Remembers what was read when all was forgotten `before` times; what is older is told once more and not kept.
+    async fn remember(&self, endpoint: &EndpointName, boxes: Boxes, before: u64) -> Known {
         let infos: Vec<Arc<ObjectInfo>> = boxes.values().map(|b| b.info.clone()).collect();
         let union = match infos.len() {
             0 | 1 => infos.first().cloned(),
@@ -177,12 +191,10 @@ impl Service {
             boxes: Arc::new(boxes),
             union,
         };
-        let mut all = self
-            .object_infos
-            .known
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        all.insert(endpoint.clone(), known.clone());
+        let mut remembered = self.remembered();
+        if remembered.forgotten == before {
+            remembered.by_endpoint.insert(endpoint.clone(), known.clone());
+        }
         known
     }
 }
@@ -249,20 +261,45 @@ mod tests {
             let union = service.object_info(&two).await.unwrap().unwrap();
             assert_eq!(union.classes.keys().collect::<Vec<_>>(), ["A", "B"]);
             assert_eq!(service.boxes(&two).await.unwrap().len(), 2);
-            let offers = service.offers(&two, "a:1").await.unwrap().unwrap();
+            let offers = service.offers(&two, "a:1").await.unwrap();
             assert!(offers.has(&darkroom_core::scheduler::Need::Class("A".into())));
-            let nothing = service.offers(&two, "c:1").await.unwrap().unwrap();
+            let nothing = service.offers(&two, "c:1").await.unwrap();
             assert_eq!(*nothing, Offers::default());
             // Again, now from the store.
             service.forget_abilities();
         }
-        let alone = service.offers(&bench.endpoint(), "engine").await.unwrap();
-        assert!(alone.is_none(), "equal boxes are not asked");
+        let untold = service.offers(&bench.endpoint(), "engine").await.unwrap();
+        assert_eq!(*untold, Offers::default());
 
         service.forget_box(&two, "b:1").await.unwrap();
         let union = service.object_info(&two).await.unwrap().unwrap();
         assert_eq!(union.classes.keys().collect::<Vec<_>>(), ["A"]);
         let refused = service.learn_object_info(&two, "a:1", b"[]".to_vec()).await;
         assert_eq!(refused.unwrap_err().code(), "invalid_request");
+    }
+
+    #[tokio::test]
+    async fn a_box_that_is_gone_does_not_come_back_by_what_it_told_last() {
+        let bench = Bench::configured(
+            "[endpoints.two]\nbackend = \"remote\"\nurls = [\"http://a:1\", \"http://b:1\"]\n",
+        );
+        let (service, two) = (&bench.service, "two".parse().unwrap());
+        service.learn_object_info(&two, "a:1", info("A")).await.unwrap();
+        service.learn_object_info(&two, "b:1", info("B")).await.unwrap();
+        // Read before the box went, remembered after.
+        let before = service.forgotten();
+        let known = service.known_of(&two).await.unwrap();
+        let mut endpoints = BTreeMap::clone(&service.endpoints());
+        let less = "[endpoints.two]\nbackend = \"remote\"\nurls = [\"http://a:1\"]\n";
+        let less = Bench::configured(less).service.endpoint(&two).unwrap();
+        endpoints.insert(two.clone(), less);
+        service.set_endpoints(endpoints);
+        service.forget_box(&two, "b:1").await.unwrap();
+        service.remember(&two, Boxes::clone(&known.boxes), before).await;
+        // And told while it went.
+        service.learn_object_info(&two, "b:1", info("B")).await.unwrap();
+        let union = service.object_info(&two).await.unwrap().unwrap();
+        assert_eq!(union.classes.keys().collect::<Vec<_>>(), ["A"]);
+        assert_eq!(service.store.object_infos(&two).await.unwrap().len(), 1);
     }
 }

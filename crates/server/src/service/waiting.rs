@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use darkroom_core::{
-    EndpointName, InstanceId, InstanceState, JobId, JobState, TenantId, Timestamp,
+    Endpoint, EndpointName, InstanceId, InstanceState, JobId, JobState, TenantId, Timestamp,
     instance::StartStep,
     scheduler::{Counters, HeldBack, Outlook, Policy, WaitReason, estimate::Known, why_waiting},
 };
 
-use super::{Error, Service, instances::InstanceRecord, jobs::JobRecord, resources::Resources};
+use super::{
+    Error, Service, attached::Trial, instances::InstanceRecord, jobs::JobRecord, resources::Resources,
+};
 
 mod only_on;
 
@@ -27,6 +29,11 @@ pub trait PlannerView: Send + Sync {
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes>;
     /// What an instance that runs here used at the last look.
     fn resources(&self, instance: InstanceId) -> Option<Resources>;
+    /// Starts what an endpoint would run, outside of it.
+    ///
+    /// # Errors
+    /// Why it did not start, in words, with the last lines that it printed.
+    async fn try_out(&self, endpoint: &Endpoint) -> Result<Trial, String>;
     /// The starts of an endpoint's instances that failed in a row; `None`: the last one did not fail.
     fn start_trouble(&self, endpoint: &EndpointName) -> Option<StartTrouble>;
 }

@@ -1,6 +1,10 @@
 //! Who gets which job.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use darkroom_core::{
     InstanceId, InstanceState, JobState,
@@ -204,6 +208,10 @@ tests! {
 
         assert_eq!(world.store().needs(sdxl).await.unwrap(), needing("sdxl").meta.needs);
         assert!(world.store().needs(any).await.unwrap().is_empty());
+        let waiting: BTreeMap<_, _> =
+            world.store().waiting_needs(&endpoint()).await.unwrap().into_iter().map(|(n, jobs)| (n.0, jobs)).collect();
+        let counted = [("flux", 81), ("sdxl", 1)].map(|(class, jobs)| (needing(class).meta.needs.0, jobs));
+        assert_eq!(waiting, BTreeMap::from(counted), "those that start something");
         let mut taken = BTreeSet::new();
         for _ in 0..3 {
             taken.insert(world.store().claim(offering(1, &["sdxl"])).await.unwrap().unwrap().job.id);

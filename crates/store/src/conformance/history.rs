@@ -9,7 +9,9 @@ use super::{
     World, done, failed, tests,
     world::{endpoint, ends, external, tenant},
 };
-use crate::jobs::{Entry, HistoryFilter, HistoryOrder, HistoryPage, OnDuplicate, Submitted};
+use crate::jobs::{
+    Entry, HistoryFilter, HistoryOrder, HistoryPage, JobRecord, NamedJob, OnDuplicate, Submitted,
+};
 
 fn all() -> HistoryFilter {
     HistoryFilter {
@@ -29,8 +31,15 @@ fn page(order: HistoryOrder, descending: bool, offset: u64, limit: u32) -> Histo
     }
 }
 
+/// As both ways of asking tell it.
 async fn ids(world: &World, filter: &HistoryFilter, page: HistoryPage) -> Vec<JobId> {
     let found = world.store().history(filter.clone(), page).await.unwrap();
+    let named = world.store().history_names(filter.clone(), page).await.unwrap();
+    let name = |job: &JobRecord| NamedJob {
+        id: job.id,
+        external_id: job.external_id.clone(),
+    };
+    assert_eq!(named, found.iter().map(name).collect::<Vec<_>>());
     found.iter().map(|job| job.id).collect()
 }
 

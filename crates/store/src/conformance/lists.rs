@@ -8,7 +8,7 @@ use super::{
     World, done, tests,
     world::{endpoint, external, tenant},
 };
-use crate::jobs::{JobFilter, OnDuplicate, Page};
+use crate::jobs::{JobFilter, OnDuplicate, Page, Place};
 
 const ALL: Page = Page {
     limit: 1000,
@@ -102,6 +102,47 @@ tests! {
         let mine = JobFilter { tenant: Some(tenant("t")), endpoint: Some(endpoint()), states: open, ..any() };
         check(mine, &[native, named]).await;
         check(JobFilter { states: vec![JobState::Succeeded, JobState::Failed], ..any() }, &[running]).await;
+    }
+
+    async fn waiting_jobs_are_listed_as_they_are_served_and_records_as_they_are_asked_for(world: World) {
+        let first = world.accept_one().await;
+        let mut high = world.new_job();
+        high.priority = 3;
+        let high = world.accept(high).await;
+        let last = world.accept_one().await;
+        let mut other = world.new_job();
+        other.tenant = tenant("u");
+        world.accept(other).await;
+        let waiting = async |limit| world.store().waiting(&tenant("t"), &endpoint(), limit).await.unwrap();
+        assert_eq!(waiting(10).await, [high, first, last]);
+        assert_eq!(waiting(2).await, [high, first]);
+        world.store().move_job(None, last, Place::First).await.unwrap();
+        let moved = waiting(10).await;
+        assert!(moved.iter().position(|job| *job == last) < moved.iter().position(|job| *job == first));
+        let held = world.claim_lease().await;
+        assert!(!waiting(10).await.contains(&held.job));
+
+        let unknown = world.new_job().id;
+        let records = world.store().records(vec![last, unknown, high]).await.unwrap();
+        assert_eq!(records.iter().map(|job| job.id).collect::<Vec<_>>(), [last, high]);
+    }
+
+    async fn jobs_are_found_by_an_option_of_their_dialect(world: World) {
+        let mut mine = world.new_job();
+        mine.meta.options = serde_json::json!({"client_id": "一'\""});
+        let mine = world.accept(mine).await;
+        let mut other = world.new_job();
+        other.meta.options = serde_json::json!({"client_id": "other"});
+        world.accept(other).await;
+        world.accept_one().await;
+        let with = |text: &str| JobFilter {
+            option: Some(("client_id", text.to_owned())),
+            states: vec![JobState::Queued, JobState::Running],
+            tenant: Some(tenant("t")),
+            ..JobFilter::default()
+        };
+        assert_eq!(ids(&world, with("一'\""), ALL).await, [mine]);
+        assert!(ids(&world, with("none"), ALL).await.is_empty());
     }
 
     async fn a_place_in_the_line_counts_what_stands_before(world: World) {

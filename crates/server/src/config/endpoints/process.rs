@@ -78,6 +78,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
         let mut command = vec![python, handler.to_string_lossy().into_owned()];
         command.extend(args.unwrap_or_default());
         return ProcessSpec {
+            name: None,
             command,
             working_dir: None,
             env: variables,
@@ -114,6 +115,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
         (check_command(section, kind, has_command, command), working_dir)
     };
     ProcessSpec {
+        name: None,
         command,
         working_dir,
         env: variables,
@@ -153,6 +155,7 @@ pub fn comfyui_process(
     let directory = absolute(directory.to_owned());
     check_checkout(&directory)?;
     Ok(ProcessSpec {
+        name: None,
         command: comfyui_command(&directory, python, args),
         working_dir: Some(directory),
         env: BTreeMap::new(),

@@ -393,7 +393,8 @@ pub(super) fn client_id(id: InstanceId) -> String {
     format!("darkroom-{id}")
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with what caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -26,7 +26,13 @@ impl Task {
         let answers = async {
             tokio::select! {
                 () = listens(&handle.base_url) => {}
-                ready = &mut ready => return ready,
+                ready = &mut ready => {
+                    if ready.is_ok() {
+                        // It listened; its answer came before our own look at the port.
+                        self.reached(StartStep::Listening).await;
+                    }
+                    return ready;
+                }
             }
             // Written beside the start, which does not wait for it.
             tokio::join!(ready, self.reached(StartStep::Listening)).0
@@ -37,7 +43,7 @@ impl Task {
             () = self.close.cancelled() => return Err("the server stopped while it started".to_owned()),
         }
         self.reached(StartStep::NodesLoaded).await;
-        self.warm_up(handle, deadline).boxed().await;
+        self.warm_up(handle, deadline).boxed().await?;
         let change = InstanceChange {
             state: Some(InstanceState::Ready),
             phase: Some(StartStep::Ready.as_str().to_owned()),

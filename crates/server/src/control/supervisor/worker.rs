@@ -246,6 +246,7 @@ impl Task {
         });
         env.extend(spec.env.clone());
         ProcessSpec {
+            name: None,
             command: spec.command.clone(),
             // Two workers in one directory break each other (`protocols/async-endpoints.md` §5).
             working_dir: None,

@@ -77,8 +77,8 @@ pub struct Wish {
     args: Vec<String>,
 }
 
-/// `POST /endpoints/{endpoint}/boxes`: 201 with what was found; the endpoint is made if there is none. A server has run a tiny
-/// graph by then, an installation has not been started.
+/// `POST /endpoints/{endpoint}/boxes`: 201 with what was found; the endpoint is made if there is none. The box has run a tiny
+/// graph by then; an installation was started for that, and ended again.
 ///
 /// # Errors
 /// 400 with what is wrong.

@@ -1,11 +1,14 @@
 //! `GET /history`, `GET /history/{prompt_id}`, `POST /history`: durable, from the store (`comfyui/behaviour.md` §2, §9).
 
+use std::collections::{HashMap, HashSet};
+
 use axum::{
     body::Body,
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use futures::{StreamExt, stream};
+use darkroom_core::JobId;
+use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
@@ -15,13 +18,13 @@ use super::{
     entry::entry_of,
     error::{NativeError, Refused},
     ids, json_response,
-    streamed::{AHEAD, json_answer, separated, text},
+    streamed::{Item, json_answer, memory_for, separated, text},
 };
 use crate::{
     beside::beside,
     service::{
         Error, Service,
-        history::{HistoryFilter, HistoryOrder, HistoryPage},
+        history::{HistoryFilter, HistoryOrder, HistoryPage, NamedJob},
         jobs::JobRecord,
     },
     state::AppState,
@@ -54,7 +57,7 @@ pub async fn list(State(state): State<AppState>, call: NativeCall<Query>) -> Res
         workflow_id: None,
     };
     let answer = async {
-        let mut jobs = state.service.history(filter, page).await?;
+        let mut jobs = state.service.history_names(filter, page).await?;
         if page.descending {
             jobs.reverse();
         }
@@ -76,7 +79,13 @@ pub async fn show(
     let answer = async {
         let found = ids::find(service, &call, &path.prompt_id).await?;
         match found.filter(|job| job.state.is_final()) {
-            Some(job) if service.is_remembered(job.id).await? => Ok(answer(service, vec![job])),
+            Some(job) if service.is_remembered(job.id).await? => {
+                let job = NamedJob {
+                    id: job.id,
+                    external_id: job.external_id,
+                };
+                Ok(answer(service, vec![job]))
+            }
             Some(_) | None => Ok::<_, NativeError>(json_response(b"{}".to_vec())),
         }
     };
@@ -159,30 +168,32 @@ fn number(name: &str, text: Option<&str>) -> Result<Option<i64>, NativeError> {
 }
 
 /// An object by prompt id, in this order.
-fn answer(service: &Service, jobs: Vec<JobRecord>) -> Response {
-    let service = service.clone();
-    let entries = stream::iter(named(jobs))
-        .map(move |(name, job)| named_entry(service.clone(), name, job))
-        .buffered(AHEAD);
+fn answer(service: &Service, jobs: Vec<NamedJob>) -> Response {
+    let (ids, mut names): (Vec<JobId>, HashMap<JobId, String>) = named(jobs);
+    let making = service.clone();
+    let entries = service.records(ids).and_then(move |job| {
+        let name = names.remove(&job.id).unwrap_or_else(|| job.id.to_string());
+        named_entry(making.clone(), name, job)
+    });
     json_answer(text("{").chain(separated(entries)).chain(text("}")))
 }
 
 /// A name that was used again is its newest job's; the older ones stand under their own ids.
-fn named(jobs: Vec<JobRecord>) -> Vec<(String, JobRecord)> {
-    let mut seen = std::collections::HashSet::new();
-    let newest_first = jobs.into_iter().rev().map(|job| {
-        let name = ids::prompt_id(&job);
+fn named(jobs: Vec<NamedJob>) -> (Vec<JobId>, HashMap<JobId, String>) {
+    let mut seen = HashSet::new();
+    let newest_first = jobs.iter().rev().map(|job| {
+        let name = ids::name_of(job.id, job.external_id.as_ref());
         match seen.insert(name.clone()) {
-            true => (name, job),
-            false => (job.id.to_string(), job),
+            true => (job.id, name),
+            false => (job.id, job.id.to_string()),
         }
     });
-    let mut named: Vec<_> = newest_first.collect();
-    named.reverse();
-    named
+    let names = newest_first.collect();
+    (jobs.into_iter().map(|job| job.id).collect(), names)
 }
 
-async fn named_entry(service: Service, name: String, job: JobRecord) -> Result<Option<Vec<u8>>, Error> {
+async fn named_entry(service: Service, name: String, job: JobRecord) -> Result<Option<Item>, Error> {
+    let held = memory_for(&service, &job).await?;
     let Some(entry) = entry_of(&service, &job).await? else {
         return Ok(None);
     };
@@ -192,9 +203,8 @@ async fn named_entry(service: Service, name: String, job: JobRecord) -> Result<O
         serde_json::to_writer(&mut json, &entry)?;
         Ok::<_, serde_json::Error>(json)
     });
-    json.await
-        .map(Some)
-        .map_err(|error| Error::Internal(error.into()))
+    let json = json.await.map_err(|error| Error::Internal(error.into()))?;
+    Ok(Some(Item { json, held }))
 }
 
 #[cfg(test)]

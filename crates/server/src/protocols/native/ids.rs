@@ -13,6 +13,8 @@ use crate::service::{
 
 /// The external-id namespace of this protocol.
 pub const DIALECT: &str = "prompt_id";
+/// The option that names whose socket hears of a job.
+pub const CLIENT_ID: &str = "client_id";
 /// This protocol in a job's facts.
 const NATIVE: &str = "native";
 
@@ -32,7 +34,7 @@ impl Options {
     pub fn meta(&self, request_id: &str) -> JobMeta {
         let mut options = Map::new();
         if let Some(client_id) = &self.client_id {
-            options.insert("client_id".to_owned(), json!(client_id));
+            options.insert(CLIENT_ID.to_owned(), json!(client_id));
         }
         if let Some(number) = self.number {
             options.insert("number".to_owned(), json!(number));
@@ -58,7 +60,7 @@ impl Options {
             value.as_str().map(str::to_owned)
         };
         Options {
-            client_id: text("client_id"),
+            client_id: text(CLIENT_ID),
             number: job.meta.options.get("number").and_then(Value::as_f64),
             workflow_id: text("workflow_id"),
         }
@@ -67,9 +69,14 @@ impl Options {
 
 /// The id that callers of this protocol know a job by.
 pub fn prompt_id(job: &JobRecord) -> String {
-    match &job.external_id {
+    name_of(job.id, job.external_id.as_ref())
+}
+
+/// The same of a job of which only the names are known.
+pub fn name_of(job: JobId, external_id: Option<&(String, String)>) -> String {
+    match external_id {
         Some((dialect, id)) if dialect == DIALECT => id.clone(),
-        _ => job.id.to_string(),
+        _ => job.to_string(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! `GET /queue` and `POST /queue`: what runs and waits, and taking out what waits (`comfyui/behaviour.md` §2).
 
+use std::collections::HashSet;
+
 use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use darkroom_core::JobState;
-use futures::{Stream, StreamExt, stream};
+use darkroom_core::{JobId, JobState};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -16,16 +18,13 @@ use super::{
     entry::prompt_of,
     error::{NativeError, Refused},
     ids,
-    streamed::{AHEAD, json_answer, separated, text},
+    streamed::{Item, json_answer, memory_for, separated, text},
 };
 use crate::{
     beside::beside,
     service::{Error, Service, jobs::JobRecord},
     state::AppState,
 };
-
-/// Prompts that a list holds at most, of either kind.
-const MOST: usize = 1000;
 
 /// `GET /queue`: the caller's own prompts.
 ///
@@ -36,11 +35,16 @@ pub async fn show(State(state): State<AppState>, call: NativeCall) -> Result<Res
     let fail = |error: Error| call.refuse(error);
     let service = &state.service;
     let (tenant, endpoint) = (&call.caller.tenant, &call.endpoint.name);
-    let states = [JobState::Running, JobState::Queued];
-    let open = service.open_jobs(tenant, endpoint, &states).await.map_err(fail)?;
-    let (running, waiting): (Vec<_>, Vec<_>) =
-        open.into_iter().partition(|job| job.state == JobState::Running);
-    let (running, waiting) = (prompts(service, running), prompts(service, waiting));
+    let running = service.running_jobs(tenant, endpoint).await.map_err(fail)?;
+    let waiting = service.waiting_jobs(tenant, endpoint).await.map_err(fail)?;
+    let begun: HashSet<JobId> = running.iter().map(|job| job.id).collect();
+    let running = prompts(service, stream::iter(running.into_iter().map(Ok)));
+    // One that began since stands among those that run, or in the next answer.
+    let waiting = service.records(waiting).try_filter(move |job| {
+        let waits = job.state == JobState::Queued && !begun.contains(&job.id);
+        std::future::ready(waits)
+    });
+    let waiting = prompts(service, waiting);
     Ok(json_answer(
         text("{\"queue_running\":[")
             .chain(running)
@@ -50,21 +54,22 @@ pub async fn show(State(state): State<AppState>, call: NativeCall) -> Result<Res
     ))
 }
 
-fn prompts(service: &Service, jobs: Vec<JobRecord>) -> impl Stream<Item = Result<Bytes, Error>> + use<> {
+fn prompts<Jobs>(service: &Service, jobs: Jobs) -> impl Stream<Item = Result<Bytes, Error>> + use<Jobs>
+where
+    Jobs: Stream<Item = Result<JobRecord, Error>>,
+{
     let service = service.clone();
-    let prompts = stream::iter(jobs)
-        .take(MOST)
-        .map(move |job| prompt(service.clone(), job))
-        .buffered(AHEAD);
-    separated(prompts)
+    separated(jobs.and_then(move |job| prompt(service.clone(), job)))
 }
 
-async fn prompt(service: Service, job: JobRecord) -> Result<Option<Vec<u8>>, Error> {
+async fn prompt(service: Service, job: JobRecord) -> Result<Option<Item>, Error> {
+    let held = memory_for(&service, &job).await?;
     let Some(prompt) = prompt_of(&service, &job).await? else {
         return Ok(None);
     };
     let json = beside(prompt.size(), move || serde_json::to_vec(&prompt)).await;
-    json.map(Some).map_err(|error| Error::Internal(error.into()))
+    let json = json.map_err(|error| Error::Internal(error.into()))?;
+    Ok(Some(Item { json, held }))
 }
 
 /// `POST /queue`: `{"clear": true}` and `{"delete": [ids]}` take out what waits, never what runs. Unknown ids are ignored.

@@ -10,10 +10,28 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
 use http::header;
 
-use crate::service::Error;
+use crate::{
+    memory::{Held, accounted},
+    service::{Error, Service, jobs::JobRecord},
+};
 
-/// Items that are made at the same time, ahead of the one that is sent.
-pub const AHEAD: usize = 8;
+/// One item of a list as JSON, with the memory that is held for it until it is sent.
+pub struct Item {
+    /// Its text.
+    pub json: Vec<u8>,
+    /// What it takes.
+    pub held: Held,
+}
+
+/// Memory for what is made of a job's request and result.
+///
+/// # Errors
+/// When there is none.
+pub async fn memory_for(service: &Service, job: &JobRecord) -> Result<Held, Error> {
+    let result = job.result.as_ref().map_or(0, |result| result.size());
+    let bytes = job.input.size().saturating_add(result);
+    Ok(service.memory.answer(bytes).await?)
+}
 
 /// An answer of JSON whose text comes in pieces. One that fails on the way breaks the connection off, so that nobody takes
 /// what came for all there is.
@@ -25,16 +43,16 @@ pub fn json_answer(pieces: impl Stream<Item = Result<Bytes, Error>> + Send + 'st
 
 /// The items of a list or an object with commas between them; what is `None` is left out.
 pub fn separated(
-    items: impl Stream<Item = Result<Option<Vec<u8>>, Error>>,
+    items: impl Stream<Item = Result<Option<Item>, Error>>,
 ) -> impl Stream<Item = Result<Bytes, Error>> {
     let mut is_first = true;
     items
         .try_filter_map(|item| ready(Ok(item)))
         .map_ok(move |mut item| {
             if !mem::replace(&mut is_first, false) {
-                item.insert(0, b',');
+                item.json.insert(0, b',');
             }
-            Bytes::from(item)
+            accounted(Bytes::from(item.json), item.held)
         })
 }
 
@@ -52,9 +70,14 @@ mod tests {
     #[tokio::test]
     async fn pieces_make_one_document_and_an_error_is_no_end() {
         let items = |items: Vec<Result<Option<&'static str>, Error>>| {
-            let items = items
-                .into_iter()
-                .map(|item| item.map(|item| item.map(|text| text.as_bytes().to_vec())));
+            let items = items.into_iter().map(|item| {
+                item.map(|item| {
+                    item.map(|text| Item {
+                        json: text.as_bytes().to_vec(),
+                        held: Held::default(),
+                    })
+                })
+            });
             text("[").chain(separated(stream::iter(items))).chain(text("]"))
         };
         for (given, expected) in [

@@ -103,7 +103,7 @@ struct Session {
     call: NativeCall<Query>,
     followed: HashSet<JobId>,
     /// One task per job; they end with the socket.
-    followers: JoinSet<()>,
+    followers: JoinSet<JobId>,
     /// The client said that it takes previews with metadata.
     with_metadata: Arc<AtomicBool>,
 }
@@ -200,7 +200,12 @@ impl Session {
                 }
                 _ = ping.tick() => Message::Ping(Default::default()),
                 // Finished followers are taken off the set.
-                Some(_) = self.followers.join_next() => continue,
+                Some(ended) = self.followers.join_next() => {
+                    if let Ok(job) = ended {
+                        self.followed.remove(&job);
+                    }
+                    continue;
+                }
             };
             if send(socket, message).await.is_err() {
                 return Ok(Over::Gone);
@@ -211,11 +216,9 @@ impl Session {
     /// Goes on with the client's prompts that have not ended; says which node runs now. What was missed stays missed, but
     /// for what nobody was told yet.
     async fn resume(&mut self, frames: &mpsc::Sender<Message>) -> Result<Vec<Message>, Error> {
-        let states = [JobState::Running, JobState::Queued];
-        let open = self
-            .service
-            .open_jobs(&self.call.caller.tenant, &self.call.endpoint.name, &states)
-            .await?;
+        let (tenant, endpoint) = (&self.call.caller.tenant, &self.call.endpoint.name);
+        let named = (ids::CLIENT_ID, self.sid.clone());
+        let open = self.service.open_jobs_with(tenant, endpoint, named).await?;
         let mut messages = Vec::new();
         for job in open {
             if ids::Options::of(&job).client_id.as_deref() != Some(&self.sid) {
@@ -252,8 +255,11 @@ impl Session {
         if self.followed.insert(follower.job()) {
             let (service, frames) = (self.service.clone(), frames.clone());
             let with_metadata = self.with_metadata.clone();
-            self.followers
-                .spawn(follow(service, follower, transcript, with_metadata, frames));
+            self.followers.spawn(async move {
+                let job = follower.job();
+                follow(service, follower, transcript, with_metadata, frames).await;
+                job
+            });
         }
     }
 

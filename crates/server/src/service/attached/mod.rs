@@ -1,49 +1,34 @@
 //! Boxes that an operator attached while the server ran: an endpoint is kept in the store as the boxes attached to it, and
 //! laid over what is configured. The configuration has the last word on a name that both have.
+//!
+//! A change is whole or does not happen: a box is probed before anything is kept, and what follows goes on to its end when
+//! the caller leaves. [`overlay`] lays what is kept over the configuration.
 
+mod overlay;
 mod probe;
 mod stored;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::collections::BTreeMap;
 
-use darkroom_core::{Endpoint, EndpointName};
+use darkroom_core::{Endpoint, EndpointName, endpoint::Backend};
 use serde_json::Value;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::stored::AttachedBox;
-use self::stored::Stored;
+pub use self::{overlay::Attached, stored::AttachedBox};
+use self::{probe::Probed, stored::Stored};
 use super::{Error, Service};
 
-/// The endpoint that there is without any configuration.
-const IMPLIED: &str = "default";
-
-/// What the configuration says, before anything is laid over it.
-#[derive(Debug, Default)]
-pub struct Attached {
-    configured: RwLock<Configured>,
-    /// One attaches or detaches at a time.
-    changing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Configured {
-    endpoints: Arc<BTreeMap<EndpointName, Endpoint>>,
-    /// Nobody wrote `default`: it is there because there is nothing else.
-    default_is_implied: bool,
-}
-
-impl Configured {
-    /// Whether it has the last word on a name.
-    fn holds(&self, name: &EndpointName) -> bool {
-        let implied = self.default_is_implied && name.as_str() == IMPLIED;
-        self.endpoints.contains_key(name) && !implied
-    }
+/// An installation that was started for a try-out; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Trial {
+    /// Where it answers.
+    pub base_url: String,
+    /// Ends it.
+    pub ends: DropGuard,
 }
 
 /// What to attach.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Attach {
     /// To which endpoint; it is made if there is none.
     pub endpoint: EndpointName,
@@ -58,8 +43,18 @@ pub struct AttachedTo {
     pub name: String,
     /// The endpoint was made for it.
     pub made: bool,
-    /// What a server told when it was probed (see [`probe`]); an installation tells when it first starts.
-    pub told: Option<Value>,
+    /// What it told when it was probed (see [`probe`]).
+    pub told: Value,
+}
+
+/// What attaching a box would make of its endpoint.
+struct Change {
+    /// What is kept.
+    stored: Stored,
+    /// The endpoint that this is.
+    endpoint: Endpoint,
+    /// It is made for the box.
+    made: bool,
 }
 
 /// What was detached.
@@ -74,73 +69,129 @@ pub struct Detached {
 }
 
 impl Service {
-    /// Takes over what is configured, with what is attached laid over it.
+    /// Attaches a box. It is asked what it is and runs a tiny graph before anything is kept; an installation is started for
+    /// that, and ended again.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn configure(
-        &self,
-        endpoints: BTreeMap<EndpointName, Endpoint>,
-        default_is_implied: bool,
-    ) -> Result<(), Error> {
-        let configured = Configured {
-            endpoints: Arc::new(endpoints),
-            default_is_implied,
-        };
-        *self
-            .attached
-            .configured
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = configured;
-        self.lay_over().await
+    /// [`Error::Invalid`] with what is wrong: the configuration has the endpoint, the name or the address is taken, there is
+    /// no ComfyUI.
+    pub async fn attach(&self, wish: Attach) -> Result<AttachedTo, Error> {
+        let planned = self.change_for(&wish).await?;
+        // Nobody waits for this one meanwhile: a box that hangs is in no other's way.
+        let left = CancellationToken::new();
+        let _leaves = left.clone().drop_guard();
+        let service = self.clone();
+        let (target, is_server) = (wish.attached.target.clone(), wish.attached.is_server());
+        let probed = self
+            .to_its_end(async move {
+                let probed = match is_server {
+                    true => probe::server(&target, &*service.ids, &left).await,
+                    false => service.probe_installation(&planned.endpoint, &left).await,
+                };
+                probed.map_err(Error::Invalid)
+            })
+            .await?;
+        let service = self.clone();
+        self.to_its_end(async move { service.attach_probed(wish, probed).await })
+            .await
     }
 
-    /// Attaches a box. A server is asked what it is and runs a tiny graph before anything is kept.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with what is wrong: the configuration has the endpoint, the name is taken, there is no ComfyUI.
-    pub async fn attach(&self, wish: Attach) -> Result<AttachedTo, Error> {
-        let _changing = self.attached.changing.lock().await;
+    async fn attach_probed(&self, wish: Attach, probed: Probed) -> Result<AttachedTo, Error> {
+        let _changing = self.attached.changing().await;
+        // Others changed something since this one was looked at.
+        let Change {
+            stored,
+            endpoint: read,
+            made,
+        } = self.change_for(&wish).await?;
         let Attach { endpoint, attached } = wish;
-        if self.configured().holds(&endpoint) {
+        self.keep(&endpoint, &stored).await?;
+        self.lay_over().await?;
+        let name = attached.name_on(&read);
+        // It is attached by now; what cannot be written down here, it tells again when it runs.
+        let learned = async {
+            self.learn_object_info(&endpoint, &name, probed.object_info)
+                .await?;
+            self.learn_facts(&endpoint, probed.facts).await
+        };
+        if let Err(error) = learned.await {
+            tracing::warn!(endpoint.name = %endpoint, box_name = name, error = ?error, "what a new box told could not be kept");
+        }
+        self.plan_again();
+        tracing::info!(endpoint.name = %endpoint, box_name = name, "a box was attached");
+        Ok(AttachedTo {
+            name,
+            made,
+            told: probed.told,
+        })
+    }
+
+    async fn change_for(&self, wish: &Attach) -> Result<Change, Error> {
+        let Attach { endpoint, attached } = wish;
+        if self.is_configured(endpoint) {
             return Err(Error::Invalid(format!(
                 "endpoint '{endpoint}' stands in the configuration, which has the last word: add {} there, or attach it to \
                  another endpoint with --endpoint",
                 attached.target
             )));
         }
-        let before = self.stored(&endpoint).await?;
+        let before = self.stored(endpoint).await?;
         let made = before.is_none();
-        let stored = before.unwrap_or_default().with(&endpoint, attached.clone())?;
-        let read = stored.endpoint(&endpoint)?;
-        let probed = match attached.is_server() {
-            true => Some(
-                probe::probe(&attached.target, &*self.ids)
-                    .await
-                    .map_err(Error::Invalid)?,
-            ),
-            false => None,
-        };
-        self.keep(&endpoint, &stored).await?;
-        self.lay_over().await?;
-        let name = attached.name_on(&read);
-        let mut told = None;
-        if let Some(probed) = probed {
-            self.learn_object_info(&endpoint, &name, probed.object_info)
-                .await?;
-            told = Some(probed.told);
+        let stored = before.unwrap_or_default().with(endpoint, attached.clone())?;
+        let read = stored.endpoint(endpoint)?;
+        if let Some(other) = attached.address().and_then(|address| self.user_of(&address)) {
+            return Err(Error::Invalid(format!(
+                "{} works for endpoint '{other}' already, and one ComfyUI runs one prompt at a time; detach it there first",
+                attached.target
+            )));
         }
-        self.plan_again();
-        tracing::info!(endpoint.name = %endpoint, box_name = name, "a box was attached");
-        Ok(AttachedTo { name, made, told })
+        Ok(Change {
+            stored,
+            endpoint: read,
+            made,
+        })
     }
 
-    /// Detaches what has that name or address; what runs there goes on without us.
+    /// The endpoint that has a server of this address among its boxes, whatever it calls it.
+    fn user_of(&self, address: &str) -> Option<EndpointName> {
+        let endpoints = self.endpoints();
+        let uses = |endpoint: &&Endpoint| match &endpoint.backend {
+            Backend::Remote { servers } => servers
+                .iter()
+                .any(|server| stored::address(&server.url).as_deref() == Some(address)),
+            Backend::Process(_) | Backend::External => false,
+        };
+        endpoints.values().find(uses).map(|found| found.name.clone())
+    }
+
+    async fn probe_installation(
+        &self,
+        endpoint: &Endpoint,
+        left: &CancellationToken,
+    ) -> Result<Probed, String> {
+        let Some(control) = self.planner.get() else {
+            return Err("this server starts no instances yet".to_owned());
+        };
+        let trial = tokio::select! {
+            trial = control.try_out(endpoint) => trial?,
+            () = left.cancelled() => return Err("nobody waits for it any more".to_owned()),
+        };
+        probe::server(&trial.base_url, &*self.ids, left).await
+    }
+
+    /// Detaches what has that name or address; what runs there goes on without us. Jobs that wait go on waiting for a box
+    /// that can run them.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an endpoint that does not exist, [`Error::Invalid`] where nothing or more than one is meant.
     pub async fn detach(&self, what: &str, from: Option<&EndpointName>) -> Result<Detached, Error> {
-        let _changing = self.attached.changing.lock().await;
+        let (service, what, from) = (self.clone(), what.to_owned(), from.cloned());
+        self.to_its_end(async move { service.detach_at_once(&what, from.as_ref()).await })
+            .await
+    }
+
+    async fn detach_at_once(&self, what: &str, from: Option<&EndpointName>) -> Result<Detached, Error> {
+        let _changing = self.attached.changing().await;
         if let Some(name) = from.filter(|name| !self.endpoints().contains_key(*name)) {
             return Err(Error::not_found("endpoint", name));
         }
@@ -160,7 +211,10 @@ impl Service {
             false => self.keep(&endpoint, &left).await?,
         }
         self.lay_over().await?;
-        self.forget_box(&endpoint, &name).await?;
+        if let Err(error) = self.forget_box(&endpoint, &name).await {
+            // Nobody reads it: the endpoint has no such box any more.
+            tracing::warn!(endpoint.name = %endpoint, box_name = name, error = ?error, "what a detached box could do stays in the store");
+        }
         self.plan_again();
         tracing::info!(endpoint.name = %endpoint, box_name = name, "a box was detached");
         Ok(Detached {
@@ -212,44 +266,6 @@ impl Service {
                 )))
             }
         }
-    }
-
-    async fn stored(&self, endpoint: &EndpointName) -> Result<Option<Stored>, Error> {
-        let all = self.store.endpoints().await?;
-        let json = all.into_iter().find(|(name, _)| name == endpoint);
-        Ok(json.and_then(|(_, json)| Stored::parse(&json)))
-    }
-
-    async fn keep(&self, endpoint: &EndpointName, stored: &Stored) -> Result<(), Error> {
-        let json = serde_json::to_string(stored).map_err(|e| Error::Internal(e.into()))?;
-        Ok(self.store.put_endpoint(endpoint, json).await?)
-    }
-
-    fn configured(&self) -> Configured {
-        let configured = self.attached.configured.read();
-        configured.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn lay_over(&self) -> Result<(), Error> {
-        let configured = self.configured();
-        let mut endpoints = BTreeMap::clone(&configured.endpoints);
-        for (name, json) in self.store.endpoints().await? {
-            if configured.holds(&name) {
-                tracing::warn!(endpoint.name = %name, "the configuration has the last word: what was attached to the endpoint is left out");
-                continue;
-            }
-            let read = Stored::parse(&json).ok_or_else(|| Error::Invalid("it cannot be read".to_owned()));
-            match read.and_then(|stored| stored.endpoint(&name)) {
-                Ok(endpoint) => {
-                    endpoints.insert(name, endpoint);
-                }
-                Err(error) => {
-                    tracing::error!(endpoint.name = %name, %error, "an attached endpoint is left out");
-                }
-            }
-        }
-        self.set_endpoints(endpoints);
-        Ok(())
     }
 }
 

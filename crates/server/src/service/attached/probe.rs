@@ -1,15 +1,16 @@
-//! Asking a server what it is before it is attached: that it is a ComfyUI, what it has, and that a tiny graph runs there.
+//! Asking a box what it is before it is attached: that it is a ComfyUI, what it has, and that a tiny graph runs there.
 
 use std::time::Duration;
 
 use darkroom_comfy::{
-    client::{Client, ClientConfig, Error},
+    client::{Client, ClientConfig, Error, facts::Facts},
     object_info::ObjectInfo,
 };
 use darkroom_core::Ids;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::service::models;
 
@@ -22,27 +23,29 @@ const RUN: Duration = Duration::from_secs(120);
 pub(super) struct Probed {
     /// `/object_info` as it was told.
     pub object_info: Vec<u8>,
+    /// What it told of itself beside that.
+    pub facts: Facts,
     /// For the operator: versions, devices, numbers of nodes and models, how long the graph took.
     pub told: Value,
 }
 
-/// Probes the server at a URL.
+/// Probes the server at a URL, until it is done or the caller has `left`.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) async fn probe(url: &str, ids: &dyn Ids) -> Result<Probed, String> {
+pub(super) async fn server(url: &str, ids: &dyn Ids, left: &CancellationToken) -> Result<Probed, String> {
     let base = url.parse().map_err(|_| format!("'{url}' is no URL"))?;
     let mut config = ClientConfig::new(base);
     config.timeouts.request = ANSWER;
     let client = Client::new(config).map_err(|error| error.to_string())?;
     let no_comfyui = || format!("{url} answers, but not as a ComfyUI does; is it the address of its page?");
-    let stats = client
-        .told(&["system_stats"])
+    let facts = Facts::of(&client, models::is_offered_by_a_loader)
         .await
         .map_err(|error| why(url, &error))?;
-    let stats = stats
-        .filter(|stats| stats["system"].is_object())
-        .ok_or_else(no_comfyui)?;
+    let stats = &facts.system_stats;
+    if !stats["system"].is_object() {
+        return Err(no_comfyui());
+    }
     let told = client
         .told(&["object_info"])
         .await
@@ -53,7 +56,7 @@ pub(super) async fn probe(url: &str, ids: &dyn Ids) -> Result<Probed, String> {
     if info.classes.is_empty() {
         return Err(format!("{url} is a ComfyUI without a single node class"));
     }
-    let took = run(&client, &info, ids)
+    let took = run(&client, &info, ids, left)
         .await
         .map_err(|why| format!("{url} is a ComfyUI, but {why}"))?;
     let told = json!({
@@ -65,7 +68,11 @@ pub(super) async fn probe(url: &str, ids: &dyn Ids) -> Result<Probed, String> {
         "models": models::counted(&info),
         "tested_ms": took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
     });
-    Ok(Probed { object_info, told })
+    Ok(Probed {
+        object_info,
+        facts,
+        told,
+    })
 }
 
 fn why(url: &str, error: &Error) -> String {
@@ -84,7 +91,12 @@ fn why(url: &str, error: &Error) -> String {
 }
 
 /// Runs a graph of a few pixels; how long it took, or `None` where it has no nodes for one.
-async fn run(client: &Client, info: &ObjectInfo, ids: &dyn Ids) -> Result<Option<Duration>, String> {
+async fn run(
+    client: &Client,
+    info: &ObjectInfo,
+    ids: &dyn Ids,
+    left: &CancellationToken,
+) -> Result<Option<Duration>, String> {
     if ["EmptyImage", "PreviewImage"]
         .iter()
         .any(|class| info.get(class).is_none())
@@ -97,8 +109,13 @@ async fn run(client: &Client, info: &ObjectInfo, ids: &dyn Ids) -> Result<Option
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     });
     let began = Instant::now();
-    let Ok(ran) = timeout(RUN, client.run(&graph, &id)).await else {
-        // Nobody waits for it any more.
+    let ran = tokio::select! {
+        ran = client.run(&graph, &id) => Some(ran),
+        () = sleep(RUN) => None,
+        () = left.cancelled() => None,
+    };
+    let Some(ran) = ran else {
+        // Nobody waits for it any more. What runs is not interrupted: it may be somebody else's.
         let _ = client.delete_queued(&[&id]).await;
         return Err(format!(
             "a tiny graph did not run within {} s: it is busy with other prompts, or its worker is dead",

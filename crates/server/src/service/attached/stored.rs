@@ -35,7 +35,16 @@ pub struct AttachedBox {
 impl AttachedBox {
     /// Whether it is a server somebody else runs, and no installation.
     pub fn is_server(&self) -> bool {
-        self.target.starts_with("http://") || self.target.starts_with("https://")
+        let begins = |scheme: &str| {
+            let start = self.target.get(..scheme.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        };
+        begins("http://") || begins("https://")
+    }
+
+    /// Which ComfyUI a server is, however its address is spelt.
+    pub fn address(&self) -> Option<String> {
+        address(&self.target).filter(|_| self.is_server())
     }
 
     /// The name of its box on the endpoint as it was read.
@@ -63,6 +72,22 @@ impl AttachedBox {
         let named = self.name.clone();
         named.unwrap_or_else(|| RemoteServer::new(self.target.as_str()).name)
     }
+}
+
+/// An address in one spelling: `localhost` and its numbers are the same host.
+pub fn address(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    let host = match url.host()? {
+        url::Host::Domain(name) => name.trim_end_matches('.').to_owned(),
+        url::Host::Ipv4(ip) => ip.to_string(),
+        url::Host::Ipv6(ip) => ip.to_string(),
+    };
+    let host = match host.as_str() {
+        "127.0.0.1" | "::1" | "0.0.0.0" => "localhost",
+        other => other,
+    };
+    let path = url.path().trim_end_matches('/');
+    Some(format!("{host}:{}{path}", url.port_or_known_default()?))
 }
 
 impl Stored {
@@ -128,6 +153,10 @@ impl Stored {
                 table.insert("urls".to_owned(), Value::Array(servers.collect()));
             }
         }
-        config::read_endpoint(name, table).map_err(Error::Invalid)
+        let mut endpoint = config::read_endpoint(name, table).map_err(Error::Invalid)?;
+        if let (Backend::Process(spec), [one]) = (&mut endpoint.backend, self.boxes.as_slice()) {
+            spec.name.clone_from(&one.name);
+        }
+        Ok(endpoint)
     }
 }

@@ -36,7 +36,7 @@ async fn what_is_attached_is_laid_over_what_is_implied_and_under_what_is_configu
     .await;
     kept(&bench, "broken", &stored(&[("/no/such/place", None)])).await;
     let configured = BTreeMap::clone(&service.endpoints());
-    service.configure(configured.clone(), true).await.unwrap();
+    service.configure(configured.clone(), true, None).await.unwrap();
     let endpoints = service.endpoints();
     assert_eq!(
         endpoints.keys().map(EndpointName::as_str).collect::<Vec<_>>(),
@@ -46,7 +46,7 @@ async fn what_is_attached_is_laid_over_what_is_implied_and_under_what_is_configu
     assert!(default.has_box("a:1") && default.has_box("b") && !default.has_box("engine"));
     assert_eq!(default.scaling.max_instances, 2);
 
-    service.configure(configured, false).await.unwrap();
+    service.configure(configured, false, None).await.unwrap();
     assert!(
         service.endpoints()[&bench.endpoint()].has_box("engine"),
         "the configuration has the last word"
@@ -64,7 +64,7 @@ async fn what_cannot_be_attached_or_detached_is_said_in_words() {
     let bench = Bench::new();
     let service = &bench.service;
     service
-        .configure(BTreeMap::clone(&service.endpoints()), true)
+        .configure(BTreeMap::clone(&service.endpoints()), true, None)
         .await
         .unwrap();
     kept(&bench, "gpu", &stored(&[("http://a:1", Some("one"))])).await;
@@ -94,6 +94,11 @@ async fn what_cannot_be_attached_or_detached_is_said_in_words() {
             "must not hold a name or password",
         ),
         ("new", server("http://127.0.0.1:1", None), "nothing listens"),
+        (
+            "new",
+            server("HTTP://A:1/", None),
+            "works for endpoint 'gpu' already",
+        ),
     ] {
         let told = attach(endpoint, attached).await;
         assert!(told.contains(said), "{told}");
@@ -120,4 +125,72 @@ async fn what_cannot_be_attached_or_detached_is_said_in_words() {
     assert!(detached.endpoint_is_gone && detached.endpoint.as_str() == "gpu");
     assert!(!service.endpoints().contains_key(&detached.endpoint));
     assert_eq!(service.attached_boxes().await.unwrap().len(), 1);
+}
+
+#[test]
+fn one_server_is_known_however_its_address_is_spelt() {
+    for (one, other, same) in [
+        ("http://localhost:8188", "HTTP://127.0.0.1:8188/", true),
+        ("http://[::1]:80/a/", "http://LOCALHOST/a", true),
+        ("https://gpu.example", "https://GPU.example.:443/", true),
+        ("http://gpu:1", "http://gpu:2", false),
+        ("http://gpu:1/a", "http://gpu:1/b", false),
+    ] {
+        let (one, other) = (server(one, None), server(other, None));
+        assert_eq!(one.address() == other.address(), same, "{one:?} {other:?}");
+        assert!(other.is_server() && other.address().is_some());
+    }
+    assert_eq!(server("/opt/ComfyUI", None).address(), None);
+}
+
+#[tokio::test]
+async fn what_another_version_wrote_is_not_overwritten() {
+    let bench = Bench::new();
+    let service = &bench.service;
+    service
+        .configure(BTreeMap::clone(&service.endpoints()), true, None)
+        .await
+        .unwrap();
+    let endpoint: EndpointName = "newer".parse().unwrap();
+    let newer = r#"{"machines": 3}"#.to_owned();
+    service
+        .store
+        .put_endpoint(&endpoint, newer.clone())
+        .await
+        .unwrap();
+    let wish = Attach {
+        endpoint: endpoint.clone(),
+        attached: server("http://127.0.0.1:1", None),
+    };
+    let refused = service.attach(wish).await.unwrap_err().to_string();
+    assert!(refused.contains("written by another version"), "{refused}");
+    assert_eq!(service.store.endpoints().await.unwrap(), [(endpoint, newer)]);
+}
+
+#[tokio::test]
+async fn a_box_that_hangs_is_in_nobodys_way_and_a_caller_that_left_leaves_nothing_half_done() {
+    let bench = Bench::new();
+    let service = bench.service.clone();
+    service
+        .configure(BTreeMap::clone(&service.endpoints()), true, None)
+        .await
+        .unwrap();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let wish = Attach {
+        endpoint: "slow".parse().unwrap(),
+        attached: server(&url, None),
+    };
+    let hanging = tokio::spawn({
+        let service = service.clone();
+        async move { service.attach(wish).await }
+    });
+    let _accepted = silent.accept().await.unwrap();
+    // Another one is refused at once, not when the first has its answer.
+    let other = service.detach("nothing", None).await.unwrap_err().to_string();
+    assert!(other.contains("nothing is attached"), "{other}");
+    hanging.abort();
+    let _ = hanging.await;
+    assert!(service.attached_boxes().await.unwrap().is_empty());
+    assert!(!service.endpoints().contains_key(&"slow".parse().unwrap()));
 }

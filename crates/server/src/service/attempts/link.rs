@@ -35,7 +35,7 @@ impl SlotLink {
             instance: self.instance,
             owner: self.service.node.clone(),
             loaded_models: self.activity.loaded(),
-            offers,
+            offers: Some(offers),
             lease: LEASE,
             except: vec![],
             max_running_per_tenant: self.limits().max_running_per_tenant,

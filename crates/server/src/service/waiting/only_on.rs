@@ -7,7 +7,8 @@ use darkroom_core::{InstanceId, InstanceState, scheduler::Counters};
 use crate::service::{Error, Service, jobs::JobRecord};
 
 impl Service {
-    /// The boxes that alone can run a job, while none of them has a free slot; `None`: each box can, or one takes it now.
+    /// The boxes that alone can run a job, while none of them has a free slot; empty where none can any more. `None`: each
+    /// box can, or one takes it now.
     ///
     /// # Errors
     /// When the store fails.
@@ -16,7 +17,7 @@ impl Service {
         job: &JobRecord,
         counters: &Counters,
     ) -> Result<Option<Vec<String>>, Error> {
-        if !self.endpoint(&job.endpoint).is_ok_and(|e| e.has_unequal_boxes()) {
+        if self.endpoint(&job.endpoint).is_err() {
             return Ok(None);
         }
         let lacking = self.lacking_for(job.id, &job.endpoint).await?;
@@ -25,7 +26,7 @@ impl Service {
             .filter(|(_, lacks)| lacks.is_empty())
             .map(|(name, _)| name.clone())
             .collect();
-        if can.is_empty() || can.len() == lacking.len() {
+        if can.len() == lacking.len() {
             return Ok(None);
         }
         let boxes: BTreeMap<InstanceId, String> = self

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use darkroom_core::{
-    AttemptOutcome, Clock, EndpointName, InstanceId, InstanceState, JobId,
+    AttemptOutcome, Clock, Endpoint, EndpointName, InstanceId, InstanceState, JobId,
     attempt::Lease,
     instance::StartStep,
     scheduler::{Counters, EndpointCounters, EndpointPolicy, InstanceView, Policy, WaitReason},
@@ -18,7 +18,7 @@ use darkroom_store::{
 };
 
 use super::{PlannerView, StartTrouble};
-use crate::service::{resources::Resources, testing::Bench};
+use crate::service::{attached::Trial, resources::Resources, testing::Bench};
 
 const RUN: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(30);
@@ -57,6 +57,10 @@ impl PlannerView for Told {
 
     fn resources(&self, _: InstanceId) -> Option<Resources> {
         None
+    }
+
+    async fn try_out(&self, _: &Endpoint) -> Result<Trial, String> {
+        Err("none".to_owned())
     }
 
     fn start_trouble(&self, _: &EndpointName) -> Option<StartTrouble> {

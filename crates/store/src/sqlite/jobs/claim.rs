@@ -28,10 +28,10 @@ use crate::{
 /// this take turns all the same, since whoever is served goes behind the others. Finding them reads one small row per
 /// tenant that waits, however long its queue is.
 const MAX_LANES: usize = 16;
-/// The same where boxes are unequal: a box looks past tenants whose jobs it cannot run.
+/// The same where nothing of those can run on the box that asks: it looks past such tenants.
 const MAX_LANES_OF_BOXES: usize = 256;
-/// Jobs looked at in one claim. Only where boxes are unequal are more than a few looked at, to get past those that this
-/// box cannot run; at about a microsecond each this keeps the writer for some ten milliseconds at worst.
+/// Jobs looked at in one claim. More than a few are looked at only to get past those that this box cannot run; at about a
+/// microsecond each this keeps the writer for some ten milliseconds at worst.
 const MAX_LOOKS: usize = 20_000;
 
 struct Lane {
@@ -45,16 +45,22 @@ pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error
         return Ok(None);
     }
     let mut boxes = Boxes::new(claim);
-    let mut below = None;
+    let (mut below, mut most) = (None, MAX_LANES);
     loop {
-        let Some((lanes, fairness)) = lanes(tx, claim, below)? else {
+        let Some((lanes, fairness)) = lanes(tx, claim, below, most)? else {
             return Ok(None);
         };
         if let Some(claimed) = claim_among(tx, claim, &lanes, fairness, &mut boxes)? {
             return Ok(Some(claimed));
         }
-        // Nothing of the highest priority is for this slot.
+        // Nothing of the highest priority is for this slot, unless of tenants further on.
         let top = lanes[0].priority;
+        let of_top = lanes.iter().filter(|lane| lane.priority == top).count();
+        if claim.offers.is_some() && most == MAX_LANES && of_top == MAX_LANES {
+            most = MAX_LANES_OF_BOXES;
+            continue;
+        }
+        most = MAX_LANES;
         let more = lanes.iter().any(|lane| lane.priority < top);
         if !more {
             return Ok(None);
@@ -136,7 +142,7 @@ impl Boxes {
         }
     }
 
-    /// What a job needs, if it can run on the box that asks. Where all boxes are equal nothing is read.
+    /// What a job needs, if it can run on the box that asks. Where none is asked nothing is read.
     fn fits(&mut self, tx: &Tx<'_>, needs: Option<i64>) -> Result<Option<Arc<Needs>>, Error> {
         let (Some(offers), Some(nr)) = (&self.offers, needs) else {
             return Ok(Some(Arc::default()));
@@ -164,7 +170,12 @@ fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
 
 /// The lanes of the highest priority (`below` another one) that may be next (the first is one of them), and one lower lane as a witness, with
 /// the endpoint's accounts.
-fn lanes(tx: &Tx<'_>, claim: &Claim, below: Option<i32>) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
+fn lanes(
+    tx: &Tx<'_>,
+    claim: &Claim,
+    below: Option<i32>,
+    most: usize,
+) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
     let endpoint = claim.endpoint.as_str();
     let held_back = held_back(tx, claim)?;
     let top: Option<i32> = sql::value(
@@ -191,12 +202,6 @@ fn lanes(tx: &Tx<'_>, claim: &Claim, below: Option<i32>) -> Result<Option<(Vec<L
                 weight: sql::unsigned(row, "weight")?,
             },
         })
-    };
-    // The tenants whose turn it is may all need other boxes.
-    let most = if claim.offers.is_some() {
-        MAX_LANES_OF_BOXES
-    } else {
-        MAX_LANES
     };
     let mut lanes = sql::rows(
         tx.conn,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Error,
-    jobs::{HistoryFilter, HistoryOrder, HistoryPage, JobRecord, Swept},
+    jobs::{HistoryFilter, HistoryOrder, HistoryPage, JobRecord, NamedJob, Swept},
 };
 
 /// Rows of a page at most: what ComfyUI itself keeps (`comfyui/behaviour.md` §9).
@@ -21,6 +21,29 @@ pub(super) fn page(
     filter: &HistoryFilter,
     page: HistoryPage,
 ) -> Result<Vec<JobRecord>, Error> {
+    let (found, by, params) = found(filter, page, "j.nr");
+    // The rows of the page are found along the index alone; only they are read with what belongs to them.
+    let query = format!("{RECORD} WHERE j.nr IN ({found}) ORDER BY {by}");
+    sql::rows(conn, &query, rusqlite::params_from_iter(params), record)
+}
+
+pub(super) fn names(
+    conn: &Connection,
+    filter: &HistoryFilter,
+    page: HistoryPage,
+) -> Result<Vec<NamedJob>, Error> {
+    let (found, _, params) = found(filter, page, "j.id, j.ext_dialect, j.ext_id");
+    sql::rows(conn, &found, rusqlite::params_from_iter(params), |row| {
+        let external: (Option<String>, Option<String>) = (row.get("ext_dialect")?, row.get("ext_id")?);
+        Ok(NamedJob {
+            id: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
+            external_id: external.0.zip(external.1),
+        })
+    })
+}
+
+/// A query for these columns of a page, its order, and its parameters.
+fn found(filter: &HistoryFilter, page: HistoryPage, columns: &str) -> (String, String, Vec<Value>) {
     let (conditions, params) = conditions(filter);
     let (index, by) = match page.order {
         HistoryOrder::Ended => ("INDEXED BY jobs_history", "j.history DIR, j.nr DIR"),
@@ -33,12 +56,10 @@ pub(super) fn page(
     let direction = if page.descending { "DESC" } else { "ASC" };
     let by = by.replace("DIR", direction);
     let (limit, offset) = (page.limit.min(MOST), page.offset.min(i64::MAX as u64));
-    // The rows of the page are found along the index alone; only they are read with what belongs to them.
     let found = format!(
-        "SELECT j.nr FROM jobs j {index} WHERE {conditions} ORDER BY {by} LIMIT {limit} OFFSET {offset}"
+        "SELECT {columns} FROM jobs j {index} WHERE {conditions} ORDER BY {by} LIMIT {limit} OFFSET {offset}"
     );
-    let query = format!("{RECORD} WHERE j.nr IN ({found}) ORDER BY {by}");
-    sql::rows(conn, &query, rusqlite::params_from_iter(params), record)
+    (found, by, params)
 }
 
 pub(super) fn length(conn: &Connection, filter: &HistoryFilter) -> Result<u64, Error> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::{EndpointName, JobId, JobState, TenantId, Timestamp, job::Event};
+use darkroom_core::{EndpointName, JobId, JobState, TenantId, Timestamp, job::Event, scheduler::Needs};
 use rusqlite::{Connection, params};
 use serde_json::Map;
 
@@ -11,6 +11,7 @@ use super::{
     super::{sql, tx::Tx},
     end::SWEEP_ROWS,
     life::{self, HEAD, Head},
+    read,
 };
 use crate::{
     Error,
@@ -278,6 +279,18 @@ pub(super) fn over_quota(conn: &Connection, endpoint: &EndpointName, per_tenant:
         queued.saturating_sub(free)
     };
     Ok(waiting.iter().map(held_back).sum())
+}
+
+pub(super) fn waiting_needs(conn: &Connection, endpoint: &EndpointName) -> Result<Vec<(Needs, u64)>, Error> {
+    let counted: Vec<(i64, u64)> = sql::rows(
+        conn,
+        "SELECT needs, COUNT(*) AS n FROM jobs WHERE endpoint = ?1 AND state = 'queued' AND priority >= 0 \
+         AND needs IS NOT NULL GROUP BY needs",
+        [endpoint.as_str()],
+        |row| Ok((row.get("needs")?, sql::unsigned(row, "n")?)),
+    )?;
+    let read = |(nr, jobs): (i64, u64)| Ok((read::needs(conn, nr)?, jobs));
+    counted.into_iter().map(read).collect()
 }
 
 /// How long the newest jobs that succeeded on the endpoint took, from claim to end, in microseconds, newest first.

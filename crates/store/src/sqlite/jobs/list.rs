@@ -1,11 +1,11 @@
 //! Pages of jobs.
 
-use darkroom_core::JobState;
-use rusqlite::{Connection, types::Value};
+use darkroom_core::{EndpointName, JobId, JobState, TenantId};
+use rusqlite::{Connection, params, types::Value};
 
 use super::{
     super::sql,
-    read::{RECORD, record},
+    read::{self, RECORD, record},
 };
 use crate::{
     Error,
@@ -15,6 +15,26 @@ use crate::{
 pub(super) fn jobs(conn: &Connection, filter: &JobFilter, page: &Page) -> Result<Vec<JobRecord>, Error> {
     let (sql, params) = query(filter, page);
     sql::rows(conn, &sql, rusqlite::params_from_iter(params), record)
+}
+
+pub(super) fn waiting(
+    conn: &Connection,
+    tenant: &TenantId,
+    endpoint: &EndpointName,
+    limit: u32,
+) -> Result<Vec<JobId>, Error> {
+    sql::rows(
+        conn,
+        "SELECT id FROM jobs INDEXED BY jobs_queued WHERE endpoint = ?1 AND tenant = ?2 AND state = 'queued' \
+         ORDER BY priority DESC, ord LIMIT ?3",
+        params![endpoint.as_str(), tenant.as_str(), limit],
+        |row| Ok(JobId::from_uuid(sql::uuid(row, "id", "jobs")?)),
+    )
+}
+
+pub(super) fn records(conn: &Connection, jobs: &[JobId]) -> Result<Vec<JobRecord>, Error> {
+    let found = jobs.iter().map(|job| read::job(conn, None, *job));
+    found.filter_map(Result::transpose).collect()
 }
 
 fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
@@ -60,6 +80,11 @@ fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
     }
     if let Some(attempted) = filter.attempted {
         add("(j.attempts > 0) = ?", Value::Integer(attempted.into()));
+    }
+    if let Some((key, text)) = &filter.option {
+        // The key is one of our own words.
+        let condition = format!("json_extract(j.meta, '$.options.{key}') = ?");
+        add(&condition, Value::Text(text.clone()));
     }
     if let Some(after) = page.after {
         let condition = if filter.oldest_first {

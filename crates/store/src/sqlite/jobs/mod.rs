@@ -32,7 +32,7 @@ use crate::{
     Error, Jobs,
     jobs::{
         AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
-        Moved, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Unstreamed,
+        Moved, NamedJob, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Unstreamed,
     },
 };
 
@@ -128,6 +128,28 @@ impl Jobs for SqliteStore {
     async fn jobs(&self, filter: JobFilter, page: Page) -> Result<Vec<JobRecord>, Error> {
         self.readers
             .run(move |conn| list::jobs(conn, &filter, &page))
+            .await
+    }
+
+    async fn waiting(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        limit: u32,
+    ) -> Result<Vec<JobId>, Error> {
+        let (tenant, endpoint) = (tenant.clone(), endpoint.clone());
+        self.readers
+            .run(move |conn| list::waiting(conn, &tenant, &endpoint, limit))
+            .await
+    }
+
+    async fn records(&self, jobs: Vec<JobId>) -> Result<Vec<JobRecord>, Error> {
+        self.readers.run(move |conn| list::records(conn, &jobs)).await
+    }
+
+    async fn history_names(&self, filter: HistoryFilter, page: HistoryPage) -> Result<Vec<NamedJob>, Error> {
+        self.readers
+            .run(move |conn| history::names(conn, &filter, page))
             .await
     }
 
@@ -231,6 +253,13 @@ impl Jobs for SqliteStore {
         let endpoint = endpoint.clone();
         self.readers
             .run(move |conn| line::over_quota(conn, &endpoint, per_tenant))
+            .await
+    }
+
+    async fn waiting_needs(&self, endpoint: &EndpointName) -> Result<Vec<(Needs, u64)>, Error> {
+        let endpoint = endpoint.clone();
+        self.readers
+            .run(move |conn| line::waiting_needs(conn, &endpoint))
             .await
     }
 
