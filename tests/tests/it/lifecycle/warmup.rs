@@ -132,7 +132,7 @@ async fn one_that_outlives_the_server_is_taken_up_and_not_begun_again() {
     .await;
     let found = std::process::Command::new("find")
         .arg(server.data_dir())
-        .args(["-path", "*output*", "-name", "plain_*.png"])
+        .args(["-path", "*/instances/*/output/*", "-name", "plain_*.png"])
         .output()
         .expect("find runs");
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
