@@ -12,7 +12,7 @@ use crate::EndpointName;
 pub enum Kind {
     /// ComfyUI graphs.
     Comfyui,
-    /// Inputs of a Python handler (RunPod and PPIO workers).
+    /// Inputs of a Python handler (RunPod and PPIO workers), or requests of a program that answers HTTP.
     Worker,
     /// A plain EAS queue.
     Queue,
@@ -62,6 +62,22 @@ impl Endpoint {
         matches!(&self.backend, Backend::Process(spec) if spec.command.is_empty())
     }
 
+    /// Whether its instances are programs that answer HTTP, to which requests are replayed: workers that are given a port,
+    /// or that somebody else runs. Other workers take their jobs by polls.
+    pub fn is_http_worker(&self) -> bool {
+        self.kind == Kind::Worker
+            && match &self.backend {
+                Backend::Process(spec) => spec.takes_a_port(),
+                Backend::Remote { .. } => true,
+                Backend::External => false,
+            }
+    }
+
+    /// Whether its instances are workers that take their jobs by polls.
+    pub fn has_pull_workers(&self) -> bool {
+        self.kind == Kind::Worker && !self.is_http_worker()
+    }
+
     /// Whether one of its instances may run on the box of this name. A box is what an instance runs on as far as its
     /// abilities go: a ComfyUI installation, a remote server, an agent.
     pub fn has_box(&self, name: &str) -> bool {
@@ -74,6 +90,11 @@ impl Endpoint {
 }
 
 impl ProcessSpec {
+    /// Whether it is told which port to listen on.
+    pub fn takes_a_port(&self) -> bool {
+        self.command.iter().any(|word| word.contains("{port}"))
+    }
+
     /// The name of the box that all its instances run on: its operator's, else the installation's directory where one can be
     /// told from the command, else the program.
     pub fn box_name(&self) -> String {
@@ -98,7 +119,7 @@ impl ProcessSpec {
 pub enum Backend {
     /// Processes on this machine.
     Process(ProcessSpec),
-    /// ComfyUI servers somebody else runs, one instance each.
+    /// ComfyUI servers (or, of kind `worker`, programs that answer HTTP) somebody else runs, one instance each.
     Remote {
         /// Where.
         servers: Vec<RemoteServer>,
@@ -311,6 +332,49 @@ mod tests {
         assert_eq!(named(&[]), "engine");
         assert_eq!(RemoteServer::new("http://gpu-box:8188/").name, "gpu-box:8188");
         assert_eq!(RemoteServer::new("https://h/comfy/").url, "https://h/comfy");
+    }
+
+    #[test]
+    fn a_worker_with_a_port_or_far_away_answers_http() {
+        let worker = |backend| Endpoint {
+            name: "w".parse().unwrap(),
+            kind: Kind::Worker,
+            backend,
+            gpus: vec![],
+            frontend: None,
+            warmup: None,
+            hosts: vec![],
+            anonymous: false,
+            anonymous_history: false,
+            scaling: Scaling::default(),
+            limits: Limits::default(),
+            queue: QueueLimits::default(),
+        };
+        let process = |word: &str| {
+            let command = vec!["serve".to_owned(), word.to_owned()];
+            Backend::Process(ProcessSpec {
+                command,
+                ..ProcessSpec::default()
+            })
+        };
+        let servers = vec![RemoteServer::new("http://gpu:1")];
+        for (backend, http) in [
+            (process("--port={port}"), true),
+            (process("handler.py"), false),
+            (Backend::Remote { servers }, true),
+            (Backend::External, false),
+        ] {
+            let worker = worker(backend);
+            assert_eq!(
+                (worker.is_http_worker(), worker.has_pull_workers()),
+                (http, !http)
+            );
+            let comfyui = Endpoint {
+                kind: Kind::Comfyui,
+                ..worker
+            };
+            assert!(!comfyui.is_http_worker() && !comfyui.has_pull_workers());
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, signed_url::Signer};
 use darkroom_core::{Clock, Ids, NodeName};
@@ -279,11 +279,12 @@ async fn reload(
 }
 
 fn router(state: AppState) -> Router {
+    let programs_first = from_fn_with_state(state.clone(), protocols::eas::before_routes_of_others);
     let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
         .merge(protocols::async_endpoints::routes())
         .merge(protocols::eas::routes())
-        .merge(protocols::native::service_routes())
+        .merge(protocols::native::service_routes().route_layer(programs_first))
         .merge(selected.clone())
         .nest("/e/{endpoint}", selected)
         .merge(protocols::native::page())

@@ -33,6 +33,7 @@ pub struct Metrics {
     queue_pending: Family<ByQueue, Gauge>,
     queue_consumers: Family<ByQueue, Gauge>,
     queue_lag_seconds: Family<ByQueue, Gauge>,
+    queue_results_not_put: Counter,
     instances: Family<ByEndpointAndState, Gauge>,
     agents_connected: Family<ByEndpoint, Gauge>,
     instance_rss_bytes: Family<ByInstance, Gauge>,
@@ -77,6 +78,7 @@ impl Metrics {
             queue_pending: Family::default(),
             queue_consumers: Family::default(),
             queue_lag_seconds: Family::default(),
+            queue_results_not_put: Counter::default(),
             instances: Family::default(),
             agents_connected: Family::default(),
             instance_rss_bytes: Family::default(),
@@ -135,6 +137,11 @@ impl Metrics {
             "queue_consumers",
             "Consumers that are connected",
             self.queue_consumers.clone(),
+        );
+        r.register(
+            "queue_results_not_put",
+            "Times that a job's result could not be put on its sink",
+            self.queue_results_not_put.clone(),
         );
         r.register(
             "queue_lag_seconds",
@@ -207,6 +214,11 @@ impl Metrics {
             "Requests that ended in a bug of ours",
             self.panics.clone(),
         );
+    }
+
+    /// A job's result could not be put on its sink.
+    pub fn result_not_put(&self) {
+        self.queue_results_not_put.inc();
     }
 
     /// A job was accepted.

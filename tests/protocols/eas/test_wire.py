@@ -464,8 +464,9 @@ def test_queues_are_shown_to_their_tenant_and_counted(server):
             assert all(word in printed.stdout for word in words), printed.stdout
     unknown = requests.get(f"{server.url}/darkroom/v1/queues/qservice/side", headers=headers, timeout=LIMIT_S)
     assert unknown.status_code == 404
-    line = 'darkroom_queue_items{endpoint="qservice",side="input"}'
-    eventually(lambda: line in requests.get(f"{server.url}/metrics", timeout=LIMIT_S).text)
+    for figure in ["items", "pending", "consumers", "lag_seconds"]:
+        line = f'darkroom_queue_{figure}{{endpoint="qservice",side="input"}}'
+        eventually(lambda line=line: line in requests.get(f"{server.url}/metrics", timeout=LIMIT_S).text)
     other = requests.get(f"{server.url}/darkroom/v1/queues", headers={"Authorization": "sk_other"}, timeout=LIMIT_S)
     assert other.json() == {"queues": []}
     path = f"{server.url}/api/predict/qservice"

@@ -259,7 +259,7 @@ fn commands_are_checked() {
         ),
         (
             "kind = 'queue'\nbackend = 'remote'\nurls = ['http://gpu:8188']",
-            "backend: remote servers are ComfyUIs",
+            "backend: remote servers are ComfyUIs or programs",
         ),
         (
             "backend = 'remote'\nurls = ['http://u:p@gpu:8188']",
@@ -287,7 +287,7 @@ fn commands_are_checked() {
         ),
         (
             "kind = 'worker'\ncommand = ['run']\nworking_dir = '/'",
-            "working_dir: a worker runs in an empty directory of its own",
+            "working_dir: a worker that takes jobs by polls runs in an empty directory of its own",
         ),
         (
             "handler = '/nowhere/handler.py'",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::{AttemptOutcome, InstanceId, InstanceState, attempt::Lease, endpoint::Kind};
+use darkroom_core::{AttemptOutcome, InstanceId, InstanceState, attempt::Lease};
 use darkroom_instances::{Handle, Recognition};
 use darkroom_store::{
     catalog::{InstanceChange, InstanceRecord},
@@ -116,7 +116,7 @@ impl Control {
     ) -> anyhow::Result<()> {
         let service = &self.service;
         if let Ok(endpoint) = service.endpoint(&record.endpoint)
-            && endpoint.kind == Kind::Worker
+            && endpoint.has_pull_workers()
         {
             supervisor::worker::begin(self, record, endpoint, Some((handle, attempts))).await;
             return Ok(());
@@ -128,8 +128,11 @@ impl Control {
                 fence: attempt.fence,
             };
             let Some(on) = attempt.running_on.clone() else {
-                self.release(&attempt, "the server restarted before its prompt was posted")
-                    .await?;
+                self.release(
+                    &attempt,
+                    "the server restarted, and nothing of it can be taken up",
+                )
+                .await?;
                 continue;
             };
             let ours = service

@@ -158,8 +158,10 @@ impl Control {
         service.store.add_instance(record.clone()).await?;
         tracing::info!(instance.id = %record.id, endpoint.name = %record.endpoint, "starting an instance");
         match configured.kind {
-            Kind::Worker => supervisor::worker::begin(self, record, configured, None).await,
-            Kind::Comfyui | Kind::Queue => {
+            Kind::Worker if configured.has_pull_workers() => {
+                supervisor::worker::begin(self, record, configured, None).await;
+            }
+            Kind::Worker | Kind::Comfyui | Kind::Queue => {
                 supervisor::begin(self, record, configured, supervisor::Origin::Fresh);
             }
         }

@@ -48,6 +48,7 @@ pub mod preflight;
 pub mod published;
 pub mod pull;
 pub mod queues;
+pub mod replay;
 pub mod resources;
 mod scripts;
 pub mod submit;

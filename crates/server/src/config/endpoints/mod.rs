@@ -86,8 +86,11 @@ fn read_one(name: EndpointName, mut section: Section<'_>) -> Endpoint {
     let backend = match word {
         BackendWord::Process => Backend::Process(process),
         BackendWord::Remote => {
-            if kind != Kind::Comfyui {
-                section.problem("backend", "remote servers are ComfyUIs: kind must be \"comfyui\"");
+            if kind == Kind::Queue {
+                section.problem(
+                    "backend",
+                    "remote servers are ComfyUIs or programs that answer HTTP: kind must be \"comfyui\" or \"worker\"",
+                );
             }
             Backend::Remote { servers }
         }

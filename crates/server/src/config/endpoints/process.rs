@@ -58,10 +58,11 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
     if let (Some(_), true) = (&comfyui, has_command) {
         section.problem("command", "give either comfyui or command, not both");
     }
-    if kind == Kind::Worker && working_dir.is_some() {
+    let takes_a_port = command.iter().flatten().any(|word| word.contains("{port}"));
+    if kind == Kind::Worker && working_dir.is_some() && !takes_a_port {
         section.problem(
             "working_dir",
-            "a worker runs in an empty directory of its own: name its files by absolute paths, or its script as handler",
+            "a worker that takes jobs by polls runs in an empty directory of its own: name its files by absolute paths, or its script as handler",
         );
     }
     if let Some(handler) = handler {

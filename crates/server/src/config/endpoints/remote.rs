@@ -1,4 +1,4 @@
-//! `urls`: ComfyUI servers that somebody else runs, each a URL or `{ url, name, header = { NAME = "value" } }`.
+//! `urls`: ComfyUI servers (or workers that answer HTTP) that somebody else runs, each a URL or `{ url, name, header = { NAME = "value" } }`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -31,6 +31,10 @@ const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 impl Task {
     /// All of it; never resolves.
     pub(super) async fn beside(&self, handle: &Handle, evidence: &watch::Sender<Option<String>>) {
+        // Of a program that answers HTTP nobody knows what it can do, or what it prints.
+        if self.endpoint.is_http_worker() {
+            return self.watch_usage(handle).await;
+        }
         tokio::join!(
             // Boxed: as one type the nested futures of a life take the compiler minutes to prove `Send`.
             self.learn(handle).boxed(),
@@ -95,10 +99,15 @@ impl Task {
     pub(super) fn client(&self, handle: &Handle) -> anyhow::Result<Client> {
         let access = ClientConfig::new(handle.base_url.parse()?);
         let config = ClientConfig {
-            headers: header_map(self.headers(handle)),
+            headers: self.header_map(handle),
             ..access
         };
         Ok(Client::new(config)?)
+    }
+
+    /// What must be sent with every request to it.
+    pub(super) fn header_map(&self, handle: &Handle) -> HeaderMap {
+        header_map(self.headers(handle))
     }
 
     pub(super) async fn watch_usage(&self, handle: &Handle) {

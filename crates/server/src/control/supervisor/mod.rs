@@ -14,10 +14,11 @@ use darkroom_core::{
 use darkroom_instances::{ExitInfo, Handle, Spec, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::replay::ReplaySlot;
 use super::Control;
 use crate::service::{
     attempts::{Adopted, SlotActivity, SlotLink},
@@ -25,8 +26,10 @@ use crate::service::{
 };
 
 mod beside;
+mod http_worker;
 mod records;
 mod remote;
+mod replay;
 mod start;
 mod told;
 mod warm;
@@ -209,6 +212,7 @@ impl Task {
         };
         if record.state == InstanceState::Starting
             && let Err(reason) = match handle.remote {
+                _ if self.endpoint.is_http_worker() => self.port_answers(&handle).await,
                 true => self.server_answers(&handle).await,
                 false => self.become_ready(&handle).await,
             }
@@ -259,8 +263,8 @@ impl Task {
     async fn spawn(&self, record: &InstanceRecord) -> Result<Handle, String> {
         let spec = match &self.endpoint.backend {
             Backend::Process(spec) => Some(Spec::Process(match self.endpoint.kind {
-                Kind::Worker => self.worker_spec(record, spec),
-                Kind::Comfyui | Kind::Queue => spec.clone(),
+                Kind::Worker if self.endpoint.has_pull_workers() => self.worker_spec(record, spec),
+                Kind::Worker | Kind::Comfyui | Kind::Queue => spec.clone(),
             })),
             Backend::Remote { servers } => servers
                 .iter()
@@ -294,24 +298,17 @@ impl Task {
     /// Runs the slot until the instance is not wanted any more, or breaks.
     async fn serve(&self, handle: &Handle, link: SlotLink) -> Ending {
         let (evidence, told) = watch::channel(None);
-        let slot = match self.slot(handle, link, told) {
-            Ok(slot) => slot,
-            Err(error) => return Ending::Broken(chain(&error).into()),
-        };
-        // Outputs that wait for the blob store need neither the slot nor the instance, only this process.
-        let collecting = slot.collecting();
-        self.control.tasks.spawn(async move {
-            collecting.close();
-            collecting.wait().await;
-        });
         let hurry = CancellationToken::new();
+        let mut running = match self.running(handle, link, told, &hurry) {
+            Ok(running) => running,
+            Err(reason) => return Ending::Broken(reason.into()),
+        };
         let beside = self.beside(handle, &evidence);
-        let running = slot.run(hurry.clone());
-        tokio::pin!(running, beside);
+        tokio::pin!(beside);
         let ended = tokio::select! {
             end = &mut running => end,
             () = &mut beside => SlotEnd::Closed,
-            exit = self.control.backend.exited(handle) => {
+            exit = self.gone(handle) => {
                 let broken = Breakage::from(exit);
                 evidence.send_replace(Some(broken.brief.clone()));
                 // The slot ends its attempt with that evidence; the bound is for a store that does not answer.
@@ -326,8 +323,38 @@ impl Task {
             SlotEnd::Closed => tokio::select! {
                 () = self.stop.cancelled() => Ending::Wished,
                 () = self.close.cancelled() => Ending::Wished,
-                exit = self.control.backend.exited(handle) => Ending::Broken(exit.into()),
+                exit = self.gone(handle) => Ending::Broken(exit.into()),
             },
+        }
+    }
+
+    /// Its slot, at work until the link has nothing more, the instance is of no use, or `hurry`.
+    fn running(
+        &self,
+        handle: &Handle,
+        link: SlotLink,
+        evidence: watch::Receiver<Option<String>>,
+        hurry: &CancellationToken,
+    ) -> Result<BoxFuture<'static, SlotEnd>, String> {
+        if self.endpoint.is_http_worker() {
+            let slot = ReplaySlot::new(&handle.base_url, self.header_map(handle), link, evidence);
+            return Ok(slot.map_err(|e| chain(&e))?.run(hurry.clone()).boxed());
+        }
+        let slot = self.slot(handle, link, evidence).map_err(|e| chain(&e))?;
+        // Outputs that wait for the blob store need neither the slot nor the instance, only this process.
+        let collecting = slot.collecting();
+        self.control.tasks.spawn(async move {
+            collecting.close();
+            collecting.wait().await;
+        });
+        Ok(slot.run(hurry.clone()).boxed())
+    }
+
+    /// Resolves when the instance is gone.
+    async fn gone(&self, handle: &Handle) -> ExitInfo {
+        match handle.remote && self.endpoint.is_http_worker() {
+            true => http_worker::stops_listening(&handle.base_url).await,
+            false => self.control.backend.exited(handle).await,
         }
     }
 
@@ -368,12 +395,14 @@ impl Task {
     ) -> Ending {
         self.drain.cancel();
         let keep = self.endpoint.scaling.on_exit == OnExit::Keep;
-        if !keep
+        // A request goes with its connection, so that no later server can take it up.
+        let waits = !keep || self.endpoint.is_http_worker();
+        if waits
             && tokio::time::timeout(self.control.run_grace, &mut *running)
                 .await
                 .is_ok()
         {
-            return Ending::Wished;
+            return if keep { Ending::Left } else { Ending::Wished };
         }
         hurry.cancel();
         let _ = tokio::time::timeout(SLOT_END, running).await;

@@ -23,6 +23,8 @@ impl Task {
         for attempt in open.iter().filter(of_this) {
             let outcome = match &attempt.running_on {
                 Some(_) => outcome.clone(),
+                // A request is sent as soon as it is claimed.
+                None if self.endpoint.is_http_worker() => outcome.clone(),
                 None => AttemptOutcome::Released {
                     reason: "its instance was gone before its prompt was posted".to_owned(),
                 },

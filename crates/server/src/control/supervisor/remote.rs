@@ -64,7 +64,7 @@ impl Task {
         }
     }
 
-    async fn say(&self, reason: &str) {
+    pub(super) async fn say(&self, reason: &str) {
         let change = InstanceChange {
             reason: Some(reason.to_owned()),
             ..InstanceChange::default()

@@ -66,12 +66,8 @@ impl Task {
 }
 
 /// Waits until the port takes connections; for ever where the address names none.
-async fn listens(base_url: &str) {
-    let address = Url::parse(base_url).ok().and_then(|url| {
-        let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
-        Some((host, url.port_or_known_default()?))
-    });
-    let Some((host, port)) = address else {
+pub(super) async fn listens(base_url: &str) {
+    let Some((host, port)) = address(base_url) else {
         return std::future::pending().await;
     };
     let mut pause = FIRST_PAUSE;
@@ -79,4 +75,11 @@ async fn listens(base_url: &str) {
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Host and port of an address, where it names them.
+pub(super) fn address(base_url: &str) -> Option<(String, u16)> {
+    let url = Url::parse(base_url).ok()?;
+    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+    Some((host, url.port_or_known_default()?))
 }

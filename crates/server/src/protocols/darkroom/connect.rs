@@ -70,6 +70,7 @@ fn ways(place: &Place, endpoint: &Endpoint) -> Vec<Way> {
             eas_prompt(place),
         ],
         Kind::Queue => vec![eas_queue(place)],
+        Kind::Worker if endpoint.is_http_worker() => vec![eas_path(place)],
         Kind::Worker => vec![],
     }
 }
@@ -137,6 +138,16 @@ fn eas_prompt(place: &Place) -> Way {
     Way {
         protocol: "PAI-EAS asynchronous queue",
         snippet: place.post(&url, "", "-d @workflow.json"),
+        url,
+    }
+}
+
+/// Any path of the program; this one is its root.
+fn eas_path(place: &Place) -> Way {
+    let url = format!("{}/api/predict/{}/", place.base, place.name);
+    Way {
+        protocol: "PAI-EAS asynchronous queue",
+        snippet: place.post(&url, "", "-d '{}'"),
         url,
     }
 }

@@ -57,17 +57,8 @@ impl FromRequestParts<AppState> for EasCall {
         if caller.anonymous {
             return Err(refuse(auth::Error::Unauthenticated { presented: false }.into()));
         }
-        let name = match RawPathParams::from_request_parts(parts, state).await {
-            Ok(params) => params
-                .iter()
-                .find(|(key, _)| *key == "service")
-                .map(|(_, name)| name.to_owned()),
-            Err(_) => None,
-        };
-        let endpoint = state
-            .service
-            .service_named(&name.unwrap_or_default())
-            .map_err(|e| refuse(e.into()))?;
+        let name = service_name(parts, state).await;
+        let endpoint = state.service.service_named(&name).map_err(|e| refuse(e.into()))?;
         caller
             .may(Scope::Client, &endpoint.name)
             .map_err(|e| refuse(e.into()))?;
@@ -109,6 +100,15 @@ impl EasCall {
             ))),
         }
     }
+}
+
+/// The service that an address names; empty where it names none.
+pub async fn service_name(parts: &mut Parts, state: &AppState) -> String {
+    let Ok(params) = RawPathParams::from_request_parts(parts, state).await else {
+        return String::new();
+    };
+    let name = params.iter().find(|(key, _)| *key == "service");
+    name.map_or_else(String::new, |(_, name)| name.to_owned())
 }
 
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {

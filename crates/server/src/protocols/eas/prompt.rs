@@ -31,6 +31,10 @@ pub async fn handler(
     call: EasCall,
     request: Request,
 ) -> Result<Response, Refused> {
+    // Where instances are programs of somebody's own, this path is theirs.
+    if call.endpoint.is_http_worker() {
+        return super::elsewhere(State(state), call, request).await;
+    }
     submit(&state, &call, request)
         .await
         .map_err(|error| call.refuse(error))

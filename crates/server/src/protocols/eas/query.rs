@@ -57,6 +57,24 @@ impl Query {
         self.reserved.get(key).map(String::as_str)
     }
 
+    /// Whether it asks for something of a queue.
+    pub fn is_for_a_queue(&self) -> bool {
+        !self.reserved.is_empty()
+    }
+
+    /// The part of a query that is not for a queue, as it is written: what a program behind the queue is sent.
+    pub fn for_the_program(text: &str) -> String {
+        let is_reserved = |pair: &str| {
+            let (key, _) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
+            key.starts_with('_').then_some(())
+        };
+        let kept: Vec<&str> = text
+            .split('&')
+            .filter(|pair| !pair.is_empty() && is_reserved(pair).is_none())
+            .collect();
+        kept.join("&")
+    }
+
     /// Whether a reserved key says yes.
     pub fn flag(&self, key: &str) -> bool {
         self.flag_or(key, false)

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use darkroom_core::{
     AttemptOutcome, Failure, attempt::Lease, endpoint::Limits, failure::FailureCode, retry::MAX_OUT_OF_MEMORY,
 };
@@ -69,7 +70,7 @@ impl SlotLink {
         configured.unwrap_or_else(|_| self.limits.clone())
     }
 
-    fn bounds(&self, job: &JobRecord) -> Bounds {
+    pub(super) fn bounds(&self, job: &JobRecord) -> Bounds {
         let limits = self.limits();
         let wished = wishes_of(&job.meta).execution_timeout_ms;
         Bounds {
@@ -80,13 +81,22 @@ impl SlotLink {
     }
 
     async fn begin(&self, lease: Lease, job: &JobRecord, held: &Arc<Held>) -> Option<ComfyWork> {
+        let (mut work, credentials) = self.begin_with(lease, held, self.read_work(job)).await?;
+        held.hide(&credentials);
+        work.extra_data.extend(credentials);
+        Some(work)
+    }
+
+    /// What is to be done, once it is read; `None` when it is over before, which is recorded.
+    pub(super) async fn begin_with<T>(
+        &self,
+        lease: Lease,
+        held: &Arc<Held>,
+        read: impl Future<Output = Result<T, AttemptOutcome>>,
+    ) -> Option<T> {
         let outcome = tokio::select! {
-            read = self.read_work(job) => match read {
-                Ok((mut work, credentials)) => {
-                    held.hide(&credentials);
-                    work.extra_data.extend(credentials);
-                    return Some(work);
-                }
+            read = read => match read {
+                Ok(work) => return Some(work),
                 Err(outcome) => outcome,
             },
             cause = held.stopped() => match cause {
@@ -104,6 +114,20 @@ impl SlotLink {
 
     /// What to run, and the credentials that it takes.
     async fn read_work(&self, job: &JobRecord) -> Result<(ComfyWork, Map<String, Value>), AttemptOutcome> {
+        let (body, credentials) = self.read_input(job).await?;
+        let parsed = beside(body.len(), move || serde_json::from_slice(&body)).await;
+        let work = parsed.map_err(|error| {
+            tracing::error!(job.id = %job.id, %error, "a job's stored input is not what was stored");
+            unreadable()
+        })?;
+        Ok((work, credentials))
+    }
+
+    /// The input as it was stored, and the credentials beside it; patiently.
+    pub(super) async fn read_input(
+        &self,
+        job: &JobRecord,
+    ) -> Result<(Bytes, Map<String, Value>), AttemptOutcome> {
         let deadline = tokio::time::Instant::now() + READ_PATIENCE;
         loop {
             let read = tokio::try_join!(
@@ -111,14 +135,7 @@ impl SlotLink {
                 self.service.credentials_of(job)
             );
             let error = match read {
-                Ok((Some(body), credentials)) => {
-                    let parsed = beside(body.len(), move || serde_json::from_slice(&body)).await;
-                    let work = parsed.map_err(|error| {
-                        tracing::error!(job.id = %job.id, %error, "a job's stored input is not what was stored");
-                        unreadable()
-                    })?;
-                    return Ok((work, credentials));
-                }
+                Ok((Some(body), credentials)) => return Ok((body, credentials)),
                 Ok((None, _)) => {
                     tracing::error!(job.id = %job.id, "the input blob of a job is gone");
                     return Err(unreadable());
@@ -156,6 +173,6 @@ fn released(reason: &str) -> AttemptOutcome {
     }
 }
 
-fn unreadable() -> AttemptOutcome {
+pub(super) fn unreadable() -> AttemptOutcome {
     AttemptOutcome::Failed(Failure::new(FailureCode::Internal, "its input cannot be read"))
 }

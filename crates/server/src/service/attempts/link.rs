@@ -27,6 +27,31 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const CLAIM_AGAIN: Duration = Duration::from_millis(500);
 
 impl SlotLink {
+    /// Waits for the next job of the endpoint for this slot; `None` once it drains.
+    pub(super) async fn next_claimed(&self) -> Option<Claimed> {
+        let mut woken = self.service.store.subscribe(Topic::Queue(self.endpoint.clone()));
+        loop {
+            if self.draining.is_cancelled() {
+                return None;
+            }
+            match self.claim().await {
+                Ok(Some(claimed)) => return Some(claimed),
+                Ok(None) => {
+                    // A wake-up may be missed by a paused endpoint's resume or another node's crash: look again anyway.
+                    tokio::select! {
+                        () = woken.woken() => {}
+                        () = self.draining.cancelled() => return None,
+                        () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = ?error, "claiming failed; trying again");
+                    tokio::time::sleep(CLAIM_AGAIN).await;
+                }
+            }
+        }
+    }
+
     /// The next job of the endpoint for this slot.
     pub(super) async fn claim(&self) -> Result<Option<Claimed>, Error> {
         let offers = self.service.offers(&self.endpoint, &self.box_name).await?;
@@ -54,29 +79,10 @@ impl AttemptLink for SlotLink {
         if let Some(adopted) = self.next_adopted().await {
             return Some(adopted);
         }
-        let mut woken = self.service.store.subscribe(Topic::Queue(self.endpoint.clone()));
         loop {
-            if self.draining.is_cancelled() {
-                return None;
-            }
-            match self.claim().await {
-                Ok(Some(claimed)) => {
-                    if let Some(assignment) = self.assign(claimed).await {
-                        return Some(assignment);
-                    }
-                }
-                Ok(None) => {
-                    // A wake-up may be missed by a paused endpoint's resume or another node's crash: look again anyway.
-                    tokio::select! {
-                        () = woken.woken() => {}
-                        () = self.draining.cancelled() => return None,
-                        () = tokio::time::sleep(LOOK_AGAIN) => {}
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(error = ?error, "claiming failed; trying again");
-                    tokio::time::sleep(CLAIM_AGAIN).await;
-                }
+            let claimed = self.next_claimed().await?;
+            if let Some(assignment) = self.assign(claimed).await {
+                return Some(assignment);
             }
         }
     }

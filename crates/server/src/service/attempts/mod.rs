@@ -1,7 +1,8 @@
 //! The in-process form of `AttemptLink`: one slot of one instance, claiming from the store and writing under its fence.
 //!
 //! [`link`] is the port itself, `assign` what happens between a claim and the slot, `held` the renewing of leases beside
-//! the slot, `remote` what a slot on another machine needs, `outputs` the way of produced files, `activity` what the planner reads.
+//! the slot, `remote` what a slot on another machine needs, `replay` one whose instance answers HTTP, `outputs` the way of
+//! produced files, `activity` what the planner reads.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,11 +27,13 @@ mod held;
 mod link;
 mod outputs;
 mod remote;
+mod replay;
 #[cfg(test)]
 mod tests;
 
 pub use activity::SlotActivity;
 use held::Held;
+pub use replay::Replay;
 
 /// How long a claim holds a job unless renewed. Long enough for a restart of the server (2 s) many times over, short
 /// enough that a dead server's jobs do not wait long.

@@ -12,8 +12,7 @@ use std::{
 };
 
 use darkroom_core::{
-    AttemptOutcome, EndpointName, InstanceId, InstanceState, JobId, attempt::Lease, endpoint::Kind,
-    presence::Heard,
+    AttemptOutcome, EndpointName, InstanceId, InstanceState, JobId, attempt::Lease, presence::Heard,
 };
 use darkroom_store::{
     catalog::{InstanceChange, InstanceRecord},
@@ -223,8 +222,10 @@ impl Service {
             return Err(Refused::Name("a worker's id has 1 to 128 characters"));
         }
         let configured = self.endpoint(endpoint)?;
-        if configured.kind != Kind::Worker {
-            return Err(Refused::Unknown("the endpoint has no workers"));
+        if !configured.has_pull_workers() {
+            return Err(Refused::Unknown(
+                "the endpoint has no workers that take jobs by polls",
+            ));
         }
         let _alone = self.pull.arrivals.lock().await;
         if let Some(worker) = self.pull.known(endpoint, name) {
@@ -282,7 +283,7 @@ impl Service {
             .and_then(|handle| serde_json::from_str(handle).ok());
         let is_worker = self
             .endpoint(&record.endpoint)
-            .is_ok_and(|e| e.kind == Kind::Worker);
+            .is_ok_and(|e| e.has_pull_workers());
         let Some(external) = external.filter(|_| is_worker) else {
             return Ok(false);
         };

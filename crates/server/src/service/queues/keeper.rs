@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use darkroom_core::backoff::Backoff;
 use darkroom_store::{Topic, access::OutboxRow};
 use futures::{StreamExt, future::join_all, stream};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -17,8 +18,15 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: u32 = 12;
 /// Results put at the same time; they share commits.
 const TOGETHER: usize = 32;
-/// A result that could not be put is tried again after this.
+/// How long nobody looks at results after a failure that is no result's.
 const AGAIN: Duration = Duration::from_secs(2);
+/// When a result that could not be put is tried again: for ever, while a store is away.
+const PUT_AGAIN: Backoff = Backoff {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(300),
+};
+/// A result that fails so often for another reason (about a minute) never will be put: its client is told so instead.
+const TRIES: u32 = 5;
 
 impl Service {
     /// A server starts: what an earlier one was sending is to be sent again.
@@ -65,10 +73,16 @@ impl Service {
         }
     }
 
-    async fn send_result(&self, row: OutboxRow) {
+    pub(super) async fn send_result(&self, row: OutboxRow) {
         if let Err(error) = self.put_result(&row).await {
-            tracing::warn!(job.id = %row.job, error = ?error, "a result could not be put on its sink; trying again");
-            let again = self.now().plus(AGAIN);
+            self.metrics.result_not_put();
+            let tries = row.tries + 1;
+            tracing::warn!(job.id = %row.job, tries, error = ?error, "a result could not be put on its sink");
+            let is_hopeless = !matches!(error, Error::Unavailable { .. }) && tries >= TRIES;
+            if is_hopeless && self.put_regret(&row).await.is_ok() {
+                return;
+            }
+            let again = self.now().plus(PUT_AGAIN.after(tries));
             if let Err(error) = self.store.outbox_retry(row.id, again).await {
                 tracing::warn!(error = ?error, "and could not be put off");
                 tokio::time::sleep(AGAIN).await;

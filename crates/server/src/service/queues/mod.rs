@@ -1,7 +1,7 @@
 //! Queues of items, as EAS's queue service has them: put, get, watch, commit, and what the keeper does beside.
 //!
 //! A queue belongs to a tenant and an endpoint. Plain queues (kind `queue`) take items from anybody; where instances do
-//! the work, an input item stands for a job ([`prompt`]), and its result comes to the sink ([`results`]).
+//! the work, an input item stands for a job ([`prompt`], [`replay`]), and its result comes to the sink ([`results`]).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +20,7 @@ mod get;
 mod keeper;
 mod prompt;
 mod put;
+mod replay;
 pub mod results;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use self::{
     get::{Get, Got, Taken},
     prompt::PromptItem,
     put::{PutDone, PutItem},
+    replay::RequestItem,
     watch::{Step, Watch, WatchOptions},
 };
 
@@ -60,13 +62,18 @@ impl OpenQueue {
     }
 
     fn refuse_instances(&self) -> Result<(), Error> {
-        match self.is_for_instances() {
-            true => Err(Error::Invalid(format!(
-                "the input of service '{}' is for its own instances: post workflows to api_prompt, and read results from sink",
-                self.endpoint.name
-            ))),
-            false => Ok(()),
+        if !self.is_for_instances() {
+            return Ok(());
         }
+        let instead = match self.endpoint.kind {
+            Kind::Worker if self.endpoint.is_http_worker() => "post requests to its paths",
+            Kind::Worker => "submit jobs through /v2 or /v1",
+            Kind::Comfyui | Kind::Queue => "post workflows to api_prompt",
+        };
+        Err(Error::Invalid(format!(
+            "the input of service '{}' is for its own instances: {instead}, and read results from sink",
+            self.endpoint.name
+        )))
     }
 
     fn policy(&self) -> Policy {

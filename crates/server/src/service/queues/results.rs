@@ -21,6 +21,7 @@ use crate::service::{
     Error, Service,
     jobs::JobRecord,
     outputs::{SignedPath, file_of},
+    replay::is_request,
 };
 
 /// The kind of outbox rows that ask for it.
@@ -33,6 +34,14 @@ const FAILED_CODE: &str = "500";
 struct Asked {
     tenant: TenantId,
     sink: Sink,
+}
+
+/// What a job puts on its sink.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ForSink {
+    pub body: Bytes,
+    /// For the tag `lastCode`, where it is an error.
+    pub last_code: Option<String>,
 }
 
 /// The name of an output file that no other job uses: `<stem>_<job>_<position>_.<extension>`.
@@ -85,6 +94,66 @@ impl Service {
             tracing::error!(job.id = %row.job, "a result was asked for that nobody can make any more");
             return Ok(self.store.outbox_done(row.id).await?);
         };
+        let told = match is_request(&job.meta) {
+            true => self.answer_for_sink(&job).await?,
+            false => Some(self.outputs_for_sink(&job).await?),
+        };
+        match told {
+            Some(told) => self.put_told(row, asked, &job, told).await,
+            None => Ok(self.store.outbox_done(row.id).await?),
+        }
+    }
+
+    /// Puts a text in the place of a result that can never be put.
+    ///
+    /// # Errors
+    /// As [`Service::put_result`].
+    pub(super) async fn put_regret(&self, row: &OutboxRow) -> Result<(), Error> {
+        let asked: Option<Asked> = serde_json::from_str(&row.body).ok();
+        let job = self.store.job(None, row.job).await?;
+        let (Some(asked), Some(job)) = (asked, job) else {
+            return Ok(self.store.outbox_done(row.id).await?);
+        };
+        let text = format!("the result could not be put here; it is kept with job {}", job.id);
+        let told = ForSink {
+            body: text.into(),
+            last_code: Some(FAILED_CODE.to_owned()),
+        };
+        self.put_told(row, asked, &job, told).await
+    }
+
+    async fn put_told(
+        &self,
+        row: &OutboxRow,
+        asked: Asked,
+        job: &JobRecord,
+        told: ForSink,
+    ) -> Result<(), Error> {
+        let ForSink { body, last_code } = told;
+        let endpoint = self.service_named(job.endpoint.as_str()).ok();
+        let queue = QueueId {
+            tenant: asked.tenant,
+            endpoint: job.endpoint.clone(),
+            side: Side::Sink,
+        };
+        let payload = self.place(self.result_key(&queue, endpoint)?, body).await?;
+        let mut tags = asked.sink.tags;
+        tags.insert(REQUEST_ID_TAG.to_owned(), asked.sink.request_id.clone());
+        tags.extend(last_code.map(|code| (LAST_CODE_TAG.to_owned(), code)));
+        let item = NewItem {
+            payload,
+            tags,
+            priority: asked.sink.priority,
+            request_id: asked.sink.request_id,
+            named: false,
+            max_length: u64::MAX,
+        };
+        self.store.put_result(row.id, &queue, item).await?;
+        Ok(())
+    }
+
+    /// What a workflow's job puts on its sink.
+    async fn outputs_for_sink(&self, job: &JobRecord) -> Result<ForSink, Error> {
         let events = self.store.events(job.id, 0, u32::MAX).await?;
         let history = match &job.result {
             Some(payload) => self.read_payload(payload).await?,
@@ -100,31 +169,12 @@ impl Service {
             let SignedPath { path_and_query } = self.signed_path(key);
             Some(format!("{base_url}{path_and_query}"))
         };
-        let body = shape(&job, &events, history.as_ref(), &link);
-        let endpoint = self.service_named(job.endpoint.as_str()).ok();
-        let queue = QueueId {
-            tenant: asked.tenant,
-            endpoint: job.endpoint.clone(),
-            side: Side::Sink,
-        };
-        let payload = self
-            .place(self.result_key(&queue, endpoint)?, Bytes::from(body))
-            .await?;
-        let mut tags = asked.sink.tags;
-        tags.insert(REQUEST_ID_TAG.to_owned(), asked.sink.request_id.clone());
-        if job.state != JobState::Succeeded {
-            tags.insert(LAST_CODE_TAG.to_owned(), FAILED_CODE.to_owned());
-        }
-        let item = NewItem {
-            payload,
-            tags,
-            priority: asked.sink.priority,
-            request_id: asked.sink.request_id,
-            named: false,
-            max_length: u64::MAX,
-        };
-        self.store.put_result(row.id, &queue, item).await?;
-        Ok(())
+        let body = shape(job, &events, history.as_ref(), &link);
+        let failed = job.state != JobState::Succeeded;
+        Ok(ForSink {
+            body: Bytes::from(body),
+            last_code: failed.then(|| FAILED_CODE.to_owned()),
+        })
     }
 
     fn result_key(

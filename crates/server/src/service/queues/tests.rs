@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use darkroom_blobs::Blobs;
+use darkroom_core::{AttemptOutcome, BlobKey, InstanceId, Payload, attempt::Lease};
+use darkroom_store::jobs::{Claim, Finish};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -195,4 +198,78 @@ async fn the_input_of_instances_is_not_for_consumers() {
         bench.service.service_named("a.b.c"),
         Err(Error::NotFound { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_result_that_can_never_be_put_is_told_after_some_tries() {
+    let bench = Bench::configured("[endpoints.w]\nkind = \"worker\"\ncommand = [\"serve\", \"{port}\"]\n");
+    let (service, store) = (&bench.service, &bench.service.store);
+    let endpoint = service.service_named("w").unwrap();
+    let queue = OpenQueue::new(&"t".parse().unwrap(), endpoint, Side::Input);
+    let item = RequestItem {
+        tags: [("task_id".to_owned(), "7".to_owned())].into(),
+        priority: 0,
+        path: "/infer".to_owned(),
+        query: String::new(),
+        headers: vec![],
+        body: Bytes::new(),
+        base_url: String::new(),
+        request_id: "r".to_owned(),
+    };
+    service.put_request(&queue, item).await.unwrap();
+    let claim = Claim {
+        endpoint: queue.id.endpoint.clone(),
+        instance: InstanceId::new(&*service.ids),
+        owner: service.node.clone(),
+        loaded_models: vec![],
+        offers: None,
+        lease: SOON,
+        except: vec![],
+        max_running_per_tenant: 0,
+    };
+    let claimed = store.claim(claim).await.unwrap().unwrap();
+    // Somebody else's hand: the blob is not what its row says.
+    let key: BlobKey = "jobs/x/answer".parse().unwrap();
+    bench
+        .blobs
+        .put_bytes(&key, Bytes::from_static(b"{\"status\":200}\nlonger"))
+        .await
+        .unwrap();
+    let lease = Lease {
+        job: claimed.job.id,
+        fence: claimed.fence,
+    };
+    let finish = Finish {
+        result: Some(Payload::Blob { key, size: 1 }),
+        ..Finish::empty(AttemptOutcome::Done)
+    };
+    store.finish(lease, finish).await.unwrap().unwrap();
+    let sink = QueueId {
+        side: Side::Sink,
+        ..queue.id
+    };
+    let mut tries = 0;
+    let told = loop {
+        let due = store.outbox_due(results::OUTBOX_KIND, 9).await.unwrap();
+        if due.is_empty() {
+            break store.items(&sink, Wanted::default(), 9).await.unwrap();
+        }
+        assert!(store.items(&sink, Wanted::default(), 9).await.unwrap().is_empty());
+        for row in due {
+            service.send_result(row).await;
+        }
+        tries += 1;
+        bench.clock.advance(Duration::from_secs(3600));
+    };
+    assert_eq!((tries, told.len()), (5, 1));
+    let tags = &told[0].tags;
+    assert_eq!(
+        (tags["lastCode"].as_str(), tags["task_id"].as_str()),
+        ("500", "7")
+    );
+    let metrics = service.metrics.render();
+    assert!(
+        metrics.contains("darkroom_queue_results_not_put_total 5"),
+        "{metrics}"
+    );
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use darkroom_core::{EndpointName, InstanceState, JobId, JobState, TenantId, endpoint::Kind};
+use darkroom_core::{EndpointName, InstanceState, JobId, JobState, TenantId};
 use darkroom_store::jobs::{Cancelled, Finish, JobFilter, JobRecord, Page};
 
 use crate::service::{Error, Service};
@@ -138,7 +138,7 @@ impl Service {
         };
         if !self
             .endpoint(&record.endpoint)
-            .is_ok_and(|endpoint| endpoint.kind == Kind::Worker)
+            .is_ok_and(|endpoint| endpoint.has_pull_workers())
         {
             return Ok(());
         }

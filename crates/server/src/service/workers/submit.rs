@@ -53,6 +53,12 @@ impl Service {
                 endpoint.name
             )));
         }
+        if endpoint.is_http_worker() {
+            return Err(Error::Invalid(format!(
+                "the instances of endpoint '{0}' answer HTTP: post to /api/predict/{0}/ and one of their own paths",
+                endpoint.name
+            )));
+        }
         submit.wishes.check().map_err(|e| Error::Invalid(e.to_string()))?;
         let mut meta = JobMeta {
             dialect: submit.dialect.to_owned(),
@@ -109,7 +115,11 @@ impl Service {
         }
     }
 
-    async fn check_room(&self, endpoint: &EndpointName, max_queued: u64) -> Result<(), Error> {
+    pub(in crate::service) async fn check_room(
+        &self,
+        endpoint: &EndpointName,
+        max_queued: u64,
+    ) -> Result<(), Error> {
         let queued = self.store.queued(endpoint).await?;
         match queued >= max_queued {
             true => Err(Error::QueueFull {

@@ -1,15 +1,13 @@
 //! Random lives of one queue, against a model that fits on a page; the process dies now and then in between.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+mod model;
 
-use darkroom_core::{Clock, Payload, Timestamp};
+use std::{path::Path, sync::Arc, time::Duration};
+
+use darkroom_core::{Clock, Payload};
 use proptest::prelude::*;
 
+use self::model::{Consumer, Delivery, GRACE, Item, MAX_DELIVERY, MAX_IDLE, Model, State};
 use super::super::{Durability, Options, SqliteStore};
 use crate::{
     Queues,
@@ -20,10 +18,7 @@ use crate::{
     },
 };
 
-const GRACE: Duration = Duration::from_secs(5);
-const MAX_IDLE: Duration = Duration::from_secs(20);
 const HOLD: Duration = Duration::from_secs(10);
-const MAX_DELIVERY: u32 = 3;
 const MAX_LENGTH: u64 = 12;
 
 #[derive(Debug, Clone)]
@@ -81,159 +76,6 @@ fn verbs() -> impl Strategy<Value = Vec<Verb>> {
         1 => Just(Verb::Crash),
     ];
     proptest::collection::vec(verb, 1..80)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Pending,
-    Returned,
-    Committed,
-}
-
-#[derive(Debug, Clone)]
-struct Delivery {
-    state: State,
-    consumer: Option<u8>,
-    times: u32,
-    at: Timestamp,
-}
-
-#[derive(Debug)]
-struct Consumer {
-    session: Session,
-    left_at: Option<Timestamp>,
-    start: u64,
-    window: u32,
-    auto: bool,
-    tagged: bool,
-}
-
-#[derive(Debug)]
-struct Item {
-    priority: i32,
-    tagged: bool,
-    taken_until: Option<Timestamp>,
-}
-
-#[derive(Debug, Default)]
-struct Model {
-    last: u64,
-    items: BTreeMap<u64, Item>,
-    rear: u64,
-    names: BTreeMap<u8, u64>,
-    groups: BTreeSet<u8>,
-    consumers: BTreeMap<(u8, u8), Consumer>,
-    deliveries: BTreeMap<(u8, u64), Delivery>,
-}
-
-impl Model {
-    fn length(&self) -> u64 {
-        self.items.values().filter(|i| i.taken_until.is_none()).count() as u64
-    }
-
-    fn remove(&mut self, index: u64) -> bool {
-        self.deliveries.retain(|(_, i), _| *i != index);
-        self.items.remove(&index).is_some()
-    }
-
-    fn commit(&mut self, group: u8, index: u64) {
-        self.deliveries.get_mut(&(group, index)).unwrap().state = State::Committed;
-        let done =
-            |g: &u8| matches!(self.deliveries.get(&(*g, index)), Some(d) if d.state == State::Committed);
-        if self.groups.iter().all(done) {
-            self.remove(index);
-        }
-    }
-
-    fn return_taken(&mut self, now: Timestamp) {
-        for item in self.items.values_mut() {
-            if item.taken_until.is_some_and(|until| until <= now) {
-                item.taken_until = None;
-            }
-        }
-    }
-
-    /// What a session gets, by the words of the trait.
-    fn deliver(&mut self, group: u8, me: u8, at_most: u32, now: Timestamp) -> Vec<u64> {
-        self.return_taken(now);
-        for ((g, _), d) in &mut self.deliveries {
-            if *g != group || d.state == State::Committed {
-                continue;
-            }
-            let gone = d.consumer.filter(|c| *c != me).is_some_and(|c| {
-                self.consumers[&(group, c)]
-                    .left_at
-                    .is_some_and(|at| at.plus(GRACE) <= now)
-            });
-            let idle = d.state == State::Pending && d.at.plus(MAX_IDLE) <= now;
-            if gone || idle {
-                *d = Delivery {
-                    state: State::Returned,
-                    consumer: None,
-                    at: now,
-                    times: d.times,
-                };
-            }
-        }
-        let consumer = &self.consumers[&(group, me)];
-        let mine = |d: &Delivery| d.state == State::Pending && d.consumer == Some(me);
-        let held = self
-            .deliveries
-            .iter()
-            .filter(|((g, _), d)| *g == group && mine(d))
-            .count();
-        let room = match consumer.auto {
-            true => at_most,
-            false => consumer
-                .window
-                .saturating_sub(u32::try_from(held).unwrap())
-                .min(at_most),
-        } as usize;
-        let fits = |index: u64, item: &Item| {
-            index >= consumer.start && item.taken_until.is_none() && (!consumer.tagged || item.tagged)
-        };
-        let mut order: Vec<u64> = self.items.keys().copied().collect();
-        order.sort_by_key(|index| (std::cmp::Reverse(self.items[index].priority), *index));
-        let mut returned = Vec::new();
-        let mut new = Vec::new();
-        let mut tired = Vec::new();
-        for index in order {
-            if !fits(index, &self.items[&index]) {
-                continue;
-            }
-            match self.deliveries.get(&(group, index)) {
-                None if new.len() < room => new.push(index),
-                Some(d) if d.state == State::Returned && d.consumer.is_none_or(|c| c == me) => {
-                    if returned.len() == room {
-                        continue;
-                    }
-                    match d.times >= MAX_DELIVERY {
-                        true => tired.push(index),
-                        false => returned.push(index),
-                    }
-                }
-                None | Some(_) => {}
-            }
-        }
-        for index in tired {
-            self.rear += 1;
-            self.remove(index);
-        }
-        let mut best: Vec<u64> = returned.into_iter().chain(new).collect();
-        best.sort_by_key(|index| (std::cmp::Reverse(self.items[index].priority), *index));
-        best.truncate(room);
-        for index in &best {
-            let times = self.deliveries.get(&(group, *index)).map_or(0, |d| d.times) + 1;
-            let delivery = Delivery {
-                state: State::Pending,
-                consumer: Some(me),
-                times,
-                at: now,
-            };
-            self.deliveries.insert((group, *index), delivery);
-        }
-        best
-    }
 }
 
 struct Run {

@@ -14,6 +14,7 @@ use crate::{
     service::{
         Error, Service,
         jobs::JobRecord,
+        replay::is_request,
         workers::{progress, result},
     },
 };
@@ -149,6 +150,8 @@ async fn output(
 ) -> Result<Option<Box<RawValue>>, Error> {
     match (job.state, shown.kind) {
         (JobState::Queued, _) => Ok(None),
+        // What an instance answered to a request is for its sink, and need not be JSON.
+        _ if is_request(&job.meta) => Ok(None),
         (JobState::Running, _) => Ok(intermediate(service, job)),
         (_, Kind::Comfyui) => comfyui::output(service, shown.base_url, job),
         (_, Kind::Worker | Kind::Queue) => final_output(service, shown, job).await,
