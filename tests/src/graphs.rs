@@ -1,5 +1,7 @@
 //! Small graphs of weight-free nodes.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 /// A plain picture of one colour (`0xRRGGBB`), saved. Different prefixes do not share a cache entry of the save.
@@ -39,6 +41,11 @@ pub fn through(class: &str, inputs: Value, seed: &str, colour: u32) -> Value {
     graph["5"] = json!({"class_type": class, "inputs": inputs});
     graph["9"]["inputs"]["images"] = json!(["5", 0]);
     graph
+}
+
+/// Runs until a file is there, then saves a plain picture of 16 x 16.
+pub fn until(path: &Path, seed: &str, colour: u32) -> Value {
+    through("TestUntil", json!({"path": path}), seed, colour)
 }
 
 /// Sleeps that many seconds with progress, then saves a plain picture of 16 x 16.

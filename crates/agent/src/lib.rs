@@ -19,6 +19,7 @@ mod comfyui;
 mod installation;
 pub mod link;
 mod pace;
+mod refusal;
 pub mod server;
 mod telling;
 
@@ -27,10 +28,13 @@ pub use comfyui::Comfyui;
 use comfyui::Up;
 pub use installation::Installation;
 use link::{HttpLink, NoMore};
+use pace::Pace;
 use server::{Access, Over, Server};
 
 /// How long a slot may take to end an attempt whose ComfyUI died.
 const SLOT_END: Duration = Duration::from_secs(20);
+/// A ComfyUI that lived less long is not started again at once.
+const SHORT_LIFE: Duration = Duration::from_secs(60);
 
 /// What an agent is told at its start.
 pub struct Options {
@@ -83,15 +87,24 @@ pub async fn run(
     ids: Arc<dyn Ids>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let mut pace = Pace::new();
     loop {
         let Some(up) = options.comfyui.up(&options.endpoint, &*ids, &stop).await else {
             return Ok(());
         };
+        let up_at = clock.monotonic();
         let served = serve_with(&options, &up, &clock, &ids, &stop).await;
         options.comfyui.down(&up).await;
         match served? {
             Served::Stopped => return Ok(()),
             Served::Broken | Served::Gone => {}
+        }
+        if clock.monotonic().saturating_sub(up_at) >= SHORT_LIFE {
+            pace = Pace::new();
+        }
+        tokio::select! {
+            () = pace.wait() => {}
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }
@@ -127,7 +140,13 @@ async fn serve_with(
             connected = Server::connect(access) => Arc::new(connected?),
             () = stop.cancelled() => return Ok(Served::Stopped),
         };
-        abilities.tell(&server).await;
+        tokio::select! {
+            () = abilities.tell(&server) => {}
+            () = stop.cancelled() => {
+                server.leave("its agent was stopped", false).await;
+                return Ok(Served::Stopped);
+            }
+        }
         match serve(options, up, &server, &mut abilities, clock, ids, stop).await? {
             // The server has given the instance up meanwhile: this is a new one.
             Served::Gone => tracing::warn!("the server has given this instance up; connecting as a new one"),
@@ -156,7 +175,7 @@ async fn serve(
     stop: &CancellationToken,
 ) -> Result<Served, Error> {
     let draining = stop.child_token();
-    let link = Arc::new(HttpLink::new(server.clone(), draining.clone()));
+    let link = Arc::new(HttpLink::new(server.clone(), ids.clone(), draining.clone()));
     let access = InstanceAccess {
         instance: server.instance(),
         base_url: up.base_url.clone(),

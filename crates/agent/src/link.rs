@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use darkroom_core::{
-    JobState,
+    Ids, JobState,
     attempt::{Lease, RunningOn},
     event::NewEvent,
     output::Output,
@@ -30,9 +31,13 @@ use crate::{
     telling::Telling,
 };
 
+/// From one poll to the next, however soon the server answers that there is nothing: one that stops holds none.
+const BETWEEN_POLLS: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub struct HttpLink {
     server: Arc<Server>,
+    ids: Arc<dyn Ids>,
     /// Asks for nothing more.
     draining: CancellationToken,
     got: Mutex<Option<Lease>>,
@@ -51,9 +56,10 @@ pub enum NoMore {
 
 impl HttpLink {
     /// Over a session; asks for nothing more once `draining` is cancelled.
-    pub fn new(server: Arc<Server>, draining: CancellationToken) -> Self {
+    pub fn new(server: Arc<Server>, ids: Arc<dyn Ids>, draining: CancellationToken) -> Self {
         HttpLink {
             server,
+            ids,
             draining,
             got: Mutex::default(),
             tellings: Mutex::default(),
@@ -99,7 +105,8 @@ impl HttpLink {
     }
 
     fn telling(&self, lease: Lease) -> Arc<Telling> {
-        self.lock_tellings().entry(lease).or_default().clone()
+        let new = || Arc::new(Telling::new(self.ids.uuid_v4()));
+        self.lock_tellings().entry(lease).or_insert_with(new).clone()
     }
 
     fn lock_tellings(&self) -> MutexGuard<'_, HashMap<Lease, Arc<Telling>>> {
@@ -116,6 +123,7 @@ impl AttemptLink for HttpLink {
     async fn next(&self) -> Option<Assignment> {
         let mut pace = Pace::new();
         loop {
+            let soonest = tokio::time::Instant::now() + BETWEEN_POLLS;
             let asked = tokio::select! {
                 asked = self.ask() => asked,
                 () = self.draining.cancelled() => return None,
@@ -124,7 +132,10 @@ impl AttemptLink for HttpLink {
                 Ok(Some(assignment)) => return Some(assignment),
                 Ok(None) => {
                     pace = Pace::new();
-                    continue;
+                    tokio::select! {
+                        () = tokio::time::sleep_until(soonest) => continue,
+                        () = self.draining.cancelled() => return None,
+                    }
                 }
                 // Whoever looks after this ends it.
                 Err(Failed::Superseded | Failed::Refused(_)) => std::future::pending().await,
@@ -225,6 +236,7 @@ impl AttemptLink for HttpLink {
     async fn cancelled(&self, lease: Lease) -> StopCause {
         let mut pace = Pace::new();
         loop {
+            let soonest = tokio::time::Instant::now() + BETWEEN_POLLS;
             let asked = match self
                 .server
                 .about(lease, Method::GET, "stop", |request| request)
@@ -235,7 +247,10 @@ impl AttemptLink for HttpLink {
             };
             match asked {
                 Ok(Stop { cause: Some(cause) }) => return cause,
-                Ok(Stop { cause: None }) => pace = Pace::new(),
+                Ok(Stop { cause: None }) => {
+                    pace = Pace::new();
+                    tokio::time::sleep_until(soonest).await;
+                }
                 Err(Failed::Away(_) | Failed::Rejected(_) | Failed::InputUnavailable(_)) => pace.wait().await,
                 // What runs is not to be stopped: whoever has our name goes on with it.
                 Err(Failed::Superseded | Failed::Refused(_)) => std::future::pending().await,

@@ -11,20 +11,25 @@ use darkroom_comfy::client::facts::Facts;
 use darkroom_core::{EndpointName, InstanceId, attempt::Lease};
 use darkroom_runner::{
     link::LinkError,
-    wire::{Hello, Leave, PROTOCOL, Welcome, code},
+    wire::{Hello, Leave, PROTOCOL, Welcome},
 };
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
+use reqwest::{Method, RequestBuilder, Response};
 use tokio::sync::watch;
 use url::Url;
 use uuid::Uuid;
 
-use crate::{Error, pace::Pace};
+use crate::{
+    Error,
+    pace::Pace,
+    refusal::{Refusal, answered},
+};
 
 /// A request is given up when nothing moves for this long. The server holds polls for 25 s, and may read a large input for
 /// two minutes before it hands a job out.
 const SILENCE: Duration = Duration::from_secs(180);
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long the end of an agent waits for a server that does not answer.
+const GOOD_BYE: Duration = Duration::from_secs(10);
 
 /// Where the server is, and who the agent is.
 #[derive(Debug, Clone)]
@@ -211,11 +216,11 @@ impl Server {
             reason: reason.to_owned(),
             broken,
         };
-        if let Err(error) = self
-            .call(Method::POST, "leave", |request| request.json(&leave))
-            .await
-        {
-            tracing::warn!(?error, "the server was not told that the agent leaves");
+        let telling = self.call(Method::POST, "leave", |request| request.json(&leave));
+        match tokio::time::timeout(GOOD_BYE, telling).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(?error, "the server was not told that the agent leaves"),
+            Err(_) => tracing::warn!("the server does not answer, and was not told that the agent leaves"),
         }
     }
 
@@ -361,58 +366,8 @@ fn keyed(request: RequestBuilder, access: &Access) -> RequestBuilder {
     }
 }
 
-enum Refusal {
-    NoSession,
-    Failed(Failed),
-}
-
-impl From<Failed> for Refusal {
-    fn from(failed: Failed) -> Self {
-        Refusal::Failed(failed)
-    }
-}
-
-/// An answer of our own API that is an error.
-#[derive(Deserialize, Default)]
-struct Said {
-    error: SaidError,
-}
-
-#[derive(Deserialize, Default)]
-struct SaidError {
-    code: String,
-    message: String,
-}
-
-async fn answered(request: RequestBuilder) -> Result<Response, Refusal> {
-    let sent = request.send().await;
-    let response = sent.map_err(|error| Failed::Away(shown(&error)))?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let Said { error } = response.json().await.unwrap_or_default();
-    let message = match error.message.as_str() {
-        "" => format!("it answered {status}"),
-        message => message.to_owned(),
-    };
-    let failed = match (error.code.as_str(), status) {
-        (code::NO_SESSION, _) => return Err(Refusal::NoSession),
-        (code::STALE, _) => Failed::Stale,
-        (code::SUPERSEDED, _) => Failed::Superseded,
-        (code::GONE, _) => Failed::Gone,
-        (code::CLOSED, _) => Failed::Closed,
-        (code::INPUT_UNAVAILABLE, StatusCode::UNPROCESSABLE_ENTITY) => Failed::InputUnavailable(message),
-        (_, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Failed::Refused(message),
-        (_, status) if status.is_server_error() => Failed::Away(message),
-        (_, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) => Failed::Away(message),
-        (_, _) => Failed::Rejected(message),
-    };
-    Err(failed.into())
-}
-
 /// What went wrong, without the address.
-fn shown(error: &reqwest::Error) -> String {
+pub(crate) fn shown(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -16,6 +16,7 @@ use darkroom_runner::{
     wire::{Happening, Told},
 };
 use reqwest::Method;
+use uuid::Uuid;
 
 use crate::server::{Failed, Server};
 
@@ -23,8 +24,10 @@ use crate::server::{Failed, Server};
 const MOST: usize = 64;
 
 /// Of one attempt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Telling {
+    /// By which the server knows this count of events from another.
+    id: Uuid,
     waiting: Mutex<VecDeque<Happening>>,
     /// Durable events that were taken. Held while something is on its way, which keeps the order.
     taken: tokio::sync::Mutex<u64>,
@@ -32,6 +35,16 @@ pub struct Telling {
 }
 
 impl Telling {
+    /// Of an attempt of which nothing was told yet, by us.
+    pub fn new(id: Uuid) -> Self {
+        Telling {
+            id,
+            waiting: Mutex::default(),
+            taken: tokio::sync::Mutex::default(),
+            showing: AtomicBool::default(),
+        }
+    }
+
     /// Tells durable events, after what waits to be shown.
     ///
     /// # Errors
@@ -84,7 +97,11 @@ impl Telling {
         first: u64,
         items: Vec<Happening>,
     ) -> Result<(), Failed> {
-        let told = Told { first, items };
+        let told = Told {
+            teller: self.id,
+            first,
+            items,
+        };
         let sent = server.about(lease, Method::POST, "told", |request| request.json(&told));
         sent.await.map(drop)
     }

@@ -117,6 +117,23 @@ impl EventKind {
         })
     }
 
+    /// Whether an instance may tell of it. The others are ours: a state is what the job's machine says, an output what was
+    /// stored, a chunk what a worker yielded.
+    pub const fn is_an_instances(self) -> bool {
+        match self {
+            EventKind::ExecutionStart
+            | EventKind::ExecutionCached
+            | EventKind::Executing
+            | EventKind::Executed
+            | EventKind::ExecutionSuccess
+            | EventKind::ExecutionError
+            | EventKind::ExecutionInterrupted
+            | EventKind::Log
+            | EventKind::ProgressSummary => true,
+            EventKind::State | EventKind::Output | EventKind::Chunk | EventKind::Truncated => false,
+        }
+    }
+
     /// The kind of that word.
     pub fn parse(word: &str) -> Option<EventKind> {
         EventKind::ALL.into_iter().find(|k| k.as_str() == word)

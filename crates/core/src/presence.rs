@@ -124,6 +124,11 @@ impl Watch {
         self.jobs.keys().copied()
     }
 
+    /// Whether it may be at that job.
+    pub fn may_be_at(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
     /// How many jobs occupy it.
     pub fn occupied(&self) -> usize {
         self.jobs.len()
@@ -172,6 +177,19 @@ impl Watch {
         self.seen_at += gap;
         for job in self.jobs.values_mut() {
             job.taken_at += gap;
+            match &mut job.standing {
+                Standing::Held {
+                    ends_at,
+                    unnamed_since,
+                    ..
+                } => {
+                    *ends_at = ends_at.saturating_add(gap);
+                    if let Some(since) = unnamed_since {
+                        *since += gap;
+                    }
+                }
+                Standing::Ended { stuck_at } => *stuck_at = stuck_at.saturating_add(gap),
+            }
         }
     }
 
@@ -275,6 +293,27 @@ mod tests {
         watch.forgive(at(100));
         assert_eq!(watch.judge(false, at(188)), Judgement::default());
         assert_eq!(watch.judge(false, at(189)).silent_for, Some(at(45)));
+    }
+
+    #[test]
+    fn what_happened_in_a_gap_of_ours_is_held_against_nobody() {
+        let mut watch = Watch::new(PING_INTERVAL, at(0));
+        watch.took(job(1), at(30), at(0));
+        watch.took(job(2), NEVER, at(0));
+        watch.took(job(3), NEVER, at(0));
+        watch.ended(job(3), at(40));
+        watch.hear(&ping(&[1, 3]), at(25));
+        watch.forgive(at(100));
+        watch.hear(&ping(&[1, 3]), at(126));
+        assert_eq!(
+            watch.judge(true, at(129)),
+            Judgement::default(),
+            "two pings around the gap, and deadlines within it"
+        );
+        watch.hear(&ping(&[1, 3]), at(130));
+        let judged = watch.judge(true, at(140));
+        assert_eq!((judged.overdue, judged.stuck), (vec![job(1)], vec![job(3)]));
+        assert_eq!(judged.unaccounted, [job(2)]);
     }
 
     #[test]

@@ -129,9 +129,9 @@ impl Account {
     }
 
     fn durable(&mut self, message: &Message, feed: &Feed) {
-        let Some(kind) = EventKind::parse(message.kind()) else {
-            return;
-        };
+        // A custom node may send messages of any name.
+        let kind = EventKind::parse(message.kind()).filter(|kind| kind.is_an_instances());
+        let Some(kind) = kind else { return };
         let node = match message.body() {
             Body::Executing { node: Some(_), .. } => {
                 self.ran_a_node = true;

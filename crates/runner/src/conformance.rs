@@ -95,7 +95,7 @@ async fn begun(world: &dyn World, files: Vec<InputFile>) -> (JobId, Assignment) 
     let on = RunningOn {
         instance: world.instance(),
         client_id: "client".to_owned(),
-        prompt_id: "the-prompt".to_owned(),
+        prompt_id: "the-prompt-of-the-attempt".to_owned(),
     };
     world
         .link()
@@ -122,7 +122,10 @@ pub async fn a_run_from_end_to_end(world: &dyn World) {
     let link = world.link();
     let (job, Assignment { lease, attempt, .. }) = begun(world, vec![]).await;
     assert_eq!(attempt, 1);
-    let first = event(EventKind::ExecutionStart, r#"{"prompt_id":"the-prompt"}"#);
+    let first = event(
+        EventKind::ExecutionStart,
+        r#"{"prompt_id":"the-prompt-of-the-attempt"}"#,
+    );
     let second = event(EventKind::Executing, r#"{"node":"1"}"#);
     link.event(lease, vec![first, second]).await.expect("stored");
     link.event(lease, vec![event(EventKind::ExecutionSuccess, "{}")])
@@ -141,7 +144,10 @@ pub async fn a_run_from_end_to_end(world: &dyn World) {
     link.collecting(lease).await.expect("it collects");
     let done = Completion {
         outputs,
-        events: vec![event(EventKind::ProgressSummary, r#"{"of":"the-prompt"}"#)],
+        events: vec![event(
+            EventKind::ProgressSummary,
+            r#"{"of":"the-prompt-of-the-attempt"}"#,
+        )],
         ..completion(AttemptOutcome::Done)
     };
     let state = link.finish(lease, done).await.expect("recorded");
@@ -239,8 +245,8 @@ pub async fn a_failure_is_the_jobs(world: &dyn World) {
     let (job, Assignment { lease, .. }) = begun(world, vec![]).await;
     let failure = Failure {
         node_id: Some("1".to_owned()),
-        detail: Some(json!({"prompt_id": "the-prompt"})),
-        ..Failure::new(FailureCode::ExecutionError, "the-prompt raised")
+        detail: Some(json!({"prompt_id": "the-prompt-of-the-attempt"})),
+        ..Failure::new(FailureCode::ExecutionError, "the-prompt-of-the-attempt raised")
     };
     let ended = world
         .link()
@@ -317,7 +323,7 @@ pub async fn what_is_shown_is_shown(world: &dyn World) {
     let link = world.link();
     let show = |text: &str| link.progress(lease, Ephemeral::Message(text.into()));
     let telling = async {
-        show(r#"{"type":"progress","data":{"value":1,"prompt_id":"the-prompt"}}"#);
+        show(r#"{"type":"progress","data":{"value":1,"prompt_id":"the-prompt-of-the-attempt"}}"#);
         link.event(lease, vec![event(EventKind::Executing, "{}")])
             .await
             .expect("stored");

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::link::{Completion, StopCause};
 
 /// Grows when one side cannot understand the other any more.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Holds [`Produced`] as JSON in base64 (the URL alphabet, unpadded): names are not ASCII.
 pub const PRODUCED: &str = "darkroom-produced";
 
@@ -54,7 +54,9 @@ pub struct Next {
 /// What went on in a run, in its order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Told {
-    /// Durable events of the attempt that were told before these.
+    /// The process that tells, by an id that it made for itself: after a restart it counts anew.
+    pub teller: Uuid,
+    /// Durable events of the attempt that it told before these.
     pub first: u64,
     /// These.
     pub items: Vec<Happening>,

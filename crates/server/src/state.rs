@@ -186,11 +186,15 @@ impl Reload {
             |app| service.app_secret(app),
             service.endpoints().values(),
         );
-        let lost = service.agents_without(|key, endpoint| keyring.may_work(key, endpoint));
+        let may_work = |key: &str, endpoint: &EndpointName| keyring.may_work(key, endpoint);
+        let (agents, workers) = (
+            service.agents_without(may_work),
+            service.workers_without(may_work),
+        );
         self.auth.set_keyring(keyring);
-        service
-            .dismiss_agents(lost, "its key does not count any more")
-            .await;
+        let reason = "its key does not count any more";
+        service.dismiss_agents(agents, reason).await;
+        service.dismiss_workers(workers, reason).await;
         Ok(())
     }
 }

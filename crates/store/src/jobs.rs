@@ -180,6 +180,17 @@ pub struct Renewed {
     pub cancel_requested: bool,
 }
 
+/// Durable events of an attempt, from who tells them from afar.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The process that counts them.
+    pub teller: uuid::Uuid,
+    /// How many it told of this attempt before these.
+    pub first: u64,
+    /// These.
+    pub events: Vec<NewEvent>,
+}
+
 /// The last write of an attempt.
 #[derive(Debug, Clone)]
 pub struct Finish {
@@ -471,6 +482,10 @@ pub trait Jobs: Send + Sync {
     /// does not wait for the disk. Beyond the attempt's room for a kind (`EventKind::room`) a single `truncated` event is
     /// written and the rest of that kind is dropped.
     async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error>;
+
+    /// The same for who tells from afar and may have to tell again, because an answer was lost: those of the events that
+    /// were taken already are left out.
+    async fn append_told(&self, lease: Lease, told: Told) -> Result<Result<u64, Stale>, Error>;
 
     /// Appends what a running attempt yielded, each JSON, in order and as a `chunk` event: `{"output": …}` of a small one,
     /// `{"blob": key, "size": bytes}` of one that lies in the blob store, which keeps it as long as the job. Returns the

@@ -69,6 +69,8 @@ async def asynchronous(job):
         open(os.path.join(at, job["input"]["name"]), "w").close()
         while len(os.listdir(at)) < job["input"]["others"]:
             await asyncio.sleep(0.05)
+        while not os.path.exists(job["input"].get("until", at)):
+            await asyncio.sleep(0.05)
         return {"met": len(os.listdir(at))}
     return act(job)
 

@@ -124,8 +124,8 @@ def test_the_recorded_polls_and_pings_are_answered(server, sdk):
     seen = set()
     for n, request in enumerate(recorded(sdk)):
         route = request["target"].split("/")[3]
-        # With a job each they are answered at once; a poll for jobs to stop is held, and driven by the SDK itself.
-        if request["method"] == "POST" or route == "job-stop":
+        # With a job each they are answered at once.
+        if request["method"] == "POST":
             continue
         worker = {request["target"].split("/")[4].split("?")[0].split("&")[0]: f"{sdk}-poll-{n}"}
         authorized = dict(request["headers"])["Authorization"] != ""
@@ -135,6 +135,13 @@ def test_the_recorded_polls_and_pings_are_answered(server, sdk):
             assert answer.status_code == (200 if authorized else 401), request
             continue
         job = run(server, "alone", {"n": n})
+        if route == "job-stop" and authorized:
+            own = Wire(server, "alone", f"{sdk}-poll-{n}")
+            assert own.take()["id"] == job
+            call(server, "post", f"/v2/alone/cancel/{job}")
+            assert replay(server, request, worker, {}, "sk_worker").json() == {"jobsToStop": [job]}
+            own.done(job, {})
+            continue
         answer = replay(server, request, worker, {}, "sk_worker")
         if not authorized:
             assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
@@ -143,7 +150,15 @@ def test_the_recorded_polls_and_pings_are_answered(server, sdk):
         got = answer.json()
         assert (got if route == "job-take-batch" else [got]) == [{"id": job, "input": {"n": n}}]
         Wire(server, "alone", f"{sdk}-poll-{n}").done(job, {})
-    assert seen == {"ping", "job-take", "job-take-batch"}
+    assert seen == {"ping", "job-take", "job-take-batch"} | ({"job-stop"} if sdk == "runpod" else set())
+
+
+def test_polls_under_names_that_are_none_are_told_to_wait(server):
+    """A 404 would be asked again at once, three hundred times a second."""
+    for path in ["", "a/b", "/x", "a%2Fb", "x" * 200]:
+        for poll in ("job-take", "job-take-batch", "job-stop"):
+            answer = requests.get(f"{server.url}/v2/alone/{poll}/{path}?gpu=RTX", headers={"Authorization": "sk_worker"}, timeout=60)
+            assert (answer.status_code, answer.headers.get("Retry-After")) == (429, "5"), (poll, path)
 
 
 def test_the_first_result_counts(server, worker):

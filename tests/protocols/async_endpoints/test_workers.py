@@ -14,10 +14,12 @@ import runpod
 
 from darkroom_server import Server, binary
 from worker_calls import (
-    HANDLER, KEYS, LIMIT_S, SDKS, OwnWorker, call, ended, pids_of, run, status, wait_for,
+    HANDLER, KEYS, LIMIT_S, SDKS, OwnWorker, attempts, call, ended, pids_of, run, status, wait_for,
 )
 
 MODES = ["sync", "async", "generator", "aggregate", "concurrent", "refresh"]
+# Jobs without a result are missed by two pings; frequent ones accuse a worker that is merely slow, so only there.
+PINGS_MS = {"sync": 1000}
 
 
 def config(ran):
@@ -28,14 +30,16 @@ kind = "worker"
 """
     for sdk in SDKS:
         for mode in MODES:
+            ping = PINGS_MS.get(mode, 10_000)
             text += f"""
 [endpoints.{sdk}-{mode}]
 kind = "worker"
 python = {json.dumps(sys.executable)}
 handler = {json.dumps(str(HANDLER))}
 args = ["{sdk}", "{mode}"]
-env = {{ RAN = {json.dumps(str(ran))}, RUNPOD_PING_INTERVAL = "1000", PPIO_PING_INTERVAL = "1000" }}
+env = {{ RAN = {json.dumps(str(ran))}, RUNPOD_PING_INTERVAL = "{ping}", PPIO_PING_INTERVAL = "{ping}" }}
 scaling = {{ idle_timeout = "20s" }}
+limits = {{ cancel_grace = "{"1s" if mode == "concurrent" else "10s"}" }}
 """
     return text
 
@@ -179,6 +183,30 @@ def test_one_worker_runs_as_many_jobs_as_it_asks_for(server, sdk, tmp_path):
     jobs = [run(server, endpoint, {"kind": "meet", "at": str(tmp_path), "name": n, "others": others}) for n in "abc"]
     call(server, "post", f"/darkroom/v1/endpoints/{endpoint}/resume", key="sk_admin")
     assert all(ended(server, endpoint, job)["output"]["met"] >= others for job in jobs)
+
+
+def test_a_worker_that_goes_on_with_a_cancelled_job_takes_no_other_job_with_it(server, ran, tmp_path):
+    endpoint, until = "ppio-concurrent", tmp_path / "go on"
+    # PPIO's SDK cannot be told to stop a job. Both begin together, as above.
+    ended(server, endpoint, run(server, endpoint, {"kind": "str"}))
+    call(server, "post", f"/darkroom/v1/endpoints/{endpoint}/pause", key="sk_admin")
+    meet = {"kind": "meet", "at": str(tmp_path), "others": 2}
+    stuck = run(server, endpoint, {**meet, "name": "a", "until": str(tmp_path / "never")})
+    other = run(server, endpoint, {**meet, "name": "b", "until": str(until)})
+    call(server, "post", f"/darkroom/v1/endpoints/{endpoint}/resume", key="sk_admin")
+    wait_for("both run", lambda: {"a", "b"} <= set(os.listdir(tmp_path)))
+    assert call(server, "post", f"/v2/{endpoint}/cancel/{stuck}")["status"] == "CANCELLED"
+
+    def draining():
+        instances = call(server, "get", "/darkroom/v1/instances", key="sk_admin")["instances"]
+        return [one for one in instances if one["endpoint"] == endpoint and one["state"] == "draining"]
+
+    wait_for("the worker gets no more", draining)
+    until.touch()
+    assert ended(server, endpoint, other)["output"]["met"] >= 2
+    assert attempts(server, other) == ["done"]
+    wait_for("the worker is ended", lambda: not draining())
+    assert ended(server, endpoint, run(server, endpoint, {"kind": "str"}))["output"] == "plain"
 
 
 def test_a_worker_that_refreshes_is_replaced(server, sdk, ran):

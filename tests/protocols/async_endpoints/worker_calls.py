@@ -74,19 +74,19 @@ def pids_of(ran, job):
     return [int(line.split()[1]) for line in lines if line.startswith(job)]
 
 
-def environment(server, endpoint, name, key="sk_worker"):
+def environment(server, endpoint, name, key="sk_worker", ping_ms=10_000):
     """What a worker is told that somebody starts by hand, for both SDKs."""
     told = {"RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}
     for family, version, bearer in [("RUNPOD", "v2", ""), ("PPIO", "v1", "Bearer ")]:
         base, pod = f"{server.url}/{version}/{endpoint}", f"${family}_POD_ID"
         told |= {
-            f"{family}_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?ping=1000",
+            f"{family}_WEBHOOK_GET_JOB": f"{base}/job-take/$ID?ping={ping_ms}",
             f"{family}_WEBHOOK_POST_OUTPUT": f"{base}/job-done/{pod}/$ID?gpu=RTX",
             f"{family}_WEBHOOK_POST_STREAM": f"{base}/job-stream/{pod}/$ID?gpu=RTX",
             f"{family}_WEBHOOK_PING": f"{base}/ping/{pod}",
             f"{family}_AI_API_KEY": f"{bearer}{key}",
             f"{family}_POD_ID": name,
-            f"{family}_PING_INTERVAL": "1000",
+            f"{family}_PING_INTERVAL": str(ping_ms),
         }
     return told
 
@@ -94,8 +94,8 @@ def environment(server, endpoint, name, key="sk_worker"):
 class OwnWorker:
     """A worker of an SDK in a process that the test started; leaving the block ends it and what it started."""
 
-    def __init__(self, server, sdk, mode, name, ran, directory):
-        self._start(sdk, mode, directory, ran, [], environment(server, "alone", name))
+    def __init__(self, server, sdk, mode, name, ran, directory, ping_ms=10_000):
+        self._start(sdk, mode, directory, ran, [], environment(server, "alone", name, ping_ms=ping_ms))
 
     @classmethod
     def pasted(cls, exports, sdk, mode, ran, directory):

@@ -4,7 +4,7 @@ mod installation;
 mod keys;
 mod sharing;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use darkroom_tests::{
     Api, Options, Server,
@@ -29,6 +29,11 @@ async fn posted(engine: &Engine, prompts: usize) {
         (engine.prompts().await == prompts).then_some(())
     })
     .await;
+}
+
+/// Lets what runs until this file is there come to its end.
+fn go_on(path: &Path) {
+    std::fs::write(path, b"").expect("the test's file is written");
 }
 
 fn attempts(job: &Value) -> usize {
@@ -101,11 +106,13 @@ async fn killing_the_agent_or_the_server_loses_and_repeats_no_run() {
     let mut agent = Agent::start(&server, &engine, "box", None);
 
     // The agent dies: the next of its name follows what its ComfyUI runs.
-    let first = api.submit(&graphs::sleep(3.0, "agent", 1)).await;
+    let go = server.home().join("agent");
+    let first = api.submit(&graphs::until(&go, "agent", 1)).await;
     posted(&engine, 1).await;
     running(&api, &first).await;
     agent.kill();
     let mut agent = Agent::start(&server, &engine, "box", None);
+    go_on(&go);
     let job = api.finished(&first).await;
     assert_eq!(
         (job["state"].as_str(), attempts(&job)),
@@ -114,10 +121,12 @@ async fn killing_the_agent_or_the_server_loses_and_repeats_no_run() {
     );
 
     // The server's working process dies: the agent goes on, and connects again.
-    let second = api.submit(&graphs::sleep(3.0, "child", 2)).await;
+    let go = server.home().join("child");
+    let second = api.submit(&graphs::until(&go, "child", 2)).await;
     posted(&engine, 2).await;
     running(&api, &second).await;
     server.kill_child().await;
+    go_on(&go);
     let job = api.finished(&second).await;
     assert_eq!(
         (job["state"].as_str(), attempts(&job)),
@@ -126,10 +135,12 @@ async fn killing_the_agent_or_the_server_loses_and_repeats_no_run() {
     );
 
     // The whole server is away while the prompt ends.
-    let third = api.submit(&graphs::sleep(1.0, "server", 3)).await;
+    let go = server.home().join("server");
+    let third = api.submit(&graphs::until(&go, "server", 3)).await;
     posted(&engine, 3).await;
     running(&api, &third).await;
     server.kill_tree().await;
+    go_on(&go);
     server.restart().await;
     let api = server.api();
     let job = api.finished(&third).await;
@@ -148,10 +159,13 @@ async fn killing_the_agent_or_the_server_loses_and_repeats_no_run() {
     assert_eq!(events["outputs"].as_array().map(Vec::len), Some(1));
 
     // Another agent takes the name: the one before goes, and what runs goes on.
-    let fourth = api.submit(&graphs::sleep(3.0, "name", 4)).await;
+    let go = server.home().join("name");
+    let fourth = api.submit(&graphs::until(&go, "name", 4)).await;
     posted(&engine, 4).await;
     let mut other = Agent::start(&server, &engine, "box", None);
     assert_eq!(agent.exit_code().await, Some(4), "{}", agent.log());
+    assert_eq!(api.job(&fourth).await["state"], "running");
+    go_on(&go);
     let job = api.finished(&fourth).await;
     assert_eq!(
         (job["state"].as_str(), attempts(&job)),
@@ -168,10 +182,12 @@ async fn a_comfyui_that_dies_loses_its_attempt_and_another_box_runs_the_job() {
     let api = server.api();
     let mut dying = Engine::start(server.home()).await;
     let _first = Agent::start(&server, &dying, "first", None);
-    let job = api.submit(&graphs::sleep(4.0, "lost", 1)).await;
+    let go = server.home().join("lost");
+    let job = api.submit(&graphs::until(&go, "lost", 1)).await;
     posted(&dying, 1).await;
     running(&api, &job).await;
     dying.kill();
+    go_on(&go);
     let living = Engine::start(server.home()).await;
     let _second = Agent::start(&server, &living, "second", None);
     let ended = api.finished_within(&job, LIMIT).await;

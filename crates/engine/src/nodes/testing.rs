@@ -21,6 +21,7 @@ pub const TABLE: &[NodeKind] = &[
     NodeKind::new("TestSleep", sleep),
     NodeKind::new("TestSleepOutput", sleep_output),
     NodeKind::new("TestSilentSleep", silent_sleep),
+    NodeKind::new("TestUntil", until),
     NodeKind::new("TestIgnoreInterrupt", ignore_interrupt),
     NodeKind::new("TestRaise", raise),
     NodeKind::new("TestOutOfMemory", out_of_memory),
@@ -37,6 +38,8 @@ pub const SCHEMA: &str = include_str!("schemas/testing.json");
 
 /// How often a sleeping node looks whether it should stop.
 const TICK: Duration = Duration::from_millis(5);
+/// How often a waiting one looks for its file.
+const LOOK: Duration = Duration::from_millis(20);
 const EXIT_DELAY: Duration = Duration::from_millis(100);
 /// Side of the black image that stands in for a missing one.
 const STAND_IN: usize = 8;
@@ -110,6 +113,15 @@ fn sleep_output(call: &Call<'_>) -> Result<Output, Raised> {
 
 fn silent_sleep(call: &Call<'_>) -> Result<Output, Raised> {
     wait(&*call.host.clock, seconds(call)?, &|| Ok(()))?;
+    pass_on(call)
+}
+
+/// A run that a test ends when it has seen what it wants to see.
+fn until(call: &Call<'_>) -> Result<Output, Raised> {
+    let path = std::path::Path::new(call.text("path")?);
+    while !path.exists() {
+        wait(&*call.host.clock, LOOK, &|| call.progress.check())?;
+    }
     pass_on(call)
 }
 

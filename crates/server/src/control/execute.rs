@@ -51,6 +51,7 @@ impl Control {
                     .get(&instance)
                     .map(|s| s.activity.clone())
                     .or_else(|| self.service.agent_activity(instance))
+                    .or_else(|| self.service.worker_activity(instance))
                     .is_some_and(|activity| activity.busy() > 0);
                 let done = !busy
                     && self

@@ -7,6 +7,7 @@ use darkroom_core::{
 };
 
 use super::{World, done, event, lost, tests};
+use crate::jobs::Told;
 
 tests! {
     async fn numbers_have_no_gaps_across_attempts(world: World) {
@@ -38,6 +39,29 @@ tests! {
         assert_eq!(page.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 6, 7]);
         assert!(world.store().events(id, 12, 3).await.unwrap().is_empty());
         assert!(world.store().events(world.new_job().id, 0, 3).await.unwrap().is_empty());
+    }
+
+    async fn what_is_told_again_after_a_lost_answer_is_stored_once(world: World) {
+        let id = world.accept_one().await;
+        let held = world.claim_lease().await;
+        let (agent, next) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        let tell = async |teller, first, texts: &[&str]| {
+            let events = texts.iter().map(|text| event(EventKind::Log, text)).collect();
+            world.store().append_told(held, Told { teller, first, events }).await.unwrap().unwrap()
+        };
+        assert_eq!(tell(agent, 0, &["1", "1"]).await, 4);
+        assert_eq!(tell(agent, 0, &["1", "1"]).await, 4, "all of it again");
+        assert_eq!(tell(agent, 1, &["1", "1"]).await, 5, "one again, and one that only looks the same");
+        assert_eq!(tell(agent, 3, &[]).await, 5);
+        assert_eq!(tell(agent, 3, &["2"]).await, 6);
+        // Another process under the same lease counts from the beginning.
+        assert_eq!(tell(next, 0, &["2"]).await, 7);
+        assert_eq!(tell(next, 0, &["2", "3"]).await, 8);
+        let logs = world.store().events(id, 2, 100).await.unwrap();
+        assert_eq!(logs.iter().map(|e| e.data.as_str()).collect::<Vec<_>>(), ["1", "1", "1", "2", "2", "3"]);
+        world.finish(held, done()).await;
+        let late = Told { teller: next, first: 2, events: vec![event(EventKind::Log, "4")] };
+        assert!(world.store().append_told(held, late).await.unwrap().is_err(), "it has ended");
     }
 
     async fn chunks_are_drained_once_and_only_those_of_the_newest_attempt(world: World) {

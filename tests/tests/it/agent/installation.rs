@@ -10,7 +10,7 @@ use darkroom_tests::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{EXTERNAL, LIMIT, attempts};
+use super::{EXTERNAL, LIMIT, attempts, go_on};
 
 /// The ComfyUIs that an agent below `home` started; those of the test have other directories.
 fn started(home: &Path) -> Vec<i32> {
@@ -63,18 +63,22 @@ async fn an_agent_starts_its_comfyui_again_and_ends_only_its_own() {
     let first = one(home).await;
 
     // The agent is killed: its ComfyUI runs on, and the next agent goes on with both.
-    let kept = api.submit(&graphs::sleep(3.0, "kept", 1)).await;
+    let go = home.join("kept");
+    let kept = api.submit(&graphs::until(&go, "kept", 1)).await;
     in_its_middle(home).await;
     agent.kill();
     let mut agent = Agent::with_installation(&server, &directory, Some(&python), &[]);
+    go_on(&go);
     let job = api.finished(&kept).await;
     assert_eq!(ended(&job), (Some("succeeded"), 1), "{job}");
     assert_eq!(one(home).await, first, "it was not started again");
 
     // ComfyUI is killed: its attempt is lost, and the job runs on the next one.
-    let lost = api.submit(&graphs::sleep(3.0, "lost", 2)).await;
+    let go = home.join("lost");
+    let lost = api.submit(&graphs::until(&go, "lost", 2)).await;
     in_its_middle(home).await;
     processes::signal(first, Signal::KILL);
+    go_on(&go);
     let job = api.finished_within(&lost, LIMIT).await;
     assert_eq!(ended(&job), (Some("succeeded"), 2), "{job}");
     assert_eq!(job["attempts"][0]["state"], "lost", "{job}");

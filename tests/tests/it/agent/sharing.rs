@@ -9,7 +9,7 @@ use darkroom_tests::{
 };
 use serde_json::{Value, json};
 
-use super::{EXTERNAL, LIMIT, attempts, posted};
+use super::{EXTERNAL, LIMIT, attempts, go_on, posted};
 
 async fn here(api: &Api, count: usize) -> Vec<Value> {
     eventually("the agents are here", LIMIT, async || {
@@ -44,8 +44,9 @@ async fn two_agents_share_the_jobs_and_what_a_killed_one_ran_ends_once_at_the_ot
         Agent::start(&server, &second, "second", None),
     ];
     let instances = here(&api, 2).await;
-    let one = api.submit(&graphs::sleep(4.0, "one", 1)).await;
-    let other = api.submit(&graphs::sleep(4.0, "other", 2)).await;
+    let go = ["one", "other"].map(|name| server.home().join(name));
+    let one = api.submit(&graphs::until(&go[0], "one", 1)).await;
+    let other = api.submit(&graphs::until(&go[1], "other", 2)).await;
     posted(&first, 1).await;
     posted(&second, 1).await;
     let (killed, kept) = match ran_on(&api, &instances, &one).await.as_str() {
@@ -54,6 +55,7 @@ async fn two_agents_share_the_jobs_and_what_a_killed_one_ran_ends_once_at_the_ot
         unknown => panic!("it runs on '{unknown}'"),
     };
     agents[0].kill();
+    go.iter().for_each(|go| go_on(go));
     let job = api.finished_within(killed, LIMIT).await;
     assert_eq!(
         (job["state"].as_str(), attempts(&job)),

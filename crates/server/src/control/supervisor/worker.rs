@@ -26,6 +26,8 @@ use crate::{
 
 /// How long the open polls of a worker that is told to end may take to be answered.
 const POLLS_END: Duration = Duration::from_secs(3);
+/// How long the other jobs of a worker that is stuck with one may take to end; then they go back.
+const OTHERS_END: Duration = Duration::from_secs(120);
 /// Between two looks whether something is over that says so nowhere.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -75,6 +77,8 @@ enum Ending {
     Wished,
     /// It went by itself, as it had said.
     Left,
+    /// It goes on with a job that was ended.
+    Stuck(String),
     /// It ended, or broke, against our wish.
     Broken(Breakage),
     /// It runs on, for the next server.
@@ -120,6 +124,13 @@ impl Task {
                     .await;
                 self.finally(InstanceState::Stopped, "it asked to be replaced and ended")
                     .await;
+            }
+            Ending::Stuck(reason) => {
+                tracing::warn!(instance.id = %self.id, reason, "a worker is stuck");
+                self.end(&handle).await;
+                let others = "its worker was ended because of another job";
+                self.worker_is_gone(worker, &released(others)).await;
+                self.finally(InstanceState::Failed, &reason).await;
             }
             Ending::Broken(Breakage { brief, full }) => {
                 tracing::warn!(instance.id = %self.id, reason = full, "a worker broke");
@@ -182,11 +193,32 @@ impl Task {
         };
         tokio::select! {
             exit = self.control.backend.exited(handle) => self.after_exit(worker, exit),
-            why = worker.condemned() => Ending::Broken(why.into()),
+            why = worker.broken() => Ending::Broken(why.into()),
+            why = self.finishes_its_others(worker) => Ending::Stuck(why),
             () = self.stop.cancelled() => Ending::Wished,
             () = self.close.cancelled() => self.leave_worker(worker, handle).await,
             () = draining => Ending::Wished,
         }
+    }
+
+    /// A worker that is stuck with one job gets no more, and time for what else it holds. Resolves with the reason once that
+    /// is over.
+    async fn finishes_its_others(&self, worker: &Worker) -> String {
+        let reason = worker.stuck().await;
+        let change = InstanceChange {
+            state: Some(InstanceState::Draining),
+            reason: Some(reason.clone()),
+            ..InstanceChange::default()
+        };
+        self.change(InstanceState::Ready, change).await;
+        worker.enter(Phase::Draining);
+        let done = async {
+            while worker.holds_any() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(OTHERS_END, done).await;
+        reason
     }
 
     fn after_exit(&self, worker: &Worker, exit: ExitInfo) -> Ending {
@@ -224,7 +256,7 @@ impl Task {
     async fn release_polls(&self, worker: &Worker) {
         worker.enter(Phase::Leaving);
         let released = async {
-            while worker.is_listening() {
+            while worker.waits_from_before() {
                 tokio::time::sleep(LOOK).await;
             }
         };

@@ -20,7 +20,7 @@ use darkroom_runner::{
     wire::{Ended, Hello, Leave, Next, PRODUCED, Produced, Recorded, Stop, Told, Welcome, code},
 };
 use futures::{StreamExt, TryStreamExt};
-use http::{HeaderMap, StatusCode, request::Parts};
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ use crate::{
         Error,
         agents::{
             Refused,
-            seat::{Failed, Seated, Work},
+            seat::{Failed, Input, Seated, Work},
         },
         facts::Facts,
     },
@@ -243,7 +243,13 @@ async fn input(
 ) -> Answer<Response> {
     let source: InputSource = at.json(&state, &headers, body).await?;
     let read = at.seated.input(lease, &source).await;
-    Ok(read.map_err(|e| failed(&at.call, e))?.into_response())
+    Ok(match read.map_err(|e| failed(&at.call, e))? {
+        Input::Bytes(bytes) => bytes.into_response(),
+        Input::Blob(reader) => {
+            let length = [(header::CONTENT_LENGTH, reader.size.to_string())];
+            (length, Body::from_stream(reader.stream)).into_response()
+        }
+    })
 }
 
 async fn told(

@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use darkroom_core::{AttemptOutcome, InstanceState};
+use darkroom_core::{AttemptOutcome, Failure, InstanceState, failure::FailureCode};
+use darkroom_runner::link::AttemptLink;
+use darkroom_store::jobs::Finish;
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
-use crate::service::{Service, attempts::LEASE};
+use crate::service::{
+    Service,
+    attempts::{LEASE, SlotLink},
+};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -47,11 +52,29 @@ impl Service {
             };
             if silent_for >= AWAY {
                 self.agent_lost(&agent, silent_for).await;
+            } else if let Some(seat) = agent.seat() {
+                self.end_overdue(&seat.link).await;
             }
         }
         for (name, endpoint) in self.endpoints().iter() {
             if Self::takes_agents(endpoint) {
                 self.metrics.set_agents(name, self.agents_connected(name));
+            }
+        }
+    }
+
+    /// The bounds of a run are looked after where it runs; an agent that does not is not waited for without end.
+    async fn end_overdue(&self, link: &SlotLink) {
+        for lease in link.overdue(self.clock.monotonic()) {
+            tracing::warn!(job.id = %lease.job, "an agent's job ran too long, and its agent did not end it");
+            let why = "it ran longer than its execution timeout";
+            let failed = AttemptOutcome::Failed(Failure::new(FailureCode::ExecutionTimeout, why));
+            match self.store.finish(lease, Finish::empty(failed)).await {
+                // Whoever still works on it is told that it is not his any more.
+                Ok(_) => link.abandoned(lease),
+                Err(error) => {
+                    tracing::warn!(job.id = %lease.job, error = ?error, "an overdue attempt could not be ended");
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 //! [`seat`] is what a session may ask for, [`keeper`] finds out that an agent is away for good.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -36,6 +36,7 @@ use super::{
 mod boxes;
 mod keeper;
 pub mod seat;
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -66,8 +67,6 @@ pub struct Agent {
     activity: Arc<SlotActivity>,
     draining: CancellationToken,
     seat: Mutex<Option<Arc<Seat>>>,
-    /// Durable events that were taken, by attempt.
-    told: Mutex<HashMap<Lease, u64>>,
     heard: Mutex<Heard>,
 }
 
@@ -146,7 +145,6 @@ impl Agent {
             activity: Arc::default(),
             draining: CancellationToken::new(),
             seat: Mutex::default(),
-            told: Mutex::default(),
             heard: Mutex::new(Heard { at: now, open: 0 }),
         })
     }
@@ -188,10 +186,6 @@ impl Agent {
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn told(&self) -> MutexGuard<'_, HashMap<Lease, u64>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -253,7 +247,6 @@ impl Service {
         for attempt in open.iter().filter(|a| a.instance == agent.instance) {
             self.seat_attempt(&seat, attempt, &hello.holding).await?;
         }
-        agent.told().retain(|lease, _| hello.holding.contains(lease));
         agent.heard().at = self.clock.monotonic();
         let session = seat.session;
         agent.take_seat(Some(seat));

@@ -2,37 +2,51 @@
 //! stranger made it: an agent reaches the attempts that it was handed, the files that they name, and nothing else.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use darkroom_blobs::BlobReader;
 use darkroom_core::{
     AttemptOutcome, InstanceId, InstanceState, JobState,
     attempt::{Lease, RunningOn},
-    event::NewEvent,
     output::{Output, OutputBody},
 };
 use darkroom_runner::{
     link::{
-        Assignment, AttemptLink, Completion, Ephemeral, InputSource, LinkError, ProducedBody, ProducedFile,
-        StopCause,
+        Assignment, AttemptLink, Completion, InputSource, LinkError, ProducedBody, ProducedFile, StopCause,
     },
-    wire::{Ended, Happening, Leave, Produced, Told},
+    wire::{Ended, Leave, Produced},
 };
 use darkroom_store::Topic;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Agent, Refused};
-use crate::service::{Error, Service, attempts::SlotLink, facts::Facts};
+use super::{Agent, Refused, tell};
+use crate::service::{
+    Error, Service,
+    attempts::{LEASE, SlotLink},
+    facts::Facts,
+};
 
 /// How long a poll is held.
 const HOLD: Duration = Duration::from_secs(25);
 /// Between two looks at the queue when nobody woke the poll.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Who asks while the server stops waits so long for nothing, so that it does not ask a thousand times a second.
+const STOPPING_PACE: Duration = Duration::from_millis(500);
+/// An id of a prompt is replaced by the job's in all that is told of it, so it has to be one: this many characters at least,
+/// as in a UUID without its hyphens.
+const PROMPT_ID_CHARS: std::ops::RangeInclusive<usize> = 16..=128;
 
 /// The agent's place while it is connected.
 pub(super) struct Seat {
@@ -46,6 +60,8 @@ pub(super) struct Seat {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// What was claimed for it and may not have reached it.
     claimed: Mutex<Option<Assignment>>,
+    /// Files that were stored for its attempts, in this session.
+    stored: Mutex<HashMap<Lease, Vec<OutputBody>>>,
 }
 
 impl Seat {
@@ -57,6 +73,7 @@ impl Seat {
             replaced: CancellationToken::new(),
             turn: Arc::default(),
             claimed: Mutex::default(),
+            stored: Mutex::default(),
         }
     }
 
@@ -66,16 +83,20 @@ impl Seat {
         self.link.let_go_of_all();
     }
 
-    fn claimed(&self) -> std::sync::MutexGuard<'_, Option<Assignment>> {
+    fn claimed(&self) -> MutexGuard<'_, Option<Assignment>> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stored(&self) -> MutexGuard<'_, HashMap<Lease, Vec<OutputBody>>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request of an agent; while it lives, the agent is there.
 pub struct Seated {
-    service: Service,
+    pub(super) service: Service,
     agent: Arc<Agent>,
-    seat: Arc<Seat>,
+    pub(super) seat: Arc<Seat>,
 }
 
 /// The answer to who asks for work.
@@ -87,6 +108,14 @@ pub enum Work {
     None,
     /// There is no more on this instance.
     Closed,
+}
+
+/// An input file on its way to an agent.
+pub enum Input {
+    /// As it lies in the blob store.
+    Blob(BlobReader),
+    /// Fetched.
+    Bytes(Bytes),
 }
 
 /// Why a call about an attempt did not do its work.
@@ -176,6 +205,11 @@ impl Seated {
         if let Some(again) = self.not_received(got) {
             return Ok(Work::Attempt(Box::new(again)));
         }
+        if stopping.is_cancelled() {
+            // A claim that is begun now would only go back.
+            tokio::time::sleep(STOPPING_PACE).await;
+            return Ok(Work::None);
+        }
         let held = tokio::time::sleep(HOLD);
         tokio::pin!(held);
         let topic = Topic::Queue(self.agent.endpoint.clone());
@@ -256,7 +290,7 @@ impl Seated {
                 Ok(Some(cause))
             }
             () = self.seat.replaced.cancelled() => Err(self.unseated()),
-            () = stopping.cancelled() => Ok(None),
+            () = async { stopping.cancelled().await; tokio::time::sleep(STOPPING_PACE).await } => Ok(None),
             () = tokio::time::sleep(HOLD) => Ok(None),
         }
     }
@@ -270,6 +304,13 @@ impl Seated {
         if on.instance != self.agent.instance {
             return Err(LinkError::Rejected("it runs on another instance".to_owned()).into());
         }
+        let is_id = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if !PROMPT_ID_CHARS.contains(&on.prompt_id.len()) || !is_id(&on.prompt_id) {
+            return Err(LinkError::Rejected("that is no id of a prompt".to_owned()).into());
+        }
         let done = self.seat.link.started(lease, on).await;
         self.answer(done)
     }
@@ -278,63 +319,23 @@ impl Seated {
     ///
     /// # Errors
     /// [`Failed`]; also for one that the attempt does not name.
-    pub async fn input(&self, lease: Lease, source: &InputSource) -> Result<Bytes, Failed> {
+    pub async fn input(&self, lease: Lease, source: &InputSource) -> Result<Input, Failed> {
         self.check(lease)?;
         if !self.seat.link.names(lease, source).await? {
             return Err(LinkError::Rejected("the job names no such file".to_owned()).into());
         }
-        let read = self.seat.link.input(lease, source).await;
-        self.answer(read)
-    }
-
-    /// What went on.
-    ///
-    /// # Errors
-    /// [`Failed`].
-    pub async fn tell(&self, lease: Lease, told: Told) -> Result<(), Failed> {
-        self.check(lease)?;
-        let mut repeated = self.repeated(lease, &told).await?;
-        let mut number = told.first;
-        let mut batch = Vec::new();
-        for item in told.items {
-            match shown(item) {
-                Shown::Durable(event) => {
-                    number += 1;
-                    match repeated {
-                        0 => batch.push(event),
-                        _ => repeated -= 1,
-                    }
-                }
-                Shown::Live(what) => {
-                    self.append(lease, std::mem::take(&mut batch), number).await?;
-                    self.seat.link.progress(lease, what);
-                }
-                Shown::Nothing => {}
+        match source {
+            // Piece by piece: as large as it is, it is never in memory.
+            InputSource::Blob(key) => {
+                let opened = self.service.blobs.open(key, None).await.map_err(Error::from)?;
+                let gone = || LinkError::InputUnavailable("an input file was removed meanwhile".into());
+                Ok(Input::Blob(opened.ok_or_else(gone)?))
+            }
+            InputSource::Url(_) => {
+                let read = self.seat.link.input(lease, source).await;
+                Ok(Input::Bytes(self.answer(read)?))
             }
         }
-        self.append(lease, batch, number).await
-    }
-
-    /// How many of the first durable events were stored already: their answer was lost.
-    async fn repeated(&self, lease: Lease, told: &Told) -> Result<usize, Error> {
-        let known = self.agent.told().get(&lease).copied();
-        match known {
-            Some(count) => Ok(usize::try_from(count.saturating_sub(told.first)).unwrap_or(usize::MAX)),
-            // The first of a new attempt; or the first after a restart of the server, which knows its events only.
-            None => {
-                let durable: Vec<NewEvent> = told.items.iter().filter_map(durable).cloned().collect();
-                self.seat.link.stored_already(lease, &durable).await
-            }
-        }
-    }
-
-    async fn append(&self, lease: Lease, batch: Vec<NewEvent>, number: u64) -> Result<(), Failed> {
-        if !batch.is_empty() {
-            let done = self.seat.link.event(lease, batch).await;
-            self.answer(done)?;
-        }
-        self.agent.told().insert(lease, number);
-        Ok(())
     }
 
     /// The slot is free, outputs wait.
@@ -358,16 +359,32 @@ impl Seated {
         body: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> Result<Output, Failed> {
         self.check(lease)?;
+        let broke = Arc::new(AtomicBool::new(false));
         let file = ProducedFile {
             node_id: produced.node_id,
             kind: produced.kind,
             index: produced.index,
             raw: produced.raw,
             file_name: produced.file_name,
-            body: ProducedBody::Stream(body),
+            body: ProducedBody::Stream(while_it_moves(body, broke.clone())),
         };
         let stored = self.seat.link.put_output(lease, file).await;
-        self.answer(stored)
+        // Nothing is wrong with the file then: it may be sent again.
+        let stored = stored.map_err(|error| match error {
+            LinkError::Rejected(why) if broke.load(Ordering::Acquire) => LinkError::Unavailable(why),
+            error => error,
+        });
+        let output = self.answer(stored)?;
+        self.remember(lease, &output);
+        Ok(output)
+    }
+
+    fn remember(&self, lease: Lease, output: &Output) {
+        self.seat
+            .stored()
+            .entry(lease)
+            .or_default()
+            .push(output.body.clone());
     }
 
     /// Makes what was stored for an earlier job an output of this one too; `None`: it is to be stored again.
@@ -380,7 +397,42 @@ impl Seated {
             return Ok(None);
         }
         let reused = self.seat.link.reuse_output(lease, output).await;
-        self.answer(reused)
+        let reused = self.answer(reused)?;
+        if let Some(output) = &reused {
+            self.remember(lease, output);
+        }
+        Ok(reused)
+    }
+
+    /// Whether an output is there as it is described: no job has succeeded before its outputs are stored, whatever an agent
+    /// says. What was stored in a session before this one is looked at.
+    async fn is_stored(&self, lease: Lease, body: &OutputBody) -> Result<bool, Error> {
+        let OutputBody::File {
+            key,
+            size,
+            content_type,
+            blake3,
+        } = body
+        else {
+            return Ok(true);
+        };
+        if self
+            .seat
+            .stored()
+            .get(&lease)
+            .is_some_and(|stored| stored.contains(body))
+        {
+            return Ok(true);
+        }
+        let is_there = self
+            .service
+            .blobs
+            .stat(key)
+            .await?
+            .is_some_and(|there| there.size == *size);
+        Ok(is_there
+            && self.service.content_type_of(key, key.file_name()).await == *content_type
+            && self.service.hash_of(key).await?.as_ref() == Some(blake3))
     }
 
     /// Whether an attempt of this agent may have such an output: one of its own job, or one that a job has already that ran
@@ -411,17 +463,23 @@ impl Seated {
             if !self.may_name(lease, &output.body).await? {
                 return Err(LinkError::Rejected("an output is another job's".to_owned()).into());
             }
+            if !self.is_stored(lease, &output.body).await? {
+                return Err(
+                    LinkError::Rejected("an output is not stored as it is described".to_owned()).into(),
+                );
+            }
         }
+        tell::check_end(&ended)?;
         let done = self.seat.link.finish(lease, Completion::from(ended)).await;
         let state = self.answer(done)?;
-        self.agent.told().remove(&lease);
+        self.seat.stored().remove(&lease);
         Ok(state)
     }
 
     /// The agent works on an attempt no more, and writes no end of it.
     pub fn abandoned(&self, lease: Lease) {
         self.seat.link.abandoned(lease);
-        self.agent.told().remove(&lease);
+        self.seat.stored().remove(&lease);
     }
 
     /// The agent goes.
@@ -445,7 +503,7 @@ impl Seated {
     }
 
     /// An agent knows fences; that alone makes no attempt its own.
-    fn check(&self, lease: Lease) -> Result<(), Failed> {
+    pub(super) fn check(&self, lease: Lease) -> Result<(), Failed> {
         self.still_seated()?;
         match self.seat.link.has(lease) {
             true => Ok(()),
@@ -454,7 +512,7 @@ impl Seated {
     }
 
     /// The link's answer, unless it lost its attempts to another session meanwhile.
-    fn answer<T>(&self, answer: Result<T, LinkError>) -> Result<T, Failed> {
+    pub(super) fn answer<T>(&self, answer: Result<T, LinkError>) -> Result<T, Failed> {
         if answer.is_err() {
             self.still_seated()?;
         }
@@ -477,39 +535,26 @@ impl Seated {
     }
 }
 
-enum Shown {
-    Durable(NewEvent),
-    Live(Ephemeral),
-    Nothing,
-}
-
-fn durable(item: &Happening) -> Option<&NewEvent> {
-    match item {
-        Happening::Durable(event) => Some(event),
-        Happening::Message(_) | Happening::Preview { .. } => None,
-    }
-}
-
-/// What cannot be shown is not: a picture that is none is no reason to end a run.
-fn shown(item: Happening) -> Shown {
-    match item {
-        Happening::Durable(event) => Shown::Durable(event),
-        Happening::Message(text) => Shown::Live(Ephemeral::Message(text.into())),
-        Happening::Preview {
-            node_id,
-            content_type,
-            base64,
-        } => {
-            let known = ["image/jpeg", "image/png"];
-            let content_type = known.into_iter().find(|known| *known == content_type);
-            match (content_type, STANDARD.decode(base64)) {
-                (Some(content_type), Ok(bytes)) => Shown::Live(Ephemeral::Preview {
-                    node_id,
-                    content_type,
-                    bytes: bytes.into(),
-                }),
-                _ => Shown::Nothing,
+/// A body that breaks off once nothing came for as long as a silent agent is waited for: a peer that lost its power leaves its
+/// request open for ever, and an open request is a sign of life. `broke`: whether it did, or its connection.
+pub(super) fn while_it_moves(
+    body: BoxStream<'static, std::io::Result<Bytes>>,
+    broke: Arc<AtomicBool>,
+) -> BoxStream<'static, std::io::Result<Bytes>> {
+    let moving = stream::unfold(Some(body), |body| async {
+        let mut body = body?;
+        match tokio::time::timeout(LEASE, body.next()).await {
+            Ok(piece) => Some((piece?, Some(body))),
+            Err(_) => {
+                let stalled = std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing came for too long");
+                Some((Err(stalled), None))
             }
         }
-    }
+    });
+    let noted = move |piece: &std::io::Result<Bytes>| {
+        if piece.is_err() {
+            broke.store(true, Ordering::Release);
+        }
+    };
+    moving.inspect(noted).boxed()
 }

@@ -18,6 +18,7 @@ use super::{
 use crate::service::testing::Bench;
 
 const EXTERNAL: &str = "[endpoints.default]\nbackend = \"external\"\n";
+const PROMPT_ID: &str = "0d6f6e52-5b43-4d1c-9a3c-0c6f0f7d2a11";
 const REQUEST: &str = r#"{"graph":{"1":{"class_type":"PreviewAny","inputs":{"source":1}}}}"#;
 
 fn hello(name: &str) -> Hello {
@@ -53,7 +54,7 @@ async fn start(seated: &Seated, welcome: &Welcome, lease: Lease) {
     let on = RunningOn {
         instance: welcome.instance,
         client_id: welcome.client_id.clone(),
-        prompt_id: "p".to_owned(),
+        prompt_id: PROMPT_ID.to_owned(),
     };
     seated.started(lease, on).await.unwrap();
 }
@@ -82,10 +83,11 @@ fn told(first: u64, texts: &[&str]) -> Told {
     let item = |text: &&str| {
         Happening::Durable(NewEvent {
             kind: EventKind::Executing,
-            data: (*text).to_owned(),
+            data: format!("\"{text}\""),
         })
     };
     Told {
+        teller: Uuid::from_u128(1),
         first,
         items: texts.iter().map(item).collect(),
     }
@@ -94,7 +96,7 @@ fn told(first: u64, texts: &[&str]) -> Told {
 async fn events(bench: &Bench, job: JobId) -> Vec<String> {
     let events = bench.service.events(job, 0).await.unwrap();
     let executing = events.into_iter().filter(|e| e.kind == EventKind::Executing);
-    executing.map(|e| e.data).collect()
+    executing.map(|e| e.data.trim_matches('"').to_owned()).collect()
 }
 
 #[tokio::test]
@@ -239,7 +241,7 @@ async fn who_connects_again_keeps_what_it_holds_and_is_handed_the_rest() {
         RunningOn {
             instance: welcome.instance,
             client_id: String::new(),
-            prompt_id: "late".into(),
+            prompt_id: PROMPT_ID.into(),
         },
     );
     assert!(matches!(late.await, Err(Failed::Session(Refused::Superseded))));
@@ -252,7 +254,7 @@ async fn who_connects_again_keeps_what_it_holds_and_is_handed_the_rest() {
     let seat = seated(&bench, &welcome);
     let resumed = next(&seat, None).await;
     assert_eq!((resumed.lease, resumed.attempt), (lease, 1));
-    assert_eq!(resumed.resume.unwrap().prompt_id, "p");
+    assert_eq!(resumed.resume.unwrap().prompt_id, PROMPT_ID);
     seat.finish(lease, done(vec![])).await.unwrap();
     assert_eq!(bench.record(job).await.state, JobState::Succeeded);
     assert_eq!(bench.service.attempts(job).await.unwrap().len(), 1);
@@ -289,10 +291,10 @@ async fn an_agent_from_before_a_restart_of_the_server_goes_on() {
     };
     let welcome = connected(&bench, held).await;
     let seat = seated(&bench, &welcome);
-    // The answer to "b" was lost with the server.
-    seat.tell(lease, told(1, &["b", "c"])).await.unwrap();
-    seat.tell(lease, told(2, &["c", "d"])).await.unwrap();
-    assert_eq!(events(&bench, job).await, ["a", "b", "c", "d"]);
+    // The answer to "b" was lost with the server; another "b" is one more.
+    seat.tell(lease, told(1, &["b", "b"])).await.unwrap();
+    seat.tell(lease, told(2, &["b", "d"])).await.unwrap();
+    assert_eq!(events(&bench, job).await, ["a", "b", "b", "d"]);
     seat.finish(lease, done(vec![])).await.unwrap();
     assert_eq!(bench.record(job).await.state, JobState::Succeeded);
 }
@@ -360,10 +362,10 @@ async fn an_agent_reaches_what_it_was_handed_and_nothing_else() {
     assert_eq!((lease.job, not_mine.job), (job, foreign));
     assert!(seat.input(lease, &mine).await.is_ok());
     let refused = seat.input(lease, &other).await;
-    assert!(
-        matches!(refused, Err(Failed::Link(LinkError::Rejected(_)))),
-        "{refused:?}"
-    );
+    assert!(matches!(
+        refused.err(),
+        Some(Failed::Link(LinkError::Rejected(_)))
+    ));
     let stale = seat.finish(not_mine, done(vec![])).await;
     assert!(matches!(stale, Err(Failed::Link(LinkError::Stale))), "{stale:?}");
     let stolen = Output {
@@ -386,4 +388,211 @@ async fn an_agent_reaches_what_it_was_handed_and_nothing_else() {
         "{refused:?}"
     );
     seat.finish(lease, done(vec![])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_told_twice_at_the_same_time_is_stored_once() {
+    let bench = Bench::configured(EXTERNAL);
+    let job = bench.job(REQUEST).await;
+    let welcome = connected(&bench, hello("box")).await;
+    let seat = seated(&bench, &welcome);
+    let lease = next(&seat, None).await.lease;
+    start(&seat, &welcome, lease).await;
+    // The connection of the first broke between the commit and its answer.
+    let (first, second) = tokio::join!(
+        seat.tell(lease, told(0, &["a", "b"])),
+        seat.tell(lease, told(0, &["a", "b"]))
+    );
+    first.unwrap();
+    second.unwrap();
+    seat.tell(lease, told(1, &["b", "c"])).await.unwrap();
+    assert_eq!(events(&bench, job).await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn an_agent_tells_only_what_an_instance_can() {
+    let bench = Bench::configured(EXTERNAL);
+    let job = bench.job(REQUEST).await;
+    let welcome = connected(&bench, hello("box")).await;
+    let seat = seated(&bench, &welcome);
+    let lease = next(&seat, None).await.lease;
+    for prompt_id in [
+        "",
+        "e",
+        "0123456789abcde",
+        "0123456789 abcdef",
+        "\"0123456789abcdef",
+    ] {
+        let on = RunningOn {
+            instance: welcome.instance,
+            client_id: String::new(),
+            prompt_id: prompt_id.to_owned(),
+        };
+        let refused = seat.started(lease, on).await;
+        assert!(
+            matches!(refused, Err(Failed::Link(LinkError::Rejected(_)))),
+            "{prompt_id}"
+        );
+    }
+    start(&seat, &welcome, lease).await;
+    let before = bench.service.events(job, 0).await.unwrap().len();
+    let forged = [
+        (EventKind::State, r#"{"state":"succeeded"}"#),
+        (EventKind::Truncated, "{}"),
+        (EventKind::Chunk, r#"{"blob":"jobs/x/result-1.json","size":9}"#),
+        (EventKind::Output, "{}"),
+        (EventKind::Log, "\"} not json"),
+    ];
+    for (kind, data) in forged {
+        let event = NewEvent {
+            kind,
+            data: data.to_owned(),
+        };
+        let told = Told {
+            teller: Uuid::nil(),
+            first: 0,
+            items: vec![Happening::Durable(event.clone())],
+        };
+        let refused = seat.tell(lease, told).await;
+        assert!(
+            matches!(refused, Err(Failed::Link(LinkError::Rejected(_)))),
+            "{refused:?}"
+        );
+        let ended = Ended {
+            events: vec![event],
+            ..done(vec![])
+        };
+        let refused = seat.finish(lease, ended).await;
+        assert!(
+            matches!(refused, Err(Failed::Link(LinkError::Rejected(_)))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(bench.service.events(job, 0).await.unwrap().len(), before);
+    assert_eq!(bench.record(job).await.state, JobState::Running);
+}
+
+#[tokio::test]
+async fn no_job_succeeds_by_outputs_that_were_never_stored() {
+    let bench = Bench::configured(EXTERNAL);
+    let job = bench.job(REQUEST).await;
+    let welcome = connected(&bench, hello("box")).await;
+    let seat = seated(&bench, &welcome);
+    let lease = next(&seat, None).await.lease;
+    start(&seat, &welcome, lease).await;
+    let produced = darkroom_runner::wire::Produced {
+        node_id: "9".into(),
+        kind: "images".into(),
+        index: 0,
+        raw: serde_json::json!({"filename": "a.txt"}),
+        file_name: "a.txt".into(),
+    };
+    let body = futures::stream::iter([Ok(bytes::Bytes::from_static(b"text"))]);
+    let stored = seat.put_output(lease, produced, Box::pin(body)).await.unwrap();
+    let OutputBody::File { key, .. } = &stored.body else {
+        panic!("a file")
+    };
+    // It connects again: what it stored in the session before counts, what it made up does not.
+    let held = Hello {
+        instance: Some(welcome.instance),
+        holding: vec![lease],
+        ..hello("box")
+    };
+    let welcome = connected(&bench, held).await;
+    let seat = seated(&bench, &welcome);
+    let made_up = |change: &dyn Fn(&mut BlobKey, &mut u64, &mut String, &mut String)| {
+        let mut output = stored.clone();
+        if let OutputBody::File {
+            key,
+            size,
+            content_type,
+            blake3,
+        } = &mut output.body
+        {
+            change(key, size, content_type, blake3);
+        }
+        output
+    };
+    let elsewhere = BlobKey::output(job, Uuid::nil(), "a.txt");
+    for output in [
+        made_up(&|key, _, _, _| *key = elsewhere.clone()),
+        made_up(&|_, size, _, _| *size += 1),
+        made_up(&|_, _, content_type, _| *content_type = "text/html".into()),
+        made_up(&|_, _, _, blake3| blake3.push('0')),
+    ] {
+        let refused = seat.finish(lease, done(vec![output])).await;
+        assert!(
+            matches!(refused, Err(Failed::Link(LinkError::Rejected(_)))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(bench.record(job).await.state, JobState::Running);
+    assert!(bench.blob_keys().await.contains(&key.to_string()));
+    seat.finish(lease, done(vec![stored.clone()])).await.unwrap();
+    assert_eq!(bench.record(job).await.state, JobState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_run_that_its_agent_does_not_end_in_time_is_ended_by_the_server() {
+    let bench = Bench::configured(
+        "[endpoints.default]\nbackend = \"external\"\n[endpoints.default.limits]\nexecution_timeout = \"60s\"\n",
+    );
+    let job = bench.job(REQUEST).await;
+    let welcome = connected(&bench, hello("box")).await;
+    let seat = seated(&bench, &welcome);
+    let lease = next(&seat, None).await.lease;
+    start(&seat, &welcome, lease).await;
+    bench.clock.advance(Duration::from_secs(65));
+    bench.service.look_after_agents(Duration::ZERO).await;
+    assert_eq!(
+        bench.record(job).await.state,
+        JobState::Running,
+        "its agent ends it, and tells why"
+    );
+    bench.clock.advance(Duration::from_secs(3600));
+    bench.service.look_after_agents(Duration::ZERO).await;
+    let failure = bench.record(job).await.failure.unwrap();
+    assert_eq!(
+        failure.code,
+        darkroom_core::failure::FailureCode::ExecutionTimeout
+    );
+    let late = seat.finish(lease, done(vec![])).await;
+    assert!(matches!(late, Err(Failed::Link(LinkError::Stale))), "{late:?}");
+    let other = bench.job(REQUEST).await;
+    assert_eq!(
+        next(&seat, Some(lease)).await.lease.job,
+        other,
+        "it goes on with the next"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_does_not_move_breaks_off() {
+    use futures::StreamExt;
+    let broke = Arc::new(AtomicBool::new(false));
+    let piece = futures::stream::iter([Ok(bytes::Bytes::from_static(b"half"))]);
+    let body = seat::while_it_moves(piece.chain(futures::stream::pending()).boxed(), broke.clone());
+    let read: Vec<_> = body.collect().await;
+    assert_eq!(read.len(), 2);
+    assert_eq!(read[1].as_ref().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(broke.load(Ordering::Acquire));
+}
+
+#[tokio::test]
+async fn who_asks_while_the_server_stops_is_not_answered_at_once() {
+    let bench = Bench::configured(EXTERNAL);
+    let job = bench.job(REQUEST).await;
+    let welcome = connected(&bench, hello("box")).await;
+    let seat = seated(&bench, &welcome);
+    let stopping = CancellationToken::new();
+    stopping.cancel();
+    let asked = tokio::time::Instant::now();
+    assert!(matches!(seat.next(None, &stopping).await.unwrap(), Work::None));
+    // A sleep never ends early.
+    assert!(asked.elapsed() >= Duration::from_millis(500));
+    assert_eq!(
+        bench.record(job).await.attempts,
+        0,
+        "and nothing is claimed for nobody"
+    );
 }

@@ -19,6 +19,8 @@ use crate::{
 /// How long a claimed job waits for a blob store that is away before it is given back; the slot can do nothing else
 /// meanwhile, but neither could another.
 const READ_PATIENCE: Duration = Duration::from_secs(120);
+/// Before and after its run, an attempt brings files and hears that it should end.
+const OVERTIME: Duration = Duration::from_secs(600);
 /// Between two tries.
 const READ_AGAIN: Duration = Duration::from_millis(500);
 
@@ -78,6 +80,14 @@ impl SlotLink {
             stall_timeout: limits.stall_timeout,
             cancel_grace: limits.cancel_grace,
         }
+    }
+
+    /// How long an attempt may hold its slot, if nobody beside it ends it: its own bounds are the slot's to look after, which
+    /// is another machine's where the slot is an agent's.
+    pub(super) fn may_take(&self, job: &JobRecord) -> Duration {
+        let bounds = self.bounds(job);
+        let run = bounds.execution_timeout.saturating_add(bounds.cancel_grace);
+        run.saturating_add(OVERTIME)
     }
 
     async fn begin(&self, lease: Lease, job: &JobRecord, held: &Arc<Held>) -> Option<ComfyWork> {

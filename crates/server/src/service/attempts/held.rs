@@ -1,20 +1,23 @@
 //! A job in a slot's hands: its lease is renewed, wishes that it stop are heard, until it is let go.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use darkroom_core::{JobId, attempt::Lease};
-use darkroom_runner::link::{Address, StopCause};
+use darkroom_runner::link::{Address, InputSource, StopCause};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::LEASE;
 use crate::service::{
-    Service,
+    Error, Service,
     credentials::Hidden,
     intake::{self, Fetching, Refused},
 };
@@ -30,6 +33,10 @@ pub(super) struct Held {
     collecting: AtomicBool,
     stop: watch::Sender<Option<StopCause>>,
     ended: CancellationToken,
+    /// The files that its request names, once somebody asked for one from afar.
+    named: tokio::sync::OnceCell<Vec<InputSource>>,
+    /// Until when its run may take, on the monotonic clock.
+    ends_at: Duration,
     /// What is left of the attempt's bounds on fetching, from its first address on.
     fetching: tokio::sync::Mutex<Option<Fetching>>,
 }
@@ -42,6 +49,7 @@ impl Held {
         lease: Lease,
         models: Vec<String>,
         prompt_id: Option<String>,
+        may_take: Duration,
     ) -> Arc<Held> {
         let wished = service.hub.attempt_began(lease);
         let held = Arc::new(Held {
@@ -53,10 +61,25 @@ impl Held {
             collecting: AtomicBool::new(false),
             stop: watch::Sender::new(None),
             ended: CancellationToken::new(),
+            named: tokio::sync::OnceCell::new(),
+            ends_at: service.clock.monotonic().saturating_add(may_take),
             fetching: tokio::sync::Mutex::default(),
         });
         tokio::spawn(keep(service.clone(), lease, held.clone(), wished));
         held
+    }
+
+    /// The files that its request names; it is read once.
+    pub(super) async fn named_files<F>(&self, read: impl FnOnce() -> F) -> Result<&[InputSource], Error>
+    where
+        F: Future<Output = Result<Vec<InputSource>, Error>>,
+    {
+        Ok(self.named.get_or_try_init(read).await?)
+    }
+
+    /// Whether it runs, and has for longer than it may; `now` is monotonic.
+    pub(super) fn is_overdue(&self, now: Duration) -> bool {
+        now >= self.ends_at && !self.is_collecting()
     }
 
     /// Ends the keeping; says whether the attempt was collecting.

@@ -123,7 +123,8 @@ impl SlotLink {
     }
 
     fn hold(&self, lease: Lease, job: &JobRecord, prompt_id: Option<String>) -> Arc<Held> {
-        let held = Held::begin(&self.service, lease, job.meta.models.clone(), prompt_id);
+        let models = job.meta.models.clone();
+        let held = Held::begin(&self.service, lease, models, prompt_id, self.may_take(job));
         self.lock_held().insert(lease, held.clone());
         self.activity.began();
         held

@@ -1,15 +1,14 @@
 //! What a link needs beyond the port when its slot is on another machine: attempts come one at a time, and a slot that lost
 //! its connection, or whose server restarted, goes on with what it has.
 
-use darkroom_core::{attempt::Lease, event::NewEvent};
-use darkroom_runner::link::{Assignment, ComfyWork, InputSource};
-use darkroom_store::jobs::JobRecord;
+use std::time::Duration;
 
-use super::SlotLink;
+use darkroom_core::attempt::Lease;
+use darkroom_runner::link::{Assignment, ComfyWork, InputSource, LinkError};
+use darkroom_store::jobs::{JobRecord, Told};
+
+use super::{SlotLink, store_away};
 use crate::{beside::beside, service::Error};
-
-/// Events that are read at a time.
-const PAGE: u32 = 500;
 
 impl SlotLink {
     /// The next attempt, if there is one now. To be awaited to its end: what was claimed is lost else, until its lease is.
@@ -54,50 +53,63 @@ impl SlotLink {
         }
     }
 
+    /// Attempts that run longer than their slot may let them.
+    pub(in crate::service) fn overdue(&self, now: Duration) -> Vec<Lease> {
+        let held = self.lock_held();
+        let overdue = held.iter().filter(|(_, held)| held.is_overdue(now));
+        overdue.map(|(lease, _)| *lease).collect()
+    }
+
     /// Whether a file is among those that the attempt's request names.
     ///
     /// # Errors
     /// When the request cannot be read.
     pub(in crate::service) async fn names(&self, lease: Lease, source: &InputSource) -> Result<bool, Error> {
-        let Some(job) = self.service.store.job(None, lease.job).await? else {
+        let Some(held) = self.held(lease) else {
             return Ok(false);
         };
+        let named = held.named_files(async || self.read_named(lease).await).await?;
+        Ok(named.contains(source))
+    }
+
+    async fn read_named(&self, lease: Lease) -> Result<Vec<InputSource>, Error> {
+        let Some(job) = self.service.store.job(None, lease.job).await? else {
+            return Ok(vec![]);
+        };
         let Some(body) = self.service.read_payload(&job.input).await? else {
-            return Ok(false);
+            return Ok(vec![]);
         };
         let work: serde_json::Result<ComfyWork> =
             beside(body.len(), move || serde_json::from_slice(&body)).await;
-        Ok(work.is_ok_and(|work| work.files.iter().any(|file| file.source == *source)))
+        let files = work.map_or_else(|_| vec![], |work| work.files);
+        Ok(files.into_iter().map(|file| file.source).collect())
     }
 
-    /// How many of these events, from the first on, are the last ones that are stored of the job: the answer to them was lost
-    /// with the server that stored them.
+    /// Stores what a slot tells from afar, once each.
     ///
     /// # Errors
-    /// When the store fails.
-    pub(in crate::service) async fn stored_already(
-        &self,
-        lease: Lease,
-        events: &[NewEvent],
-    ) -> Result<usize, Error> {
+    /// [`LinkError`].
+    pub(in crate::service) async fn told(&self, lease: Lease, mut told: Told) -> Result<(), LinkError> {
         let Some(held) = self.held(lease) else {
-            return Ok(0);
+            return Err(LinkError::Stale);
         };
-        let mut stored = Vec::new();
-        let mut after = 0;
-        loop {
-            let page = self.service.store.events(lease.job, after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            stored.extend(page.into_iter().map(|event| (event.kind, event.data)));
-            let surplus = stored.len().saturating_sub(events.len());
-            stored.drain(..surplus);
+        for event in &mut told.events {
+            event.data = held.as_job(&event.data);
         }
-        let told: Vec<_> = events.iter().map(|e| (e.kind, held.as_job(&e.data))).collect();
-        let longest = told.len().min(stored.len());
-        let overlap = (1..=longest)
-            .rev()
-            .find(|&n| stored[stored.len() - n..] == told[..n]);
-        Ok(overlap.unwrap_or(0))
+        let kinds: Vec<_> = told.events.iter().map(|event| event.kind).collect();
+        let stored = self
+            .service
+            .store
+            .append_told(lease, told)
+            .await
+            .map_err(store_away)?;
+        let last = stored.map_err(|_| LinkError::Stale)?;
+        if last > held.last_event() {
+            kinds
+                .into_iter()
+                .for_each(|kind| self.service.metrics.event(kind));
+        }
+        held.stored_event(last);
+        Ok(())
     }
 }

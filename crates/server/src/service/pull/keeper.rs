@@ -6,7 +6,7 @@ use darkroom_core::{AttemptOutcome, Failure, attempt::Lease, failure::FailureCod
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::Worker;
+use super::{Worker, worker::Condemned};
 use crate::service::{Service, attempts::LEASE};
 
 /// Between two looks.
@@ -14,20 +14,19 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A look that comes later than this was not the workers' fault.
 const GAP: Duration = Duration::from_secs(5);
 /// Renewals at a time; they share commits.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 256;
 
 impl Service {
     /// Looks after workers until `shutdown`. Once per service.
     pub async fn keep_workers(&self, shutdown: CancellationToken) {
-        let mut last = self.clock.monotonic();
         loop {
+            // Over the sleep alone: a look that takes long is no time in which nobody could be heard.
+            let before = self.clock.monotonic();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}
             }
-            let now = self.clock.monotonic();
-            let gap = now.saturating_sub(last);
-            last = now;
+            let gap = self.clock.monotonic().saturating_sub(before);
             self.look_after_workers(if gap > GAP { gap } else { Duration::ZERO })
                 .await;
         }
@@ -35,11 +34,12 @@ impl Service {
 
     /// One look. `gap`: for so long nobody could be heard.
     pub(super) async fn look_after_workers(&self, gap: Duration) {
-        for worker in self.pull.all() {
-            if !gap.is_zero() {
-                worker.forgive(gap);
-            }
-            self.renew_leases(&worker).await;
+        let workers = self.pull.all();
+        if !gap.is_zero() {
+            workers.iter().for_each(|worker| worker.forgive(gap));
+        }
+        self.renew_leases(&workers).await;
+        for worker in workers {
             let judgement = worker.judge(self.clock.monotonic());
             if judgement != Judgement::default() {
                 self.act_on(&worker, judgement).await;
@@ -47,14 +47,16 @@ impl Service {
         }
     }
 
-    async fn renew_leases(&self, worker: &Arc<Worker>) {
+    /// Of all workers together: most hold one job each.
+    async fn renew_leases(&self, workers: &[Arc<Worker>]) {
         let now = self.clock.monotonic();
-        let due = worker
-            .held()
-            .into_iter()
-            .filter(|held| now >= held.renewed_at + LEASE / 3);
-        stream::iter(due.map(|held| held.lease))
-            .for_each_concurrent(TOGETHER, |lease| self.renew_lease(worker, lease))
+        let due = workers.iter().flat_map(|worker| {
+            let held = worker.held().into_iter();
+            held.filter(|held| now >= held.renewed_at + LEASE / 3)
+                .map(move |held| (worker, held.lease))
+        });
+        stream::iter(due.collect::<Vec<_>>())
+            .for_each_concurrent(TOGETHER, |(worker, lease)| self.renew_lease(worker, lease))
             .await;
     }
 
@@ -69,7 +71,7 @@ impl Service {
             }
             // Another has it, or it ended: whatever this worker makes of it does not count.
             Ok(Err(_)) => {
-                worker.goes_on_with(lease.job, self.clock.monotonic() + LEASE);
+                worker.goes_on_with(lease, self.clock.monotonic() + LEASE);
                 self.hub.attempt_ended(lease);
             }
             Err(error) => tracing::warn!(job.id = %lease.job, error = ?error, "renewing a lease failed"),
@@ -93,7 +95,7 @@ impl Service {
             if let Some(lease) = worker.lease_of(job)
                 && self.record_end(lease, lost).await
             {
-                worker.is_done_with(job, self.clock.now());
+                worker.is_done_with(lease, self.clock.now());
                 self.hub.attempt_ended(lease);
             }
         }
@@ -108,7 +110,8 @@ impl Service {
         for job in stuck {
             worker.leave_to_it(job);
             if worker.is_managed() {
-                worker.condemn(format!("it went on with job {job} after that was ended"));
+                let reason = format!("it went on with job {job} after that was ended");
+                worker.condemn(Condemned::Stuck(reason));
             } else {
                 tracing::warn!(job.id = %job, instance.id = %worker.instance, "a worker goes on with a job that was ended, and cannot be stopped from here");
             }
@@ -117,9 +120,12 @@ impl Service {
         if let Some(silent_for) = silent_for.filter(|_| worker.was_heard()) {
             let reason = format!("nothing was heard of it for {} s", silent_for.as_secs());
             if worker.is_managed() {
-                worker.condemn(reason);
+                worker.condemn(Condemned::Broken(reason));
             } else {
-                self.external_gone(worker, &reason).await;
+                let lost = AttemptOutcome::Lost {
+                    reason: reason.clone(),
+                };
+                self.external_gone(worker, &lost, &reason).await;
             }
         }
     }

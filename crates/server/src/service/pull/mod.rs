@@ -26,6 +26,7 @@ use super::{Error, Service, attempts::SlotActivity};
 pub mod environment;
 mod keeper;
 pub mod result;
+mod stranger;
 pub mod take;
 #[cfg(test)]
 mod tests;
@@ -342,17 +343,10 @@ impl Service {
     /// it holds none, and is a new one if it comes again.
     async fn replace_worker(&self, worker: &Worker) -> Result<(), Error> {
         worker.wears_out();
-        if !worker.is_managed() {
-            let change = InstanceChange {
-                state: Some(InstanceState::Draining),
-                reason: Some("its handler asked that it be replaced".to_owned()),
-                ..InstanceChange::default()
-            };
-            self.store
-                .change_instance(worker.instance, InstanceState::Ready, change)
-                .await?;
+        match worker.is_managed() {
+            true => Ok(()),
+            false => self.drains(worker, "its handler asked that it be replaced").await,
         }
-        Ok(())
     }
 
     /// How the worker on an instance calls itself; the instance's id where nobody remembers.
@@ -375,19 +369,57 @@ impl Service {
             .on_instance(instance)
             .filter(|worker| !worker.is_managed())
         {
-            self.external_gone(&worker, "it was stopped").await;
+            self.dismiss_workers([worker], "it was stopped").await;
         }
     }
 
-    /// A worker that came by itself is gone, and its row says why.
-    async fn external_gone(&self, worker: &Arc<Worker>, reason: &str) {
-        tracing::info!(instance.id = %worker.instance, endpoint.name = %worker.endpoint, reason, "a worker is gone");
-        let lost = AttemptOutcome::Lost {
-            reason: reason.to_owned(),
+    /// Workers that came by themselves and whose key may not do what it did: `may` is asked for a key's name and an endpoint.
+    pub(crate) fn workers_without(&self, may: impl Fn(&str, &EndpointName) -> bool) -> Vec<Arc<Worker>> {
+        let of_no_key = |worker: &Arc<Worker>| worker.key().is_some_and(|key| !may(key, &worker.endpoint));
+        self.pull.all().into_iter().filter(of_no_key).collect()
+    }
+
+    /// These workers are served no more; their jobs run elsewhere, at no cost to them.
+    pub(crate) async fn dismiss_workers(&self, workers: impl IntoIterator<Item = Arc<Worker>>, reason: &str) {
+        for worker in workers {
+            let released = AttemptOutcome::Released {
+                reason: reason.to_owned(),
+            };
+            self.external_gone(&worker, &released, reason).await;
+        }
+    }
+
+    /// A worker that came by itself says that it cannot work: it gets no more jobs.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn worker_is_unhealthy(&self, worker: &Worker, reason: String) -> Result<(), Error> {
+        if !worker.is_managed() {
+            worker.enter(Phase::Draining);
+            self.drains(worker, &reason).await?;
+        }
+        worker.is_unhealthy(reason);
+        Ok(())
+    }
+
+    async fn drains(&self, worker: &Worker, reason: &str) -> Result<(), Error> {
+        let change = InstanceChange {
+            state: Some(InstanceState::Draining),
+            reason: Some(reason.to_owned()),
+            ..InstanceChange::default()
         };
-        self.worker_gone(worker, &lost).await;
-        // Whatever state it is in: the table knows `stopping -> stopped` and `anything -> failed`.
-        for _ in 0..2 {
+        self.store
+            .change_instance(worker.instance, InstanceState::Ready, change)
+            .await?;
+        Ok(())
+    }
+
+    /// A worker that came by itself is gone, and its row says why.
+    async fn external_gone(&self, worker: &Arc<Worker>, outcome: &AttemptOutcome, reason: &str) {
+        tracing::info!(instance.id = %worker.instance, endpoint.name = %worker.endpoint, reason, "a worker is gone");
+        self.worker_gone(worker, outcome).await;
+        // From whatever state it is in: it was never ours to fail.
+        for _ in 0..3 {
             let state = match self.store.instance(worker.instance).await {
                 Ok(Some(record)) if !record.state.is_final() => record.state,
                 Ok(_) => return,
@@ -439,7 +471,7 @@ impl Service {
         if !self.record_end(lease, outcome).await {
             return false;
         }
-        worker.goes_on_with(job, stuck_at);
+        worker.goes_on_with(lease, stuck_at);
         self.hub.attempt_ended(lease);
         true
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use darkroom_core::{
     AttemptOutcome, BlobKey, Failure, JobId, Payload,
+    attempt::Lease,
     event::{EventKind, MAX_CHUNK_BYTES_PER_ATTEMPT, MAX_CHUNKS_PER_ATTEMPT},
     failure::FailureCode,
     payload::INLINE_MAX_BYTES,
@@ -26,6 +27,8 @@ use crate::service::{
 
 /// A longer error is cut: it lies in the job's row, in bytes.
 const ERROR_BYTES: usize = 24 * 1024;
+/// What one attempt may yield in all, in bytes: chunks are kept as long as their job.
+const MAX_YIELDED_BYTES: u64 = 2_000_000_000;
 
 /// What a worker posted as its result.
 #[derive(Debug, Default)]
@@ -68,13 +71,14 @@ impl Service {
         }
         let Some(lease) = worker.lease_of(job) else {
             // It may have gone on with a job that we ended; now it is done with that.
-            worker.is_done_with(job, self.clock.now());
+            worker.is_done_with_ended(job, self.clock.now());
             return self.without_lease(worker, job).await;
         };
         let result = match posted.output {
             Some(json) => {
-                let key = BlobKey::job_part(job, &format!("result-{}.json", lease.fence));
-                Some(self.place(key, json).await?)
+                // It may be posted twice at the same time; what was recorded must stay what it is.
+                let name = format!("result-{}-{}.json", lease.fence, self.ids.uuid_v4().simple());
+                Some(self.place(BlobKey::job_part(job, &name), json).await?)
             }
             None => None,
         };
@@ -91,7 +95,7 @@ impl Service {
         };
         let finished = self.store.finish(lease, finish).await?;
         self.reach("recorded");
-        worker.is_done_with(job, self.clock.now());
+        worker.is_done_with(lease, self.clock.now());
         self.hub.attempt_ended(lease);
         Ok(match finished {
             Ok(_) => Received::Recorded,
@@ -104,8 +108,10 @@ impl Service {
     /// # Errors
     /// When the store fails.
     pub async fn worker_failed(&self, worker: &Arc<Worker>, job: JobId, what: String) -> Result<(), Error> {
-        self.fail(worker, job, what).await?;
-        worker.is_done_with(job, self.clock.now());
+        match self.fail(worker, job, what).await? {
+            Some(lease) => worker.is_done_with(lease, self.clock.now()),
+            None => worker.is_done_with_ended(job, self.clock.now()),
+        }
         Ok(())
     }
 
@@ -119,15 +125,16 @@ impl Service {
         job: JobId,
         what: String,
     ) -> Result<(), Error> {
-        if self.fail(worker, job, what).await? {
-            worker.goes_on_with(job, self.clock.monotonic() + super::take::HOLD);
+        if let Some(lease) = self.fail(worker, job, what).await? {
+            worker.goes_on_with(lease, self.clock.monotonic() + super::take::HOLD);
         }
         Ok(())
     }
 
-    async fn fail(&self, worker: &Arc<Worker>, job: JobId, what: String) -> Result<bool, Error> {
+    /// The lease under which it was held, if it was.
+    async fn fail(&self, worker: &Arc<Worker>, job: JobId, what: String) -> Result<Option<Lease>, Error> {
         let Some(lease) = worker.lease_of(job) else {
-            return Ok(false);
+            return Ok(None);
         };
         let finish = Finish {
             outcome: AttemptOutcome::Failed(Failure::new(FailureCode::ExecutionError, what)),
@@ -137,7 +144,7 @@ impl Service {
         };
         let _ = self.store.finish(lease, finish).await?;
         self.hub.attempt_ended(lease);
-        Ok(true)
+        Ok(Some(lease))
     }
 
     /// Shows what a handler says before its end. After the end it says nothing.
@@ -168,14 +175,15 @@ impl Service {
         let counted = worker.change_held(lease, |held| {
             held.chunks += 1;
             held.chunk_bytes += size.min(INLINE_MAX_BYTES as u64);
-            (held.chunks, held.chunk_bytes)
+            held.yielded_bytes += size;
+            (held.chunks, held.chunk_bytes, held.yielded_bytes)
         });
-        let Some((chunks, bytes)) = counted else {
+        let Some((chunks, small, all)) = counted else {
             return Ok(Received::TooLate);
         };
-        if chunks > MAX_CHUNKS_PER_ATTEMPT || bytes > MAX_CHUNK_BYTES_PER_ATTEMPT {
+        if chunks > MAX_CHUNKS_PER_ATTEMPT || small > MAX_CHUNK_BYTES_PER_ATTEMPT || all > MAX_YIELDED_BYTES {
             let what = format!(
-                "its handler yielded more than {MAX_CHUNKS_PER_ATTEMPT} chunks or 64 MB of small ones"
+                "its handler yielded more than {MAX_CHUNKS_PER_ATTEMPT} chunks, 64 MB of small ones, or 2 GB in all"
             );
             self.worker_failed_midway(worker, job, what).await?;
             return Ok(Received::TooLate);

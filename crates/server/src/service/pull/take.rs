@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use darkroom_core::{
-    AttemptOutcome, Failure, JobId, Timestamp, attempt::Lease, failure::FailureCode, presence::Heard,
+    AttemptOutcome, EndpointName, Failure, JobId, Timestamp, attempt::Lease, failure::FailureCode,
+    presence::Heard,
 };
 use darkroom_store::{
     Topic,
@@ -26,6 +27,10 @@ const HOLD_LEAVING: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// After a job went back because its input could not be had: twenty of these are a patience of 100 s.
 const AWAY: Duration = Duration::from_secs(5);
+/// How long a poll that may not have what waits leaves the line to others.
+const ASIDE: Duration = Duration::from_secs(1);
+/// Inputs in one answer, in bytes; the one that goes beyond is the last.
+const MOST_BYTES: usize = 64 << 20;
 
 /// What became of a claim.
 enum Begun {
@@ -115,6 +120,7 @@ impl Service {
                 turn = line.clone().acquire_owned() => turn,
                 _ = phases.changed() => continue,
             };
+            let mut turn = Some(turn);
             loop {
                 // Beside the poll: a claim that was begun is finished, also when the poll's connection goes meanwhile, and
                 // what it brought goes back then.
@@ -122,11 +128,20 @@ impl Service {
                 let claimed = tokio::spawn(async move { service.claim_for(&of, wanted).await }).await;
                 let taken = claimed.unwrap_or_default();
                 if !taken.is_empty() {
-                    drop(turn);
+                    drop(turn.take());
                     return match worker.phase() {
                         Phase::Serving => taken,
                         Phase::Draining | Phase::Leaving | Phase::Gone => vec![],
                     };
+                }
+                if !worker.has().is_empty() && self.waits_for_others(&worker.endpoint).await {
+                    // What waits is nothing for this worker, but for who stands behind it.
+                    drop(turn.take());
+                    tokio::select! {
+                        _ = phases.changed() => {}
+                        () = tokio::time::sleep(ASIDE) => {}
+                    }
+                    break;
                 }
                 tokio::select! {
                     () = woken.woken() => {}
@@ -137,13 +152,19 @@ impl Service {
         }
     }
 
+    /// Whether jobs wait that a claim did not bring.
+    async fn waits_for_others(&self, endpoint: &EndpointName) -> bool {
+        let counters = self.store.counters().await;
+        counters.is_ok_and(|counters| counters.get(endpoint).is_some_and(|waiting| waiting.queued > 0))
+    }
+
     /// What there is now, at most `wanted`.
     async fn claim_for(&self, worker: &Arc<Worker>, wanted: usize) -> Vec<Taken> {
         let max_running_per_tenant = self
             .endpoint(&worker.endpoint)
             .map_or(0, |endpoint| endpoint.limits.max_running_per_tenant);
-        let mut taken = Vec::new();
-        while taken.len() < wanted {
+        let mut taken: Vec<Taken> = Vec::new();
+        while taken.len() < wanted && taken.iter().map(|one| one.input.len()).sum::<usize>() < MOST_BYTES {
             let claim = Claim {
                 endpoint: worker.endpoint.clone(),
                 instance: worker.instance,
@@ -251,7 +272,7 @@ impl Service {
     async fn take_back(&self, worker: &Arc<Worker>, lease: Lease, outcome: AttemptOutcome) {
         if worker.lease_of(lease.job) == Some(lease) {
             self.record_end(lease, outcome).await;
-            worker.is_done_with(lease.job, self.clock.now());
+            worker.gave_back(lease, self.clock.now());
         }
         self.hub.attempt_ended(lease);
     }
@@ -262,7 +283,8 @@ impl Service {
         found.is_some_and(|at| early.remove(at).is_some())
     }
 
-    /// Waits for jobs that the worker should stop; empty when there is none for a while, or the server stops.
+    /// Waits for jobs that the worker should stop; empty when there is none for a while, or the server stops. They are told
+    /// again until [`Worker::was_told_to_stop`].
     pub async fn jobs_to_stop(&self, worker: &Worker, stopping: &CancellationToken) -> Vec<JobId> {
         worker.hear(&Heard::Sign, self.clock.now(), self.clock.monotonic());
         let _listening = worker.listen();
@@ -275,7 +297,7 @@ impl Service {
         let told = async {
             loop {
                 stops.borrow_and_update();
-                let jobs = worker.take_stops();
+                let jobs = worker.to_stop();
                 if !jobs.is_empty() {
                     return jobs;
                 }
@@ -284,10 +306,14 @@ impl Service {
                 }
             }
         };
+        let stops_soon = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(HOLD_LEAVING).await;
+        };
         tokio::select! {
             jobs = told => jobs,
             () = leaving => vec![],
-            () = stopping.cancelled() => vec![],
+            () = stops_soon => vec![],
             () = tokio::time::sleep(HOLD) => vec![],
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Phase, Refused, Worker,
+    CLAIMING, Phase, Refused, Worker,
     result::{Posted, Received},
     take::Taken,
 };
@@ -283,8 +283,14 @@ async fn a_cancel_ends_a_running_job_at_once_and_its_worker_is_told() {
     take_one(&bench, &a).await;
     assert_eq!(bench.service.cancel(None, job).await.unwrap(), Cancelled::Now);
     assert_eq!(bench.record(job).await.state, JobState::Cancelled);
-    let told = bench.service.jobs_to_stop(&a, &CancellationToken::new()).await;
-    assert_eq!(told, [job]);
+    for _ in 0..2 {
+        let told = bench.service.jobs_to_stop(&a, &CancellationToken::new()).await;
+        assert_eq!(told, [job], "until it was told");
+    }
+    a.was_told_to_stop(&[job]);
+    let stopping = CancellationToken::new();
+    stopping.cancel();
+    assert!(bench.service.jobs_to_stop(&a, &stopping).await.is_empty());
     assert_eq!(a.occupied(), 1, "it may be at it still");
     assert_eq!(post(&bench, &a, job, output("1")).await, Received::TooLate);
     assert_eq!(bench.record(job).await.state, JobState::Cancelled);
@@ -299,12 +305,11 @@ async fn a_job_that_its_worker_may_be_at_is_not_handed_to_it_again() {
     take_one(&bench, &a).await;
     bench.service.cancel(None, job).await.unwrap();
     bench.service.retry(None, job).await.unwrap();
-    let stopping = CancellationToken::new();
-    let (service, of, stop) = (bench.service.clone(), a.clone(), stopping.clone());
-    let polling = tokio::spawn(async move { service.take_for_worker(&of, true, 1, &stop).await.len() });
+    // Alone it gets nothing, as often as it asks.
+    let held_up = tokio::time::timeout(Duration::from_secs(1), take(&bench, &a, 1)).await;
+    assert!(held_up.is_err_and(|_| true));
+    assert_eq!(bench.record(job).await.attempts, 1);
     assert_eq!(take_one(&bench, &b).await, job);
-    stopping.cancel();
-    assert_eq!(polling.await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -483,4 +488,351 @@ async fn after_a_restart_a_worker_goes_on_with_what_it_holds() {
     assert_eq!(bench.record(cancelled).await.state, JobState::Cancelled);
     assert_eq!(post(&bench, &again, done, output("1")).await, Received::Recorded);
     assert_eq!(bench.record(done).await.attempts, 1);
+}
+
+/// A worker we start: what it is told of, but no process.
+fn managed(bench: &Bench) -> Arc<Worker> {
+    let id = InstanceId::new(&*bench.service.ids);
+    let (interval, now) = (Duration::from_secs(10), bench.service.clock.monotonic());
+    bench
+        .service
+        .worker_started(Worker::managed(w(), id, Arc::default(), interval, now))
+}
+
+#[tokio::test]
+async fn a_blob_store_that_is_away_fails_nobody() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let large = format!("\"{}\"", "x".repeat(40_000));
+    let jobs = [submit(&bench, &large).await, submit(&bench, &large).await];
+    bench.blobs.fail_reads(u32::MAX);
+    // Long enough to claim each of them twenty times over, if nobody paused.
+    let taken = tokio::time::timeout(Duration::from_secs(3), take(&bench, &a, 2)).await;
+    assert!(taken.is_err_and(|_| true));
+    for job in jobs {
+        let record = bench.record(job).await;
+        assert!(record.attempts <= 1, "{record:?}");
+        assert_ne!(record.state, JobState::Failed);
+    }
+    bench.blobs.fail_reads(0);
+    let b = worker(&bench, "b").await;
+    assert_eq!(take(&bench, &b, 2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn who_asks_while_the_server_stops_costs_no_job_anything() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let job = submit(&bench, "1").await;
+    let stopping = CancellationToken::new();
+    stopping.cancel();
+    for _ in 0..30 {
+        let taken = bench.service.take_for_worker(&a, false, 1, &stopping).await;
+        assert!(taken.is_empty());
+    }
+    assert_eq!(bench.record(job).await.attempts, 0);
+}
+
+#[tokio::test]
+async fn large_chunks_before_and_after_a_restart_are_both_kept() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let job = submit(&bench, "1").await;
+    take_one(&bench, &a).await;
+    let large = |letter: &str| Bytes::from(format!("\"{}\"", letter.repeat(40_000)));
+    bench.service.worker_chunk(&a, job, large("a")).await.unwrap();
+    bench.service.pull.remove(&a);
+    let record = bench.service.instance(a.instance).await.unwrap();
+    let attempts = bench.service.store.open_attempts(None).await.unwrap();
+    assert!(bench.service.worker_returns(&record, &attempts).await.unwrap());
+    let again = bench.service.worker(&w(), "a").unwrap();
+    bench.service.worker_chunk(&again, job, large("b")).await.unwrap();
+    let events = bench.service.events(job, 0).await.unwrap();
+    let mut kept = Vec::new();
+    for event in events.iter().filter(|event| event.kind == EventKind::Chunk) {
+        let chunk: Value = serde_json::from_str(&event.data).unwrap();
+        let blob = chunk["blob"].as_str().unwrap().parse().unwrap();
+        let size = chunk["size"].as_u64().unwrap();
+        let payload = darkroom_core::Payload::Blob { key: blob, size };
+        kept.push(bench.service.read_payload(&payload).await.unwrap().unwrap());
+    }
+    assert_eq!(kept, [large("a"), large("b")]);
+}
+
+#[tokio::test]
+async fn of_two_results_at_the_same_time_one_counts_and_stays_what_it_is() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    for _ in 0..5 {
+        let job = submit(&bench, "1").await;
+        take_one(&bench, &a).await;
+        let large = |letter: &str, length| format!("\"{}\"", letter.repeat(length));
+        let posted = |output: &str| Posted {
+            output: Some(Bytes::copy_from_slice(output.as_bytes())),
+            ..Posted::default()
+        };
+        let (first, second) = (large("a", 40_000), large("b", 50_000));
+        let (one, two) = tokio::join!(
+            post(&bench, &a, job, posted(&first)),
+            post(&bench, &a, job, posted(&second))
+        );
+        let counts = match (one, two) {
+            (Received::Recorded, Received::TooLate) => first,
+            (Received::TooLate, Received::Recorded) => second,
+            both => panic!("{both:?}"),
+        };
+        assert!(result_of(&bench, job).await.unwrap() == counts);
+        let written = bench.blob_keys().await;
+        let of_job = format!("jobs/{job}/result-");
+        assert_eq!(written.iter().filter(|key| key.starts_with(&of_job)).count(), 2);
+    }
+    assert_eq!(a.activity().ended(), 5, "each job once");
+}
+
+#[tokio::test]
+async fn an_end_of_ours_does_not_touch_what_the_worker_took_since() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let job = submit(&bench, "1").await;
+    take_one(&bench, &a).await;
+    let before = a.lease_of(job).unwrap();
+    post(
+        &bench,
+        &a,
+        job,
+        Posted {
+            error: Some(json!("x")),
+            ..Posted::default()
+        },
+    )
+    .await;
+    bench.service.retry(None, job).await.unwrap();
+    assert_eq!(take_one(&bench, &a).await, job);
+    let now = a.lease_of(job).unwrap();
+    assert_ne!(before, now);
+    // A cancel of the first run, whose commit took longer than all of this.
+    a.goes_on_with(before, Duration::ZERO);
+    a.is_done_with(before, bench.service.clock.now());
+    assert_eq!(a.lease_of(job), Some(now));
+    assert!(a.to_stop().is_empty());
+    assert_eq!(a.activity().ended(), 1);
+    assert_eq!(post(&bench, &a, job, output("1")).await, Received::Recorded);
+    assert_eq!(a.activity().ended(), 2);
+}
+
+#[tokio::test]
+async fn what_is_handed_back_counts_as_no_job_of_the_worker() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let job = submit(&bench, "1").await;
+    let taken = bench
+        .service
+        .take_for_worker(&a, false, 1, &CancellationToken::new())
+        .await;
+    drop(taken);
+    let b = worker(&bench, "b").await;
+    assert_eq!(take_one(&bench, &b).await, job, "it waits again");
+    assert_eq!((a.occupied(), a.activity().ended()), (0, 0));
+}
+
+#[tokio::test]
+async fn jobs_of_a_worker_that_was_stopped_or_lost_its_key_run_elsewhere_at_no_cost() {
+    let bench = bench();
+    let service = &bench.service;
+    let lost = service.worker_arrives(&w(), "a", Some("lost")).await.unwrap();
+    let kept = service.worker_arrives(&w(), "b", Some("kept")).await.unwrap();
+    let job = submit(&bench, "1").await;
+    take_one(&bench, &lost).await;
+    let of_none = service.workers_without(|key, _| key == "kept");
+    assert_eq!(of_none.len(), 1);
+    service
+        .dismiss_workers(of_none, "its key does not count any more")
+        .await;
+    assert_eq!(lost.phase(), Phase::Gone);
+    assert!(service.worker(&w(), "a").is_none(), "the name is free");
+    assert_eq!(take_one(&bench, &kept).await, job);
+    service.worker_dismissed(kept.instance).await;
+    let other = worker(&bench, "c").await;
+    assert_eq!(take_one(&bench, &other).await, job);
+    let record = bench.record(job).await;
+    assert_eq!((record.attempts, record.lost_attempts), (3, 0));
+}
+
+#[tokio::test]
+async fn an_open_poll_of_a_worker_that_lost_its_key_gets_nothing_more() {
+    let bench = bench();
+    let a = bench.service.worker_arrives(&w(), "a", Some("k")).await.unwrap();
+    let (service, of) = (bench.service.clone(), a.clone());
+    let polling = tokio::spawn(async move {
+        service
+            .take_for_worker(&of, false, 1, &CancellationToken::new())
+            .await
+            .len()
+    });
+    while !a.is_listening() {
+        tokio::task::yield_now().await;
+    }
+    let of_none = bench.service.workers_without(|_, _| false);
+    bench
+        .service
+        .dismiss_workers(of_none, "its key does not count any more")
+        .await;
+    let job = submit(&bench, "1").await;
+    let got = tokio::time::timeout(Duration::from_secs(60), polling)
+        .await
+        .unwrap();
+    assert_eq!(got.unwrap(), 0);
+    assert_eq!(bench.record(job).await.state, JobState::Queued);
+}
+
+#[tokio::test]
+async fn polls_that_may_not_have_what_waits_let_others_pass() {
+    let bench = bench();
+    let (a, b) = (worker(&bench, "a").await, worker(&bench, "b").await);
+    let job = submit(&bench, "1").await;
+    take_one(&bench, &a).await;
+    bench.service.cancel(None, job).await.unwrap();
+    let stopping = CancellationToken::new();
+    let polls: Vec<_> = (0..CLAIMING)
+        .map(|_| {
+            let (service, of, stop) = (bench.service.clone(), a.clone(), stopping.clone());
+            tokio::spawn(async move { service.take_for_worker(&of, true, 1, &stop).await.len() })
+        })
+        .collect();
+    let line = bench.service.pull.line(&w());
+    while line.available_permits() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bench.service.retry(None, job).await.unwrap();
+    // Well below the time that those polls are held.
+    let passed = tokio::time::timeout(Duration::from_secs(15), take_one(&bench, &b));
+    assert_eq!(passed.await.unwrap(), job);
+    stopping.cancel();
+    for poll in polls {
+        assert_eq!(poll.await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_says_it_cannot_work_gets_no_more_jobs() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let told = bench
+        .service
+        .worker_is_unhealthy(&a, "memory_check failed".to_owned());
+    told.await.unwrap();
+    assert_eq!(a.phase(), Phase::Draining);
+    let row = bench.service.instance(a.instance).await.unwrap();
+    assert_eq!(
+        (row.state, row.state_reason.as_str()),
+        (InstanceState::Draining, "memory_check failed")
+    );
+    let managed = managed(&bench);
+    bench
+        .service
+        .worker_is_unhealthy(&managed, "x".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(managed.broken().await, "x", "its supervisor ends it");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stuck_is_not_broken_until_it_is() {
+    let bench = bench();
+    let a = managed(&bench);
+    let [stuck, other] = [submit(&bench, "1").await, submit(&bench, "2").await];
+    let rows = bench.service.store.clone();
+    for job in [stuck, other] {
+        let claim = Claim {
+            endpoint: w(),
+            instance: a.instance,
+            owner: bench.service.node.clone(),
+            loaded_models: vec![],
+            offers: None,
+            lease: Duration::from_secs(3000),
+            except: vec![],
+            max_running_per_tenant: 0,
+        };
+        let claimed = rows.claim(claim).await.unwrap().unwrap();
+        assert_eq!(claimed.job.id, job);
+        let lease = darkroom_core::attempt::Lease {
+            job,
+            fence: claimed.fence,
+        };
+        bench
+            .service
+            .hold_for_worker(&a, lease, &claimed.job, bench.service.clock.now());
+    }
+    bench.service.cancel(None, stuck).await.unwrap();
+    let grace = bench.service.endpoint(&w()).unwrap().limits.cancel_grace;
+    pass(&bench, grace + Duration::from_secs(1)).await;
+    assert!(a.stuck().await.contains(&stuck.to_string()));
+    let broken = tokio::time::timeout(Duration::from_millis(1), a.broken()).await;
+    assert!(broken.is_err() && a.holds_any(), "the other goes on");
+    assert_eq!(bench.record(other).await.state, JobState::Running);
+    a.is_unhealthy("gone mad".to_owned());
+    assert_eq!(a.broken().await, "gone mad");
+}
+
+#[tokio::test]
+async fn only_polls_from_before_its_end_hold_it_up() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let before = a.listen();
+    a.enter(Phase::Leaving);
+    let after = a.listen();
+    assert!(a.waits_from_before());
+    drop(before);
+    assert!(!a.waits_from_before() && a.is_listening());
+    drop(after);
+    assert!(!a.is_listening());
+}
+
+#[tokio::test]
+async fn leases_of_many_workers_are_renewed_in_one_look() {
+    let bench = bench();
+    for n in 0..40 {
+        submit(&bench, "1").await;
+        let worker = worker(&bench, &format!("w{n}")).await;
+        take_one(&bench, &worker).await;
+    }
+    let until = async || {
+        let open = bench.service.store.open_attempts(None).await.unwrap();
+        open.iter().map(|attempt| attempt.lease_until).min().unwrap()
+    };
+    let before = until().await;
+    bench.clock.advance(Duration::from_secs(11));
+    bench.service.look_after_workers(Duration::ZERO).await;
+    assert!(
+        until().await >= before.plus(Duration::from_secs(11)),
+        "of all of them"
+    );
+}
+
+#[tokio::test]
+async fn a_late_result_of_a_worker_that_was_given_up_is_late_and_no_strangers() {
+    let bench = bench();
+    let service = &bench.service;
+    let a = service.worker_arrives(&w(), "a", Some("k")).await.unwrap();
+    let job = submit(&bench, "1").await;
+    take_one(&bench, &a).await;
+    service.worker_dismissed(a.instance).await;
+    let late = async |name, key, job| service.result_of_stranger(&w(), name, key, job).await.unwrap();
+    assert_eq!(late("a", Some("k"), job).await, Received::TooLate);
+    assert_eq!(late("a", Some("other"), job).await, Received::NotTheirs);
+    assert_eq!(late("b", Some("k"), job).await, Received::NotTheirs);
+    let nobody = JobId::new(&*service.ids);
+    assert_eq!(late("a", Some("k"), nobody).await, Received::Unknown);
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_in_bytes() {
+    let bench = bench();
+    let a = worker(&bench, "a").await;
+    let large = format!("\"{}\"", "x".repeat(25 << 20));
+    for _ in 0..4 {
+        submit(&bench, &large).await;
+    }
+    assert_eq!(take(&bench, &a, 4).await.len(), 3);
+    assert_eq!(waits(&bench).await, 1);
 }

@@ -32,6 +32,15 @@ pub enum Phase {
     Gone,
 }
 
+/// Why a worker has to be ended by force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condemned {
+    /// It goes on with a job that was ended; what else it holds must not suffer from that.
+    Stuck(String),
+    /// It says nothing any more, or that it cannot work: what it holds is lost.
+    Broken(String),
+}
+
 /// A worker; see the module.
 pub struct Worker {
     /// Whose jobs it takes.
@@ -48,12 +57,14 @@ pub struct Worker {
     /// Counts up when there is something to tell over the stop channel.
     stops: watch::Sender<u64>,
     /// Why it has to be ended by force, once it has.
-    condemned: watch::Sender<Option<String>>,
+    condemned: watch::Sender<Option<Condemned>>,
     /// It was heard of, or said that it cannot work.
     first_word: watch::Sender<Option<Result<(), String>>>,
     /// It asked to be replaced.
     worn_out: watch::Sender<bool>,
     listening: AtomicUsize,
+    /// Of those, which were open before it was about to be told to end.
+    asked_before: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -74,15 +85,24 @@ pub(super) struct Held {
     pub(super) last_event: u64,
     /// What it yielded so far.
     pub(super) chunks: u64,
+    /// Of that, what lies in rows.
     pub(super) chunk_bytes: u64,
+    /// And all of it.
+    pub(super) yielded_bytes: u64,
 }
 
 /// Counts an open connection of a worker as long as it lives.
-pub(super) struct Listening<'a>(&'a AtomicUsize);
+pub(super) struct Listening<'a> {
+    worker: &'a Worker,
+    asked_before: bool,
+}
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.worker.listening.fetch_sub(1, Ordering::AcqRel);
+        if self.asked_before {
+            self.worker.asked_before.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -129,6 +149,7 @@ impl Worker {
             first_word: watch::Sender::new(None),
             worn_out: watch::Sender::new(false),
             listening: AtomicUsize::new(0),
+            asked_before: AtomicUsize::new(0),
             state: Mutex::new(State {
                 watch: Watch::new(PING_INTERVAL, now),
                 held: BTreeMap::new(),
@@ -150,6 +171,11 @@ impl Worker {
     /// Whether who comes with this key may speak for it. Those that we started have tokens of their own.
     pub fn may_speak(&self, key: Option<&str>) -> bool {
         !self.managed && self.key.as_deref() == key
+    }
+
+    /// The key it came with.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// What the planner reads of it.
@@ -190,6 +216,8 @@ impl Worker {
         {
             let mut state = self.lock();
             state.watch.hear(heard, monotonic);
+            let State { watch, to_stop, .. } = &mut *state;
+            to_stop.retain(|job| watch.may_be_at(*job));
             self.tell_activity(&state, now);
         }
         self.first_word.send_if_modified(|word| {
@@ -219,7 +247,7 @@ impl Worker {
             word.get_or_insert(Err(reason.clone()));
             first
         });
-        self.condemn(reason);
+        self.condemn(Condemned::Broken(reason));
     }
 
     /// Resolves once it was heard of.
@@ -237,21 +265,48 @@ impl Worker {
     }
 
     /// It has to be ended by force.
-    pub(crate) fn condemn(&self, reason: String) {
-        self.condemned.send_if_modified(|why| {
-            let first = why.is_none();
-            why.get_or_insert(reason);
-            first
+    pub(crate) fn condemn(&self, why: Condemned) {
+        self.condemned.send_if_modified(|now| {
+            let is_worse = matches!(
+                (&*now, &why),
+                (None, _) | (Some(Condemned::Stuck(_)), Condemned::Broken(_))
+            );
+            if is_worse {
+                *now = Some(why);
+            }
+            is_worse
         });
     }
 
-    /// Resolves with the reason once it has to be ended by force.
-    pub(crate) async fn condemned(&self) -> String {
+    /// Resolves with the reason once it is stuck with a job that was ended.
+    pub(crate) async fn stuck(&self) -> String {
+        self.condemned_for(|why| match why {
+            Condemned::Stuck(reason) => Some(reason.clone()),
+            Condemned::Broken(_) => None,
+        })
+        .await
+    }
+
+    /// Resolves with the reason once it is broken.
+    pub(crate) async fn broken(&self) -> String {
+        self.condemned_for(|why| match why {
+            Condemned::Broken(reason) => Some(reason.clone()),
+            Condemned::Stuck(_) => None,
+        })
+        .await
+    }
+
+    async fn condemned_for(&self, reason_of: impl Fn(&Condemned) -> Option<String>) -> String {
         let mut condemned = self.condemned.subscribe();
-        let why = condemned.wait_for(Option::is_some).await.map(|why| why.clone());
-        match why {
-            Ok(Some(why)) => why,
-            Ok(None) | Err(_) => std::future::pending().await,
+        loop {
+            let reason = condemned.borrow_and_update().as_ref().and_then(&reason_of);
+            if let Some(reason) = reason {
+                return reason;
+            }
+            if condemned.changed().await.is_err() {
+                // The sender lives as long as the worker.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -275,8 +330,20 @@ impl Worker {
     }
 
     pub(super) fn listen(&self) -> Listening<'_> {
+        let asked_before = self.phase() < Phase::Leaving;
         self.listening.fetch_add(1, Ordering::AcqRel);
-        Listening(&self.listening)
+        if asked_before {
+            self.asked_before.fetch_add(1, Ordering::AcqRel);
+        }
+        Listening {
+            worker: self,
+            asked_before,
+        }
+    }
+
+    /// Whether a poll of it is open that may have been answered with a job, had it not been about to end.
+    pub(crate) fn waits_from_before(&self) -> bool {
+        self.asked_before.load(Ordering::Acquire) > 0
     }
 
     /// Whether a poll of it is open.
@@ -302,6 +369,7 @@ impl Worker {
             last_event: 0,
             chunks: 0,
             chunk_bytes: 0,
+            yielded_bytes: 0,
         };
         let mut state = self.lock();
         state.watch.took(lease.job, ends_at, monotonic);
@@ -325,28 +393,57 @@ impl Worker {
         held.map(change)
     }
 
-    /// It is done with a job, as it says itself.
-    pub(super) fn is_done_with(&self, job: JobId, now: Timestamp) {
-        let mut state = self.lock();
-        let counted = state.held.remove(&job).is_some();
-        state.to_stop.remove(&job);
-        state.watch.is_done_with(job);
-        if counted {
+    /// It is done with what it held under this lease, which counts as one of the jobs it ran. A job that was ended on it
+    /// meanwhile counted then; one that it took again since is another.
+    pub(super) fn is_done_with(&self, lease: Lease, now: Timestamp) {
+        if self.forget(lease.job, Some(lease), now) {
             self.activity.ended_one();
         }
-        self.tell_activity(&state, now);
     }
 
-    /// We ended a job; it may be at it until `stuck_at`, and is told to stop.
-    pub(super) fn goes_on_with(&self, job: JobId, stuck_at: Duration) {
+    /// It is done with a job that was ended before.
+    pub(super) fn is_done_with_ended(&self, job: JobId, now: Timestamp) {
+        self.forget(job, None, now);
+    }
+
+    /// It never got what was claimed for it under this lease.
+    pub(super) fn gave_back(&self, lease: Lease, now: Timestamp) {
+        self.forget(lease.job, Some(lease), now);
+    }
+
+    /// Whether it held the job under the lease; nothing changes where it holds it under another.
+    fn forget(&self, job: JobId, lease: Option<Lease>, now: Timestamp) -> bool {
+        let mut state = self.lock();
+        let held = state.held.get(&job).map(|held| held.lease);
+        if held.is_some() && held != lease {
+            return false;
+        }
+        state.held.remove(&job);
+        state.to_stop.remove(&job);
+        state.watch.is_done_with(job);
+        self.tell_activity(&state, now);
+        held.is_some()
+    }
+
+    /// We ended what it holds under this lease; it may be at it until `stuck_at`, and is told to stop. Nothing, when it holds
+    /// that no more: a result came meanwhile.
+    pub(super) fn goes_on_with(&self, lease: Lease, stuck_at: Duration) {
         {
             let mut state = self.lock();
-            state.held.remove(&job);
-            state.watch.ended(job, stuck_at);
-            state.to_stop.insert(job);
+            if state.held.get(&lease.job).is_none_or(|held| held.lease != lease) {
+                return;
+            }
+            state.held.remove(&lease.job);
+            state.watch.ended(lease.job, stuck_at);
+            state.to_stop.insert(lease.job);
             self.activity.ended_one();
         }
         self.stops.send_modify(|n| *n += 1);
+    }
+
+    /// Whether it holds anything that counts.
+    pub(crate) fn holds_any(&self) -> bool {
+        !self.lock().held.is_empty()
     }
 
     /// A job it is stuck with was spoken about once.
@@ -380,8 +477,16 @@ impl Worker {
     }
 
     /// Jobs it should stop and was not told of yet.
-    pub(super) fn take_stops(&self) -> Vec<JobId> {
-        std::mem::take(&mut self.lock().to_stop).into_iter().collect()
+    pub(super) fn to_stop(&self) -> Vec<JobId> {
+        self.lock().to_stop.iter().copied().collect()
+    }
+
+    /// It was told to stop these: they were written to its connection.
+    pub fn was_told_to_stop(&self, jobs: &[JobId]) {
+        let mut state = self.lock();
+        for job in jobs {
+            state.to_stop.remove(job);
+        }
     }
 
     fn tell_activity(&self, state: &State, now: Timestamp) {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error,
-    jobs::{Finish, Renewed},
+    jobs::{Finish, Renewed, Told},
     wake::Topic,
 };
 
@@ -201,6 +201,34 @@ pub(super) fn append_events(
     };
     events::append(tx, &mut held.head, new)?;
     events::save_counter(tx, &held.head)?;
+    Ok(Ok(held.head.last_event))
+}
+
+pub(super) fn append_told(tx: &Tx<'_>, lease: Lease, told: &Told) -> Result<Result<u64, Stale>, Error> {
+    let mut held = match Held::load(tx, lease)? {
+        Ok(held) => held,
+        Err(stale) => return Ok(Err(stale)),
+    };
+    let taken = sql::row(
+        tx.conn,
+        "SELECT told FROM attempts WHERE fence = ?1 AND teller = ?2",
+        params![held.fence, told.teller.as_bytes().as_slice()],
+        |row| Ok(row.get::<_, i64>("told")?),
+    )?;
+    let taken = taken.map_or(0, i64::unsigned_abs);
+    let repeated = taken.saturating_sub(told.first);
+    let new = told.events.get(usize::try_from(repeated).unwrap_or(usize::MAX)..);
+    if let Some(new) = new.filter(|new| !new.is_empty()) {
+        events::append(tx, &mut held.head, new)?;
+        events::save_counter(tx, &held.head)?;
+        let count = told.first.saturating_add(told.events.len() as u64);
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        sql::execute(
+            tx.conn,
+            "UPDATE attempts SET teller = ?2, told = ?3 WHERE fence = ?1",
+            params![held.fence, told.teller.as_bytes().as_slice(), count],
+        )?;
+    }
     Ok(Ok(held.head.last_event))
 }
 

@@ -32,7 +32,7 @@ use crate::{
     Error, Jobs,
     jobs::{
         AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
-        Moved, NamedJob, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Unstreamed,
+        Moved, NamedJob, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Told, Unstreamed,
     },
 };
 
@@ -73,6 +73,12 @@ impl Jobs for SqliteStore {
     async fn append_events(&self, lease: Lease, events: Vec<NewEvent>) -> Result<Result<u64, Stale>, Error> {
         let bytes = events.iter().map(|event| event.data.len() + 64).sum();
         self.riding(bytes, move |tx| lease::append_events(tx, lease, &events))
+            .await
+    }
+
+    async fn append_told(&self, lease: Lease, told: Told) -> Result<Result<u64, Stale>, Error> {
+        let bytes = told.events.iter().map(|event| event.data.len() + 64).sum();
+        self.riding(bytes, move |tx| lease::append_told(tx, lease, &told))
             .await
     }
 

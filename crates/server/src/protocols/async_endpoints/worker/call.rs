@@ -4,10 +4,11 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     response::{IntoResponse, Response},
 };
-use darkroom_core::EndpointName;
+use darkroom_core::{EndpointName, JobId};
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde_json::json;
 
+use super::done;
 use crate::{
     auth::{self, Caller, Scope},
     service::pull,
@@ -87,7 +88,12 @@ impl From<&crate::service::Error> for Refusal {
                 tracing::error!(error = ?error, "a worker's request failed");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            _ => StatusCode::BAD_REQUEST,
+            Error::Invalid(_)
+            | Error::InvalidGraph(_)
+            | Error::InputUnavailable(_)
+            | Error::Duplicate { .. }
+            | Error::TooLarge { .. }
+            | Error::QueueFull { .. } => StatusCode::BAD_REQUEST,
         };
         Refusal::new(status, error.to_string())
     }
@@ -116,6 +122,10 @@ impl FromRequestParts<AppState> for WorkerCall {
         let endpoint: EndpointName = param("endpoint").parse().map_err(|_| unknown())?;
         // Where the URL that a worker was told has no query, the SDKs append theirs to the path.
         let (worker, more) = without_query(param("worker"));
+        if worker.is_empty() || worker.contains('/') {
+            let why = "a worker's id (RUNPOD_POD_ID, PPIO_POD_ID) is not empty and has no slash";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
+        }
         let (job, more_of_job) = without_query(param("job"));
         let queries = [parts.uri.query().unwrap_or_default(), more, more_of_job];
         let query = queries
@@ -182,6 +192,18 @@ impl WorkerCall {
                 "the credential is not that worker's",
             )),
         }
+    }
+
+    /// The answer to a result or a chunk of a worker that is not known (any more). Where it was its own once, it is late
+    /// (`protocols/async-endpoints.md` §5).
+    ///
+    /// # Errors
+    /// When it never was.
+    pub async fn from_stranger(&self, state: &AppState, job: JobId) -> Result<Response, Refusal> {
+        let (endpoint, key) = (&self.endpoint, self.key.as_deref());
+        let service = &state.service;
+        let received = service.result_of_stranger(endpoint, &self.worker, key, job).await;
+        done::answer(received.map_err(|e| Refusal::from(&e))?)
     }
 
     /// The worker; one that comes by itself becomes known with this.

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 
+/// Longer errors than this, in bytes, are not taken apart.
+const VALUE_BYTES: usize = 64 << 10;
+
 /// What was posted.
 #[derive(Debug)]
 pub enum Said {
@@ -25,12 +28,13 @@ pub enum Said {
 struct Body<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     output: Option<&'a RawValue>,
-    #[serde(default)]
-    error: Value,
-    #[serde(default)]
-    status: Value,
-    #[serde(default, rename = "stopPod")]
-    stop_pod: Value,
+    // As they stand: a large body of brackets would take many times its size as values.
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "stopPod")]
+    stop_pod: Option<&'a RawValue>,
 }
 
 /// A `null` that is there is an output.
@@ -58,7 +62,10 @@ fn parse(body: &Bytes) -> Result<Said, serde_json::Error> {
         return Err(serde::de::Error::custom("expected an object"));
     }
     let said: Body<'_> = serde_json::from_slice(body)?;
-    if said.status == "IN_PROGRESS" {
+    if said
+        .status
+        .is_some_and(|status| status.get() == "\"IN_PROGRESS\"")
+    {
         let output = said.output.map(ToOwned::to_owned);
         return Ok(Said::Progress(output.unwrap_or_else(|| {
             RawValue::from_string("null".to_owned()).expect("null is JSON")
@@ -66,21 +73,32 @@ fn parse(body: &Bytes) -> Result<Said, serde_json::Error> {
     }
     Ok(Said::Result {
         output: said.output.map(|output| body.slice_ref(output.get().as_bytes())),
-        error: is_true(&said.error).then_some(said.error),
-        stop_pod: is_true(&said.stop_pod),
+        error: said.error.filter(|error| is_true(error)).map(kept),
+        stop_pod: said.stop_pod.is_some_and(is_true),
     })
 }
 
 /// As Python sees it: an error that is empty is none.
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(entries) => !entries.is_empty(),
+fn is_true(value: &RawValue) -> bool {
+    let text = value.get();
+    let inside = || text.get(1..text.len() - 1).unwrap_or_default();
+    match text.as_bytes().first() {
+        Some(b'n' | b'f') | None => false,
+        Some(b't') => true,
+        Some(b'"') => !inside().is_empty(),
+        Some(b'[' | b'{') => !inside().trim_ascii().is_empty(),
+        Some(_) => text.parse::<f64>() != Ok(0.0),
     }
+}
+
+/// An error as a value, where it is not so large that its text does: that is cut later, and says how long it was.
+fn kept(error: &RawValue) -> Value {
+    let text = error.get();
+    let value = match text.len() <= VALUE_BYTES || text.starts_with('"') {
+        true => serde_json::from_str(text).ok(),
+        false => None,
+    };
+    value.unwrap_or_else(|| Value::from(text))
 }
 
 /// The body with `null` for each number that is none; `None` when there is no such.
@@ -170,6 +188,22 @@ mod tests {
         for bad in ["NaNa", "{\"output\": Nan}", "[1]", "\"x", "", "{\"output\": \"\\"] {
             assert!(read(&Bytes::copy_from_slice(bad.as_bytes())).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_python_calls_false_is_no_error_and_a_large_one_stays_a_text() {
+        for nothing in ["null", "false", "0", "0.0", "-0", "\"\"", "[ ]", "{\n}"] {
+            let said = result(&format!("{{\"error\": {nothing}, \"stopPod\": {nothing}}}"));
+            assert_eq!(said, (None, None, false), "{nothing}");
+        }
+        for something in ["true", "1", "0.5", "\" \"", "[[]]", "{\"\": 0}"] {
+            let (_, error, stop_pod) =
+                result(&format!("{{\"error\": {something}, \"stopPod\": {something}}}"));
+            assert!(error.is_some() && stop_pod, "{something}");
+        }
+        let brackets = format!("[{}[]]", "[],".repeat(100_000));
+        let (_, error, _) = result(&format!("{{\"error\": {brackets}}}"));
+        assert_eq!(error.unwrap(), Value::from(brackets));
     }
 
     #[test]

@@ -24,10 +24,14 @@ mod take;
 
 /// The routes below an endpoint.
 pub fn routes() -> Router<AppState> {
+    // A poll is answered by its own route whatever stands for the worker, also nothing: a 404 is asked again at once.
     Router::new()
-        .route("/job-take/{worker}", get(take::one))
-        .route("/job-take-batch/{worker}", get(take::batch))
-        .route("/job-stop/{worker}", get(stop::handler))
+        .route("/job-take/", get(take::one))
+        .route("/job-take/{*worker}", get(take::one))
+        .route("/job-take-batch/", get(take::batch))
+        .route("/job-take-batch/{*worker}", get(take::batch))
+        .route("/job-stop/", get(stop::handler))
+        .route("/job-stop/{*worker}", get(stop::handler))
         .route("/ping/{worker}", get(ping::handler))
         .route("/job-done/{worker}/{*job}", post(done::handler))
         .route("/job-stream/{worker}/{*job}", post(stream::handler))

@@ -23,7 +23,9 @@ pub async fn handler(State(state): State<AppState>, call: WorkerCall) -> Result<
             .filter(|c| !c.is_control())
             .take(REASON_CHARS)
             .collect();
-        worker.is_unhealthy(format!("{check} failed: {reason}"));
+        let why = format!("{check} failed: {reason}");
+        let told = state.service.worker_is_unhealthy(&worker, why).await;
+        told.map_err(|e| Refusal::from(&e))?;
         return Ok("unhealthy");
     }
     let jobs = call.get("job_id").unwrap_or_default();

@@ -1,11 +1,12 @@
 //! `GET job-stop/{worker}`: held until a job of the worker should be stopped, at most 25 s. Only runpod 1.12 asks.
 
 use axum::{
-    Json,
+    body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
+use futures::stream;
+use http::{StatusCode, header};
 use serde_json::json;
 
 use super::{
@@ -31,5 +32,16 @@ async fn answer(state: &AppState, call: Result<WorkerCall, Refusal>) -> Result<R
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let ids: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-    Ok(Json(json!({ "jobsToStop": ids })).into_response())
+    let body = json!({ "jobsToStop": ids }).to_string();
+    let length = body.len().to_string();
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CONTENT_LENGTH, length.as_str()),
+    ];
+    // Told once the connection asks for it: an order that met a broken one is given again.
+    let told = stream::once(async move {
+        worker.was_told_to_stop(&jobs);
+        Ok::<_, std::convert::Infallible>(body)
+    });
+    Ok((headers, Body::from_stream(told)).into_response())
 }

@@ -30,10 +30,7 @@ pub async fn handler(
         return Err(done::unknown());
     };
     let Some(worker) = call.known(&state)? else {
-        return Err(Refusal::new(
-            StatusCode::CONFLICT,
-            "the worker is not known any more",
-        ));
+        return call.from_stranger(&state, job).await;
     };
     let service = &state.service;
     let failed = async |what: String| {

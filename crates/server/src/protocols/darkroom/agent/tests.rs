@@ -41,7 +41,11 @@ async fn world() -> SlotWorld {
     let instance = server.instance();
     let service = bench.service.clone();
     SlotWorld {
-        link: Arc::new(HttpLink::new(server, CancellationToken::new())),
+        link: Arc::new(HttpLink::new(
+            server,
+            bench.service.ids.clone(),
+            CancellationToken::new(),
+        )),
         instance,
         drain: Box::new(move || service.agent_drains(instance)),
         bench,
@@ -84,13 +88,13 @@ async fn nonsense_gets_a_word_and_changes_nothing() {
         (
             "POST",
             "/connect".to_owned(),
-            r#"{"protocol":1,"endpoint":"nope","name":"x"}"#,
+            &json!({"protocol": PROTOCOL, "endpoint": "nope", "name": "x"}).to_string(),
             404,
         ),
         (
             "POST",
             "/connect".to_owned(),
-            r#"{"protocol":1,"endpoint":"../e","name":"x"}"#,
+            &json!({"protocol": PROTOCOL, "endpoint": "../e", "name": "x"}).to_string(),
             400,
         ),
         ("POST", "/x/y/next".to_owned(), "{}", 404),
