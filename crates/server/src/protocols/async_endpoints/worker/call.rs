@@ -199,7 +199,7 @@ impl WorkerCall {
     ///
     /// # Errors
     /// When it never was.
-    pub async fn from_stranger(&self, state: &AppState, job: JobId) -> Result<Response, Refusal> {
+    pub async fn answer_stranger(&self, state: &AppState, job: JobId) -> Result<Response, Refusal> {
         let (endpoint, key) = (&self.endpoint, self.key.as_deref());
         let service = &state.service;
         let received = service.result_of_stranger(endpoint, &self.worker, key, job).await;

@@ -34,7 +34,7 @@ pub async fn handler(
         return Err(unknown());
     };
     let Some(worker) = call.known(&state)? else {
-        return call.from_stranger(&state, job).await;
+        return call.answer_stranger(&state, job).await;
     };
     let service = &state.service;
     let (body, _memory) = match read {
