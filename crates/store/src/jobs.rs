@@ -127,7 +127,10 @@ pub enum OnDuplicate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Submitted {
     /// Accepted: durable when this is returned.
-    Accepted,
+    Accepted {
+        /// An instance of the endpoint is ready for it.
+        instance_ready: bool,
+    },
     /// [`OnDuplicate::Existing`] or [`OnDuplicate::WhileLive`]: this job has the name already.
     Existing(JobId),
     /// [`OnDuplicate::Reject`]: this job has the name already.

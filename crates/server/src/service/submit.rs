@@ -50,19 +50,11 @@ pub struct Accepted {
     pub job: JobId,
     /// It existed before, under the same external id.
     pub existed: bool,
+    /// No instance was ready for it, see [`Service::cold_start`].
+    pub cold_start: bool,
     /// `{node id: {errors, …}}` of output nodes that were left out because they do not validate, while others do; an
     /// empty object otherwise.
     pub node_errors: Value,
-}
-
-impl Accepted {
-    fn before(job: JobId) -> Self {
-        Accepted {
-            job,
-            existed: true,
-            node_errors: Value::Object(Map::new()),
-        }
-    }
 }
 
 impl Service {
@@ -123,15 +115,16 @@ impl Service {
         let external_name = job.external_id.as_ref().map(|e| e.id.clone()).unwrap_or_default();
         listen(id);
         match self.store.submit(job).await? {
-            Submitted::Accepted => {
+            Submitted::Accepted { instance_ready } => {
                 self.metrics.job_submitted(&endpoint);
                 Ok(Accepted {
                     job: id,
                     existed: false,
+                    cold_start: !instance_ready,
                     node_errors,
                 })
             }
-            Submitted::Existing(job) => Ok(Accepted::before(job)),
+            Submitted::Existing(job) => self.accepted_before(job).await,
             Submitted::Duplicate(job) => Err(Error::Duplicate {
                 id: external_name,
                 job,
@@ -233,9 +226,20 @@ impl Service {
         Ok((job, read.node_errors))
     }
 
+    /// The answer to a request that was sent before.
+    async fn accepted_before(&self, job: JobId) -> Result<Accepted, Error> {
+        let record = self.job(None, job).await?;
+        Ok(Accepted {
+            job,
+            existed: true,
+            cold_start: self.cold_start(&record).await?,
+            node_errors: Value::Object(Map::new()),
+        })
+    }
+
     /// What can be said of a submit before any work on it: the job that has its name already, so that a repeated request
-    /// costs nothing and needs nothing that was there the first time; and that the queue is full. Two reads; the
-    /// transaction decides.
+    /// costs nothing and needs nothing that was there the first time; and that the queue is full. The transaction decides; a
+    /// queue that was far from full a moment ago is not even looked at.
     pub(super) async fn known(
         &self,
         submit: &ComfySubmit,
@@ -253,11 +257,11 @@ impl Service {
                 )
                 .await?;
             match (first, external.on_duplicate) {
-                (Some(job), OnDuplicate::Existing) => return Ok(Some(Accepted::before(job))),
+                (Some(job), OnDuplicate::Existing) => return self.accepted_before(job).await.map(Some),
                 (Some(job), OnDuplicate::WhileLive) => {
                     let record = self.store.job(None, job).await?;
                     if record.is_some_and(|record| !record.state.is_final()) {
-                        return Ok(Some(Accepted::before(job)));
+                        return self.accepted_before(job).await.map(Some);
                     }
                 }
                 (Some(job), OnDuplicate::Reject) => {
@@ -266,6 +270,10 @@ impl Service {
                 }
                 (Some(_), OnDuplicate::Replace) | (None, _) => {}
             }
+        }
+        let open_lately = self.lengths.borrow().get(&submit.endpoint).copied();
+        if open_lately.unwrap_or(0) < max_queued / 2 {
+            return Ok(None);
         }
         let queued = self.store.queued(&submit.endpoint).await?;
         match queued >= max_queued {

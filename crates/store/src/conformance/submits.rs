@@ -1,12 +1,17 @@
 //! Accepting jobs: what is stored, external ids, bounds.
 
-use darkroom_core::{JobState, Payload};
+use darkroom_core::{InstanceState, JobState, Payload};
 
 use super::{
-    World, tests,
+    World,
+    catalog::instance,
+    tests,
     world::{blob, endpoint, external, tenant},
 };
-use crate::jobs::{OnDuplicate, Submitted};
+use crate::{
+    catalog::{InstanceChange, InstanceRecord},
+    jobs::{OnDuplicate, Submitted},
+};
 
 tests! {
     async fn an_accepted_job_reads_back_as_it_was_given(world: World) {
@@ -41,6 +46,26 @@ tests! {
         assert_eq!((refs[0].owner.as_str(), refs[0].name.as_str()), (format!("job:{id}").as_str(), "input"));
         world.clock.advance(std::time::Duration::from_secs(90_000));
         assert!(world.store().trash_due(std::time::Duration::ZERO, 9).await.unwrap().is_empty());
+    }
+
+    async fn a_submit_tells_whether_an_instance_of_its_endpoint_is_ready(world: World) {
+        let ready = async || {
+            let submitted = world.store().submit(world.new_job()).await.unwrap();
+            submitted == Submitted::Accepted { instance_ready: true }
+        };
+        let becomes = async |instance: &InstanceRecord, from, to| {
+            let change = InstanceChange { state: Some(to), ..InstanceChange::default() };
+            assert!(world.store().change_instance(instance.id, from, change).await.unwrap());
+        };
+        let (other, own) = (InstanceRecord { endpoint: "other".parse().unwrap(), ..instance(&world) }, instance(&world));
+        world.store().add_instance(other.clone()).await.unwrap();
+        becomes(&other, InstanceState::Starting, InstanceState::Ready).await;
+        world.store().add_instance(own.clone()).await.unwrap();
+        assert!(!ready().await, "one of another endpoint is, its own still starts");
+        becomes(&own, InstanceState::Starting, InstanceState::Ready).await;
+        assert!(ready().await);
+        becomes(&own, InstanceState::Ready, InstanceState::Draining).await;
+        assert!(!ready().await, "it takes no more jobs");
     }
 
     async fn another_tenants_job_is_not_there(world: World) {
@@ -108,7 +133,7 @@ tests! {
         }).collect();
         let mut accepted = 0;
         for task in tasks {
-            accepted += u32::from(task.await.unwrap() == Submitted::Accepted);
+            accepted += u32::from(matches!(task.await.unwrap(), Submitted::Accepted { .. }));
         }
         assert_eq!(accepted, 1);
     }

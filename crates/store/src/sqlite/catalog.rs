@@ -5,7 +5,7 @@ use darkroom_core::{
     EndpointName, InstanceId, InstanceState, Timestamp,
     instance::{self, Event},
 };
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{SqliteStore, sql, tx::Tx};
 use crate::{
@@ -39,6 +39,16 @@ fn read(row: &Row<'_>) -> Result<InstanceRecord, Error> {
         jobs_done: sql::unsigned(row, "jobs_done")?,
         phases,
     })
+}
+
+/// Whether an instance of the endpoint is ready.
+pub(super) fn has_ready(conn: &Connection, endpoint: &EndpointName) -> Result<bool, Error> {
+    let found = sql::value(
+        conn,
+        "SELECT EXISTS (SELECT 1 FROM instances WHERE gone = 0 AND endpoint = ?1 AND state = ?2)",
+        params![endpoint.as_str(), InstanceState::Ready.as_str()],
+    )?;
+    Ok(found.unwrap_or(false))
 }
 
 fn add(tx: &Tx<'_>, instance: &InstanceRecord) -> Result<(), Error> {

@@ -29,7 +29,7 @@ use std::{
 };
 
 use darkroom_core::Clock;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::oneshot;
 
 pub use options::{
@@ -175,6 +175,7 @@ fn open(file: &Path, options: &Options) -> Result<Connection, Error> {
     };
     conn.busy_timeout(std::time::Duration::from_millis(500))?;
     conn.set_prepared_statement_cache_capacity(128);
+    plan_once(&conn)?;
     let synchronous = match options.durability {
         Durability::Promised => "FULL",
         Durability::Never => "OFF",
@@ -187,4 +188,11 @@ fn open(file: &Path, options: &Options) -> Result<Connection, Error> {
          PRAGMA cache_size=-4096; PRAGMA foreign_keys=OFF; PRAGMA temp_store=MEMORY;"
     ))?;
     Ok(conn)
+}
+
+/// Plans depend on no bound value. Else SQLite compiles a statement anew each time another value is bound that a plan might
+/// profit from (a `LIMIT`, a column of a partial index): twenty times what running it costs.
+fn plan_once(conn: &Connection) -> Result<(), rusqlite::Error> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }

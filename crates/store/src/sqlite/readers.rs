@@ -144,6 +144,7 @@ fn open(file: PathBuf, vfs: Option<&str>) -> Result<Reader, Error> {
     };
     conn.busy_timeout(MAX_READ)?;
     conn.set_prepared_statement_cache_capacity(64);
+    super::plan_once(&conn)?;
     // 512 KiB of pages each; the system's own cache holds the rest.
     conn.execute_batch("PRAGMA cache_size=-512; PRAGMA query_only=ON;")?;
     let cut = Arc::new(AtomicBool::new(false));

@@ -34,7 +34,7 @@ use crate::{
     service::{
         intake::Fetch,
         jobs::{ExternalId, JobMeta, OnDuplicate},
-        submit::ComfySubmit,
+        submit::{Accepted, ComfySubmit},
     },
     state::AppState,
 };
@@ -68,9 +68,11 @@ pub async fn handler(
     let workflow = beside(body.len(), move || Workflow::read(&body))
         .await
         .map_err(refuse)?;
-    let job = submit(&state, &call, workflow, &invocation, memory)
+    let accepted = submit(&state, &call, workflow, &invocation, memory)
         .await
         .map_err(refuse)?;
+    let job = accepted.job;
+    let cold = cold_start_header(accepted.cold_start);
     let task_id = invocation
         .task_id
         .as_ref()
@@ -78,7 +80,6 @@ pub async fn handler(
     let fail = |error: FcError| Refused(error, task_id.clone());
 
     if invocation.asynchronous {
-        let cold = cold_start(&state, job).await.map_err(fail)?;
         let mut response = (StatusCode::ACCEPTED, cold).into_response();
         common_headers(response.headers_mut(), &task_id);
         if let Some(TaskId::AsyncTask(id)) = &invocation.task_id
@@ -89,7 +90,6 @@ pub async fn handler(
         return Ok(response);
     }
     if flags.stream {
-        let cold = cold_start(&state, job).await.map_err(fail)?;
         let transcript = Transcript::new(state.service.clone(), flags, call.base_url);
         let stream = Sse::new(events(state, job, transcript))
             .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("ping"));
@@ -110,16 +110,9 @@ pub async fn handler(
     let result = result::of_job(&state.service, &record, flags, &call.base_url)
         .await
         .map_err(|e| fail(e.into()))?;
-    let cold = cold_start(&state, job).await.map_err(fail)?;
     let mut response = (cold, [(header::CONTENT_TYPE, "application/json")], result).into_response();
     common_headers(response.headers_mut(), &task_id);
     Ok(response)
-}
-
-/// `x-cold-start`, beside what the protocol has.
-async fn cold_start(state: &AppState, job: JobId) -> Result<[(&'static str, &'static str); 1], FcError> {
-    let record = state.service.job(None, job).await?;
-    Ok(cold_start_header(state.service.cold_start(&record).await?))
 }
 
 /// Accepts the workflow of a request as a job of its caller.
@@ -132,8 +125,8 @@ pub async fn submit(
     workflow: Workflow,
     invocation: &Invocation,
     memory: Held,
-) -> Result<JobId, FcError> {
-    let accepted = state
+) -> Result<Accepted, FcError> {
+    Ok(state
         .service
         .submit_comfy(ComfySubmit {
             tenant: call.caller.tenant.clone(),
@@ -158,8 +151,7 @@ pub async fn submit(
             size_bytes: workflow.size_bytes,
             memory,
         })
-        .await?;
-    Ok(accepted.job)
+        .await?)
 }
 
 /// The caller's own name for the job. Callers without credentials share one tenant and reach jobs by ids nobody can guess:

@@ -121,7 +121,9 @@ impl Session {
             Workflow::of(json, body.len())
         };
         let workflow = beside(size, read).await?;
-        let job = submit(&self.state, &self.call, workflow, &self.invocation, held).await?;
+        let job = submit(&self.state, &self.call, workflow, &self.invocation, held)
+            .await?
+            .job;
         let transcript = Transcript::new(self.state.service.clone(), self.call.query, self.call.base_url);
         Ok(Some(Reader::new(self.state, job, transcript)))
     }

@@ -90,7 +90,7 @@ async fn submit(
         )
         .await?;
     let job = service.job(Some(&call.caller.tenant), accepted.job).await?;
-    let cold = cold_start_header(service.cold_start(&job).await?);
+    let cold = cold_start_header(accepted.cold_start);
     let answer = json!({
         "prompt_id": ids::prompt_id(&job),
         "number": ids::number(&job),

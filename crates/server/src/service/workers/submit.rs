@@ -100,11 +100,11 @@ impl Service {
             entry: Default::default(),
         };
         let submitted = self.store.submit(job).await;
-        if !matches!(submitted, Ok(Submitted::Accepted)) {
+        if !matches!(submitted, Ok(Submitted::Accepted { .. })) {
             self.discard(vec![key]).await;
         }
         match submitted? {
-            Submitted::Accepted | Submitted::Existing(_) | Submitted::Duplicate(_) => {
+            Submitted::Accepted { .. } | Submitted::Existing(_) | Submitted::Duplicate(_) => {
                 self.metrics.job_submitted(&submit.endpoint);
                 Ok(id)
             }

@@ -8,7 +8,7 @@ mod lease;
 mod life;
 mod line;
 mod list;
-mod read;
+pub(super) mod read;
 mod stream;
 pub(super) mod submit;
 mod sweep;

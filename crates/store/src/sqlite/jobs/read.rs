@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Columns of [`record`], and where they come from.
-pub(super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
+pub(in super::super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
      j.started_at, j.finished_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
      i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
      r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \

@@ -4,7 +4,7 @@ use darkroom_core::{JobId, JobState, event::EventKind};
 use rusqlite::params;
 
 use super::{
-    super::{files, sql, tx::Tx},
+    super::{catalog, files, sql, tx::Tx},
     life::{self, micros},
 };
 use crate::{
@@ -87,7 +87,9 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
             r#"{"state":"queued"}"#
         ],
     )?;
-    Ok(Submitted::Accepted)
+    Ok(Submitted::Accepted {
+        instance_ready: catalog::has_ready(tx.conn, &job.endpoint)?,
+    })
 }
 
 fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(JobId, JobState)>, Error> {

@@ -47,7 +47,7 @@ pub(super) fn put_job(tx: &Tx<'_>, queue: &QueueId, item: &NewItem, job: &NewJob
         return Ok(Put::Ended);
     }
     match submit::submit(tx, job)? {
-        Submitted::Accepted => {}
+        Submitted::Accepted { .. } => {}
         Submitted::QueueFull { queued } => return Ok(Put::Full { length: queued }),
         Submitted::Existing(id) | Submitted::Duplicate(id) => {
             return Err(Error::Inconsistent {

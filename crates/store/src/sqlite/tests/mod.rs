@@ -3,6 +3,7 @@
 mod commits;
 mod model;
 mod power;
+mod prepared;
 mod queue_model;
 mod writer;
 

@@ -285,10 +285,12 @@ impl Run {
             (Some(first), OnDuplicate::Reject) => Submitted::Duplicate(first),
             (Some(first), OnDuplicate::Existing) => Submitted::Existing(first),
             _ if queued >= 6 => Submitted::QueueFull { queued },
-            _ => Submitted::Accepted,
+            _ => Submitted::Accepted {
+                instance_ready: false,
+            },
         };
         assert_eq!(answer, expected);
-        if answer == Submitted::Accepted {
+        if matches!(answer, Submitted::Accepted { .. }) {
             if let Some(name) = name {
                 self.model.names.insert(name, new.id);
             }
