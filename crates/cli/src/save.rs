@@ -25,7 +25,8 @@ pub async fn save_outputs(client: &Client, job: &Value, dir: &Path) -> Result<Ve
     Ok(saved)
 }
 
-async fn save(client: &Client, url: &str, dir: &Path, name: &str) -> Result<PathBuf, Failure> {
+/// Downloads one file into `dir` under a name like this; returns where it went.
+pub async fn save(client: &Client, url: &str, dir: &Path, name: &str) -> Result<PathBuf, Failure> {
     let cannot = |path: &Path, error: io::Error| Failure::local(format!("{}: {error}", path.display()));
     let mut response = client.download(url).await?;
     let (path, mut file) = create(dir, &file_name(name)).map_err(|error| cannot(dir, error))?;

@@ -104,6 +104,7 @@ pub async fn run(
         lengths: Default::default(),
         agents: Default::default(),
         pull: service::pull::PullWorkers::new(key.expose(), base_url.local()),
+        pools: std::sync::RwLock::new(Arc::new(config.resources.clone())),
         published: Default::default(),
         failpoint: options.failpoint.clone(),
     });
@@ -184,7 +185,7 @@ pub async fn run(
         ids,
         cors: Cors::new(&config.server.cors_origins),
     };
-    let router = with_outer(protocols::kubeai::around(router(state.clone()), state), outer);
+    let router = with_outer(around(router(state.clone()), state), outer);
 
     let stop = Stop {
         stopping: stopping.clone(),
@@ -269,6 +270,7 @@ async fn reload(
         if let Err(error) = configured.await {
             tracing::error!(error = ?error, "the endpoints could not be read; the old ones stay");
         }
+        state.service.set_pools(config.resources);
         state.reload.set_configured(config.keys);
         match state.reload.keys(&state.service).await {
             Ok(()) => tracing::info!("keys and endpoints were read anew"),
@@ -278,12 +280,19 @@ async fn reload(
     }
 }
 
+/// What looks at a path before it is routed.
+fn around(router: Router, state: AppState) -> Router {
+    protocols::speedpix::around(protocols::kubeai::around(router, state.clone()), state)
+}
+
 fn router(state: AppState) -> Router {
     let programs_first = from_fn_with_state(state.clone(), protocols::eas::before_routes_of_others);
     let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
         .merge(protocols::async_endpoints::routes())
         .merge(protocols::eas::routes())
+        .merge(protocols::speedpix::routes())
+        .merge(protocols::darkroom::document())
         .merge(protocols::native::service_routes().route_layer(programs_first))
         .merge(selected.clone())
         .nest("/e/{endpoint}", selected)

@@ -78,6 +78,7 @@ mod tests {
             insecure_no_auth: false,
             cors_origins: Vec::new(),
             public_url: None,
+            body_digest: crate::auth::signed::BodyDigest::Tolerant,
         };
         for (then, ends) in [
             (vec![("a", "acme", "*"), ("b", "acme", "*")], false),
@@ -109,6 +110,7 @@ mod tests {
             insecure_no_auth: false,
             cors_origins: Vec::new(),
             public_url: None,
+            body_digest: crate::auth::signed::BodyDigest::Tolerant,
         };
         let auth = AuthState::new(
             rules,

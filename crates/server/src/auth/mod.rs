@@ -15,6 +15,7 @@ mod mint;
 mod origin;
 mod server_key;
 mod sessions;
+pub mod signed;
 mod state;
 
 #[cfg(test)]
@@ -33,5 +34,5 @@ pub use self::{
     origin::is_loopback_authority,
     server_key::{ServerKey, ServerKeyError},
     sessions::{LINK_LIFETIME, SESSION_LIFETIME},
-    state::{AuthState, Rules},
+    state::{AppCaller, AppError, AuthState, Rules},
 };

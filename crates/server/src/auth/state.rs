@@ -18,6 +18,7 @@ use super::{
     keyring::{Grant, Key, KeyHash, Keyring, hash_key},
     origin,
     sessions::{LINK_LIFETIME, SESSION_LIFETIME, Sessions},
+    signed::{BodyDigest, Nonces, SignatureError, Signed},
 };
 use crate::{config::ServerConfig, http::RequestId};
 
@@ -33,6 +34,7 @@ struct Inner {
     changes: watch::Sender<()>,
     sessions: Sessions,
     links: Sessions,
+    nonces: Nonces,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
 }
@@ -48,6 +50,23 @@ pub struct Rules {
     pub cors_origins: Vec<String>,
     /// The server's public URL.
     pub public_url: Option<Url>,
+    /// How strictly the digest of a signed body is compared.
+    pub body_digest: BodyDigest,
+}
+
+/// Who signed a request.
+#[derive(Debug)]
+pub struct AppCaller(pub Caller);
+
+/// Why a caller of a signed protocol is turned away.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The request is not signed as it should be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// Where nothing need be signed, it comes from where nobody may call.
+    #[error(transparent)]
+    Access(#[from] Error),
 }
 
 impl Rules {
@@ -58,6 +77,10 @@ impl Rules {
             insecure_no_auth: config.insecure_no_auth,
             cors_origins: config.cors_origins.clone(),
             public_url: config.public_url.clone(),
+            body_digest: match config.strict_content_md5 {
+                true => BodyDigest::Strict,
+                false => BodyDigest::Tolerant,
+            },
         }
     }
 }
@@ -72,6 +95,7 @@ impl AuthState {
                 changes: watch::Sender::new(()),
                 sessions: Sessions::default(),
                 links: Sessions::default(),
+                nonces: Nonces::default(),
                 clock,
                 ids,
             }),
@@ -160,6 +184,41 @@ impl AuthState {
             return Ok(Caller::everyone(request_id, keyring));
         }
         self.with_hash(&hash_key(key), request_id, keyring)
+    }
+
+    /// Who signed this request. On a server without keys everyone may do all, and signatures are not looked at.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub fn identify_app(
+        &self,
+        signed: &Signed<'_>,
+        uri: &Uri,
+        request_id: RequestId,
+    ) -> Result<AppCaller, AppError> {
+        let keyring = self.keyring();
+        if self.is_open(&keyring) {
+            return Ok(AppCaller(self.identify(signed.headers, uri, request_id)?));
+        }
+        let known = keyring.app(signed.app_key()?);
+        let (secret, key) = known.ok_or(SignatureError::InvalidAppKey)?;
+        let rules = &self.inner.rules;
+        let now = self.inner.clock.now();
+        signed.verify(
+            secret.expose(),
+            &self.inner.nonces,
+            now,
+            rules.body_digest,
+            self.public_prefix(),
+        )?;
+        let key = key.clone();
+        Ok(AppCaller(Caller::with_key(key, None, request_id, keyring)))
+    }
+
+    /// The path of the public URL, in front of the server's own paths; empty for most.
+    pub fn public_prefix(&self) -> &str {
+        let public = self.inner.rules.public_url.as_ref();
+        public.map_or("", |url| url.path().trim_end_matches('/'))
     }
 
     /// Exchanges a key for the id of a session; `None` when nobody knows the key.

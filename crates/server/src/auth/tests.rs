@@ -24,6 +24,7 @@ fn rules(on_loopback: bool) -> Rules {
         insecure_no_auth: false,
         cors_origins: Vec::new(),
         public_url: None,
+        body_digest: crate::auth::signed::BodyDigest::Tolerant,
     }
 }
 

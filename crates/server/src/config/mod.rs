@@ -12,6 +12,7 @@ mod net;
 mod overrides;
 mod problem;
 mod reader;
+mod resources;
 mod secret;
 mod server;
 mod store;
@@ -42,6 +43,7 @@ pub use self::{
     units::{parse_duration, parse_size},
 };
 use self::{problem::Problems, reader::Section};
+use crate::service::published::Pool;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub keys: Vec<KeyConfig>,
     /// `[endpoints.*]`; never empty.
     pub endpoints: BTreeMap<EndpointName, Endpoint>,
+    /// `[resources.*]`: resource configs of published workflows.
+    pub resources: BTreeMap<String, Pool>,
     /// Nobody wrote an endpoint: `default` is there because nothing else is.
     pub default_is_implied: bool,
 }
@@ -125,6 +129,13 @@ impl Config {
         let keys = keys::read(root.sections("keys"), env);
         let endpoints = endpoints::read(root.section("endpoints"));
         check_key_endpoints(&keys, &endpoints);
+        let resources = resources::read(root.section("resources"));
+        for (name, pool) in resources
+            .iter()
+            .filter(|(_, pool)| !endpoints.contains_key(&pool.endpoint))
+        {
+            tracing::warn!(resource = %name, endpoint = %pool.endpoint, "a resource names an endpoint that the configuration does not have");
+        }
         root.finish();
 
         let problems = problems.into_vec();
@@ -142,6 +153,7 @@ impl Config {
             fetch,
             keys,
             endpoints,
+            resources,
             default_is_implied,
         })
     }

@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// After a graceful stop, idle keep-alive connections stay readable for this long.
     pub stop_grace: Duration,
+    /// Refuse signed requests whose body was rewritten after its digest was taken, as clients on httpx < 0.28 do.
+    pub strict_content_md5: bool,
     /// Memory that bodies of requests may take while they are read and worked on, in bytes.
     pub body_memory: u64,
 }
@@ -92,6 +94,7 @@ pub(super) fn read(mut section: Section<'_>) -> ServerConfig {
             )
             .unwrap_or(LogFormat::Text),
         stop_grace: section.duration("stop_grace").unwrap_or(Duration::from_secs(20)),
+        strict_content_md5: section.flag("strict_content_md5").unwrap_or(false),
         body_memory: section.size("body_memory").unwrap_or(DEFAULT_BODY_MEMORY),
     };
     if config.body_memory < LEAST_BODY_MEMORY {

@@ -38,6 +38,7 @@ impl Control {
 
     async fn sweep_once(&self, trash_delay: Duration, keep_gone: Duration) -> anyhow::Result<()> {
         sweep_jobs(&self.service).await?;
+        self.service.sweep_signed_uploads().await?;
         empty_trash(&self.service, trash_delay).await?;
         let before = self.service.clock.now().minus(keep_gone);
         for gone in self.service.store.sweep_instances(before).await? {

@@ -64,6 +64,7 @@ async fn start(grace: Duration, keys: &[KeyConfig]) -> Server {
         insecure_no_auth: false,
         cors_origins: Vec::new(),
         public_url: None,
+        body_digest: crate::auth::signed::BodyDigest::Tolerant,
     };
     let state = State {
         auth: AuthState::new(

@@ -51,6 +51,7 @@ pub mod queues;
 pub mod replay;
 pub mod resources;
 mod scripts;
+pub mod signed_uploads;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;
@@ -125,6 +126,8 @@ pub struct Parts {
     pub(crate) agents: agents::Agents,
     /// Workers that take jobs by long polls.
     pub(crate) pull: pull::PullWorkers,
+    /// Resource configs of published workflows.
+    pub(crate) pools: RwLock<Arc<BTreeMap<String, published::Pool>>>,
     /// Versions of published workflows that were called lately.
     pub(crate) published: published::Cache,
     /// Named points at which tests end the process.
@@ -163,6 +166,16 @@ impl Service {
     pub fn set_endpoints(&self, endpoints: BTreeMap<EndpointName, Endpoint>) {
         *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(endpoints);
         self.forget_abilities();
+    }
+
+    /// Resource configs as configured now.
+    pub fn pools(&self) -> Arc<BTreeMap<String, published::Pool>> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the resource configs (reload).
+    pub fn set_pools(&self, pools: BTreeMap<String, published::Pool>) {
+        *self.pools.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pools);
     }
 
     /// One endpoint.

@@ -184,6 +184,15 @@ impl Service {
         })
     }
 
+    /// How long a job of the endpoint holds its slot, from its latest runs; `None`: none has run yet.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn usual_run(&self, endpoint: &EndpointName) -> Result<Option<Duration>, Error> {
+        let runs = self.store.recent_runs(endpoint, RECENT).await?;
+        Ok(mean(runs.into_iter()))
+    }
+
     /// What keeps the endpoint's instances from starting.
     pub fn start_trouble(&self, endpoint: &EndpointName) -> Option<StartTrouble> {
         self.planner.get()?.start_trouble(endpoint)

@@ -3,6 +3,7 @@
 mod alias;
 mod diff;
 mod list;
+mod run;
 mod show;
 mod transfer;
 
@@ -26,6 +27,8 @@ pub enum WorkflowsCommand {
     Alias(alias::AliasArgs),
     /// Point an alias back at the version before
     Rollback(alias::RollbackArgs),
+    /// Call a workflow and save what it makes
+    Run(run::RunArgs),
     /// Write a workflow with all its versions and aliases as one JSON file
     Export(transfer::ExportArgs),
     /// Bring in what `export` wrote
@@ -40,6 +43,7 @@ pub async fn workflows(command: WorkflowsCommand, global: &Global) -> Result<Exi
         WorkflowsCommand::Diff(args) => diff::diff(args, global).await,
         WorkflowsCommand::Alias(args) => alias::alias(args, global).await,
         WorkflowsCommand::Rollback(args) => alias::rollback(args, global).await,
+        WorkflowsCommand::Run(args) => run::run(args, global).await,
         WorkflowsCommand::Export(args) => transfer::export(args, global).await,
         WorkflowsCommand::Import(args) => transfer::import(args, global).await,
     }

@@ -11,7 +11,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures::stream;
+use futures::{Stream, stream};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -46,13 +46,21 @@ pub async fn stream(
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse().ok());
     let follower = state.service.follow(job, params.after.or(last).unwrap_or(0));
-    let events = stream::unfold(Some((follower, state)), |reader| async move {
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("ping");
+    let events = until_end(follower, state);
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+/// Everything that is still to be told of a job.
+pub fn until_end(
+    follower: Follower,
+    state: AppState,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    stream::unfold(Some((follower, state)), |reader| async move {
         let (mut follower, state) = reader?;
         let event = next(&mut follower, &state).await?;
         Some((Ok::<Event, Infallible>(event), Some((follower, state))))
-    });
-    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("ping");
-    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+    })
 }
 
 async fn next(follower: &mut Follower, state: &AppState) -> Option<Event> {

@@ -22,6 +22,7 @@ mod keys;
 mod line;
 mod links;
 mod queues;
+mod uploads;
 mod views;
 mod webhooks;
 mod workflows;
@@ -72,9 +73,16 @@ pub fn routes() -> Router<AppState> {
         .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
+        .route("/uploads", post(uploads::sign))
+        .route("/uploads/{*name}", put(uploads::put).get(uploads::get))
         .nest("/workflows", workflows::routes())
         .nest("/agent", agent::routes())
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+/// What there is to call, for programs.
+pub fn document() -> Router<AppState> {
+    Router::new().route("/darkroom/openapi.json", get(workflows::openapi::document))
 }
 
 async fn version() -> axum::Json<serde_json::Value> {

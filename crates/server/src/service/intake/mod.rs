@@ -167,6 +167,11 @@ impl Intake<'_> {
         if let Some(known) = self.fetched.get(&(url.clone(), media)) {
             return Ok(known.clone());
         }
+        if let Some(own) = self.service.own_file(&url).await? {
+            let taken = self.take_own(own, media).await?;
+            self.fetched.insert((url, media), taken.clone());
+            return Ok(taken);
+        }
         let unavailable = |why: String| Error::InputUnavailable(not_fetched(&url, &why));
         let taken = match self.fetch {
             Fetch::Now => {
@@ -196,6 +201,25 @@ impl Intake<'_> {
         };
         self.fetched.insert((url, media), taken.clone());
         Ok(taken)
+    }
+
+    /// A file of this server that the caller was given the address of: no connection leaves the process for it.
+    async fn take_own(&self, own: InputBlob, media: Media) -> Result<Taken, Error> {
+        let _held = self.service.memory.read(own.size).await?;
+        let gone = || Error::InputUnavailable(format!("the file {} is gone", own.key.file_name()));
+        let bytes = self
+            .service
+            .blobs
+            .read(&own.key, own.size)
+            .await?
+            .ok_or_else(gone)?;
+        let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
+        let checked = checked.map_err(Error::InputUnavailable)?;
+        Ok(Taken {
+            name: checked.name,
+            source: InputSource::Blob(own.key.clone()),
+            blob: Some(own),
+        })
     }
 
     async fn store(&mut self, file: Checked) -> Result<Taken, Error> {

@@ -20,13 +20,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod aliases;
+mod call;
 mod check;
 mod draft;
+mod files;
 mod load;
+mod pools;
+mod progress;
 mod publish;
+mod results;
 mod transfer;
 
-pub use self::transfer::{FORMAT, Imported, WholeWorkflow};
+pub use self::{
+    call::{CallError, Called, WorkflowCall},
+    pools::{DEFAULT as DEFAULT_POOL, NoResource, Pool},
+    progress::ProgressView,
+    results::{CalledAs, Named, called_as},
+    transfer::{FORMAT, Imported, WholeWorkflow},
+};
 
 /// Versions that are kept in memory: they never change, and calls come for few of them.
 const CACHED: usize = 256;

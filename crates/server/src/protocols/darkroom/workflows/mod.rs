@@ -18,8 +18,12 @@ use crate::{
 
 mod aliases;
 mod draft;
+pub mod openapi;
+mod outcome;
 mod publish;
+mod run;
 mod show;
+mod snippets;
 mod transfer;
 mod views;
 
@@ -32,6 +36,9 @@ pub fn routes() -> Router<AppState> {
         .route("/{workflow}/versions/{version}", get(show::version))
         .route("/{workflow}/diff", get(show::diff))
         .route("/{workflow}/schema", get(show::schema))
+        .route("/{workflow}/snippets", get(snippets::show))
+        .route("/{workflow}/run", post(run::run))
+        .route("/{workflow}/runs/{job}", get(run::show))
         .route("/{workflow}/aliases", get(aliases::history))
         .route("/{workflow}/aliases/{alias}", put(aliases::point))
         .route("/{workflow}/aliases/{alias}/rollback", post(aliases::roll_back))
