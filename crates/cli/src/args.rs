@@ -133,3 +133,15 @@ pub enum Command {
     /// Run only the native ComfyUI-compatible engine (what an endpoint without a ComfyUI runs)
     Engine(commands::engine::EngineArgs),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_can_be_parsed_at_all() {
+        Cli::command().debug_assert();
+    }
+}

@@ -59,6 +59,15 @@ const KEYS: &[(&str, &[&str])] = &[
             "watched_per_second",
         ],
     ),
+    (
+        "workflows",
+        &[
+            "call_p50_ms",
+            "prompt_p50_ms",
+            "publish_300_nodes_p50_ms",
+            "signature_check_us",
+        ],
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

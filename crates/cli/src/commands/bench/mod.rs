@@ -18,6 +18,7 @@ mod spread;
 mod submits;
 mod sync;
 mod wire;
+mod workflows;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -65,6 +66,8 @@ enum Scenario {
     Large,
     /// Queues: durable puts, a long queue, a watcher
     Queues,
+    /// Published workflows: a call, a publish, a signature
+    Workflows,
 }
 
 /// A scenario that takes longer than this hangs.
@@ -124,6 +127,7 @@ impl Scenario {
             Scenario::Cold => "cold",
             Scenario::Large => "large",
             Scenario::Queues => "queues",
+            Scenario::Workflows => "workflows",
         }
     }
 
@@ -136,6 +140,7 @@ impl Scenario {
             Scenario::Cold => cold::measure(scene).await,
             Scenario::Large => large::measure(scene).await,
             Scenario::Queues => queues::measure(scene).await,
+            Scenario::Workflows => workflows::measure(scene).await,
         }
     }
 }

@@ -17,17 +17,18 @@ pub struct AliasArgs {
     /// The workflow's id
     workflow: String,
     /// The alias; without one: where all of them point and pointed
-    #[arg(requires = "version")]
+    #[arg(requires = "to")]
     alias: Option<String>,
     /// The version that it is to point at (`v2`)
-    version: Option<String>,
+    #[arg(value_name = "VERSION")]
+    to: Option<String>,
 }
 
 /// Moves an alias, or prints the history.
 pub async fn alias(args: AliasArgs, global: &Global) -> Result<Exit, Failure> {
     let client = global.client()?;
     let path = format!("workflows/{}/aliases", segment(&args.workflow));
-    match (&args.alias, &args.version) {
+    match (&args.alias, &args.to) {
         (Some(alias), Some(version)) => {
             let body = json!({"version": version});
             let answer = client.put(&format!("{path}/{}", segment(alias)), &body).await?;

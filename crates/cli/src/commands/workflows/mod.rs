@@ -20,6 +20,7 @@ pub enum WorkflowsCommand {
     /// All published workflows
     List,
     /// One workflow: versions, aliases, inputs, outputs
+    #[command(disable_version_flag = true)]
     Show(show::ShowArgs),
     /// What two versions differ in
     Diff(diff::DiffArgs),
@@ -28,6 +29,7 @@ pub enum WorkflowsCommand {
     /// Point an alias back at the version before
     Rollback(alias::RollbackArgs),
     /// Call a workflow and save what it makes
+    #[command(disable_version_flag = true)]
     Run(run::RunArgs),
     /// Write a workflow with all its versions and aliases as one JSON file
     Export(transfer::ExportArgs),
