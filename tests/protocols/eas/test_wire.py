@@ -13,6 +13,7 @@ import pytest
 import requests
 import websocket
 from darkroom_server import Server, binary
+from eas_prediction import PredictException
 from eas_prediction.queue_types.queueservice_pb2 import AttributesProto, DataFrameListProto, DataFrameProto
 from queue_server import CONFIG, SERVICE, TOKEN, client
 
@@ -417,6 +418,28 @@ def test_bad_input_gets_a_status_and_a_text(server):
         queue.put()
     full = queue.call("POST", None, b"x")
     assert (full.status_code, "full" in full.text, full.headers["Retry-After"]) == (429, True, "1")
+
+
+def test_an_accept_that_makes_no_sense_means_json(server):
+    queue = Queue(server)
+    queue.put(b"x")
+    for accept in [";;,,", "application/vnd.google.protobu", "application/x-flatbuffers", "\xff/\xfe", "q=1;" * 500]:
+        answer = queue.get({"Accept": accept.encode("latin-1")}, _raw_="false", _auto_delete_="false")
+        assert (answer.status_code, answer.json()[0]["data"]) == (200, "eA=="), accept
+
+
+def test_the_sdks_six_tries_of_what_is_refused_change_nothing(server):
+    queue, sdk = Queue(server), client(server)
+    while queue.length() < 50:
+        queue.put()
+    before = queue.attributes()
+    for body, code in [(b"x", "429"), (b"x" * 1001, "413")]:
+        with pytest.raises(PredictException) as refused:
+            sdk.put(body)
+        assert code in str(refused.value), refused.value
+    assert queue.attributes() == before
+    queue.delete(_indexes_=before["stream.lastEntry"])
+    assert int(sdk.put(b"x")[0]) == int(before["stream.lastEntry"]) + 1
 
 
 def test_a_put_with_a_million_tags_is_refused_at_once(server):
