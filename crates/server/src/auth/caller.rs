@@ -144,6 +144,20 @@ impl Caller {
         self.may(Scope::Admin, endpoint).is_ok()
     }
 
+    /// Whether they operate every endpoint, and so the machine that the server runs on.
+    ///
+    /// # Errors
+    /// As [`Caller::may_anywhere`]; [`Error::ForeignEndpoint`] where their key names endpoints.
+    pub fn may_everywhere(&self, scope: Scope) -> Result<(), Error> {
+        self.may_anywhere(scope)?;
+        match &self.endpoints {
+            Grant::All => Ok(()),
+            Grant::Named(_) => Err(Error::ForeignEndpoint {
+                endpoint: "*".to_owned(),
+            }),
+        }
+    }
+
     /// Whether they may do everything.
     pub fn is_admin(&self) -> bool {
         self.scopes.contains(&Scope::Admin)

@@ -23,8 +23,8 @@ use crate::beside::beside;
 
 /// Longer than what a graph is checked for: names of model files are what is looked for here.
 const MAX_CHARS: usize = 100;
-/// Missing things of one box that near names are looked for; all are told.
-const MAX_ASKED: usize = 20;
+/// Missing things, of all boxes together, that near names are looked for; all are told.
+const MAX_ASKED: usize = 40;
 
 /// One box.
 #[derive(Debug, Serialize)]
@@ -97,8 +97,9 @@ fn check(graph: &Value, places: &Places) -> Result<Vec<BoxCheck>, Box<Refusal>> 
 
 /// What a graph would miss on each box of an endpoint.
 pub(super) fn on_each_box(graph: &Graph, places: &Places) -> Vec<BoxCheck> {
+    let mut asked = 0;
     let boxes = places.boxes.iter().map(|(name, one)| {
-        let missing = missing_on(graph, name, &one.info, places);
+        let missing = missing_on(graph, name, &one.info, places, &mut asked);
         let refused = preflight::check(graph, Some(&one.info), None, places.embedded).err();
         BoxCheck {
             name: name.clone(),
@@ -112,7 +113,13 @@ pub(super) fn on_each_box(graph: &Graph, places: &Places) -> Vec<BoxCheck> {
     boxes.collect()
 }
 
-fn missing_on(graph: &Graph, box_name: &str, info: &ObjectInfo, places: &Places) -> Vec<Missing> {
+fn missing_on(
+    graph: &Graph,
+    box_name: &str,
+    info: &ObjectInfo,
+    places: &Places,
+    asked: &mut usize,
+) -> Vec<Missing> {
     let mut missing: BTreeMap<Need, Vec<String>> = BTreeMap::new();
     for (id, node) in &graph.nodes {
         let Some(class) = info.get(&node.class_type) else {
@@ -133,10 +140,12 @@ fn missing_on(graph: &Graph, box_name: &str, info: &ObjectInfo, places: &Places)
             }
         }
     }
-    let named = missing.into_iter().enumerate();
-    named
-        .map(|(nth, (need, nodes))| {
-            let near = |wrong: &str, names: &mut dyn Iterator<Item = &str>| match nth < MAX_ASKED {
+    missing
+        .into_iter()
+        .map(|(need, nodes)| {
+            *asked += 1;
+            let may_ask = *asked <= MAX_ASKED;
+            let near = |wrong: &str, names: &mut dyn Iterator<Item = &str>| match may_ask {
                 true => nearest(wrong, names, MAX_CHARS),
                 false => Vec::new(),
             };

@@ -24,6 +24,8 @@ const USAGE_EVERY: Duration = Duration::from_secs(10);
 const ABILITIES_EVERY: Duration = Duration::from_secs(60);
 /// A log that grows beyond this loses its older half: weeks of progress bars must not fill the disk.
 const LOG_MAX_BYTES: u64 = 64 << 20;
+/// Scripts of one instance that are copied, in bytes; ComfyUIs with hundreds of node packs have a tenth of it.
+const MOST_SCRIPT_BYTES: u64 = 512 << 20;
 /// When an instance that did not tell what it can do is asked again, at first and at last.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(60);
@@ -68,16 +70,42 @@ impl Task {
     async fn learn_facts(&self, handle: &Handle) -> anyhow::Result<()> {
         let client = self.client(handle)?;
         let facts = told::facts(&client).await?;
+        let scripts: Vec<String> = told::scripts(&facts).map(str::to_owned).collect();
         let service = &self.control.service;
-        for path in told::scripts(&facts) {
-            if let Some(script) = told::script(&client, path).await? {
-                service
-                    .keep_page_script(&self.endpoint.name, path, script)
-                    .await?;
+        service.learn_facts(&self.endpoint.name, facts).await?;
+        self.copy_scripts(&client, &scripts).await;
+        Ok(())
+    }
+
+    /// Copies what custom nodes bring to the page. One that cannot be had is left out: the page is whole but for it.
+    async fn copy_scripts(&self, client: &Client, scripts: &[String]) {
+        let mut copied = 0;
+        for path in scripts {
+            match self.copy_script(client, path).await {
+                Ok(bytes) => copied += bytes,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(instance.id = %self.id, path, error, "a script of the page could not be copied");
+                }
+            }
+            if copied > MOST_SCRIPT_BYTES {
+                tracing::warn!(instance.id = %self.id, "its scripts of the page are too many; the rest is left out");
+                return;
             }
         }
-        service.learn_facts(&self.endpoint.name, facts).await?;
-        Ok(())
+    }
+
+    /// How large it was.
+    async fn copy_script(&self, client: &Client, path: &str) -> anyhow::Result<u64> {
+        let Some(script) = told::script(client, path).await? else {
+            return Ok(0);
+        };
+        let bytes = script.len() as u64;
+        let service = &self.control.service;
+        service
+            .keep_page_script(&self.endpoint.name, path, script)
+            .await?;
+        Ok(bytes)
     }
 
     async fn try_abilities(&self, handle: &Handle) {

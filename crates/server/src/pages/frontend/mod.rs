@@ -41,13 +41,18 @@ pub struct Frontends(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     known: Mutex<HashMap<PathBuf, Arc<OnceCell<PathBuf>>>>,
+    /// One is unpacked at a time: two files with the same content become the same directory.
+    unpacking: tokio::sync::Mutex<()>,
 }
 
 impl Frontends {
     /// Archives are unpacked below `root`.
     pub fn new(root: PathBuf) -> Self {
-        let known = Mutex::default();
-        Frontends(Arc::new(Inner { root, known }))
+        Frontends(Arc::new(Inner {
+            root,
+            known: Mutex::default(),
+            unpacking: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// The directory that holds the page of `source`.
@@ -59,10 +64,11 @@ impl Frontends {
             let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.entry(source.to_owned()).or_default().clone()
         };
-        let find = || {
+        let find = || async {
+            let _unpacking = self.0.unpacking.lock().await;
             let (source, root) = (source.to_owned(), self.0.root.clone());
             // Unpacking takes a second or two of a processor.
-            beside(usize::MAX, move || locate(&source, &root))
+            beside(usize::MAX, move || locate(&source, &root)).await
         };
         cell.get_or_try_init(find).await.cloned()
     }

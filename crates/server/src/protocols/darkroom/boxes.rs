@@ -100,6 +100,10 @@ pub async fn attach(
         python: wish.python,
         args: wish.args,
     };
+    if !attached.is_server() {
+        // It is a program that runs as the server's user.
+        call.needs_everywhere(Scope::Admin)?;
+    }
     let wish = Attach {
         endpoint: endpoint.clone(),
         attached,

@@ -46,6 +46,13 @@ impl Call {
             .map_err(|e| ApiError::access(e, &self.caller.request_id))
     }
 
+    /// Goes on only with this scope on every endpoint.
+    pub fn needs_everywhere(&self, scope: Scope) -> Result<(), ApiError> {
+        self.caller
+            .may_everywhere(scope)
+            .map_err(|e| ApiError::access(e, &self.caller.request_id))
+    }
+
     /// Goes on only for callers who may list jobs of this endpoint.
     pub fn needs_list(&self, endpoint: &EndpointName) -> Result<(), ApiError> {
         self.caller

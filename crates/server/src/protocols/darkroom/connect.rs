@@ -61,17 +61,24 @@ struct Way {
 
 fn ways(place: &Place, endpoint: &Endpoint) -> Vec<Way> {
     match endpoint.kind {
-        Kind::Comfyui => vec![
-            darkroom(place),
-            command_line(place),
-            native(place),
-            serverless(place),
-            kubeai(place),
-            eas_prompt(place),
-        ],
+        Kind::Comfyui => {
+            let mut ways = vec![
+                darkroom(place),
+                command_line(place),
+                native(place),
+                serverless(place),
+                kubeai(place),
+                eas_prompt(place),
+                dedicated(place),
+            ];
+            let input = r#"{\"workflow\": $(cat workflow.json)}"#;
+            ways.extend(asynchronous(place, input));
+            ways.extend(endpoint.frontend.is_some().then(|| page(place)));
+            ways
+        }
         Kind::Queue => vec![eas_queue(place)],
         Kind::Worker if endpoint.is_http_worker() => vec![eas_path(place)],
-        Kind::Worker => vec![],
+        Kind::Worker => asynchronous(place, r#"{\"prompt\": \"a cat\"}"#).into(),
     }
 }
 
@@ -149,6 +156,47 @@ fn eas_path(place: &Place) -> Way {
         protocol: "PAI-EAS asynchronous queue",
         snippet: place.post(&url, "", "-d '{}'"),
         url,
+    }
+}
+
+/// The program of PAI's dedicated edition: the same call, with the raw token.
+fn dedicated(place: &Place) -> Way {
+    let url = format!("{}/prompt", place.root());
+    let body = r#"-d "{\"prompt\": $(cat workflow.json)}""#;
+    Way {
+        protocol: "PAI dedicated edition",
+        snippet: place.post(&url, "", body),
+        url,
+    }
+}
+
+/// RunPod's and PPIO's asynchronous endpoints; `input` as it stands inside the shell's double quotes.
+fn asynchronous(place: &Place, input: &str) -> [Way; 2] {
+    let families = [
+        ("RunPod's asynchronous endpoint", "v2"),
+        ("PPIO's asynchronous endpoint", "v1"),
+    ];
+    families.map(|(protocol, version)| {
+        let url = format!("{}/{version}/{}/run", place.base, place.name);
+        let body = format!(r#"-d "{{\"input\": {input}}}""#);
+        Way {
+            protocol,
+            snippet: place.post(&url, "Bearer ", &body),
+            url,
+        }
+    })
+}
+
+fn page(place: &Place) -> Way {
+    let key = if place.needs_key {
+        " --key \"$DARKROOM_KEY\""
+    } else {
+        ""
+    };
+    Way {
+        protocol: "ComfyUI's web page",
+        url: format!("{}/e/{}/", place.base, place.name),
+        snippet: format!("darkroom open {} --server {}{key}", place.name, place.base),
     }
 }
 
