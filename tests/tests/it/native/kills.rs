@@ -1,12 +1,15 @@
-//! The server is killed while clients run prompts over their sockets: every prompt ends once, and history is whole.
+//! The server, or its instances, are killed while clients run prompts over their sockets: every prompt ends once, and
+//! history is whole.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use darkroom_tests::{
     Api, Options, Server, eventually, graphs,
-    native::{Client, Frame},
+    native::{Client, Frame, prompt_ids},
+    processes,
     server::endpoint_with_test_nodes,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -73,6 +76,84 @@ async fn kills_of_the_server_lose_no_prompt_and_double_none() {
             assert!(id.starts_with(&format!("ear-{n}/")), "{id} is another client's");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_of_instances_are_no_clients_business() {
+    let endpoint = endpoint_with_test_nodes(
+        "default",
+        "gpus = [\"0\", \"1\", \"2\"]\nscaling = { max_instances = 3 }\nlimits = { max_attempts = 10 }",
+    );
+    let server = Server::start(Options::default().with_config(&endpoint)).await;
+    let api = server.api();
+    let clients = (0..5).map(async |n: u32| {
+        let mut client = Client::connect(&api, "", &format!("client-{n}")).await;
+        let mut own = Vec::new();
+        for nth in 0..3 {
+            let graph = graphs::sleep(0.4, &format!("{n}-{nth}"), n * 16 + nth);
+            own.push(client.submit(&api, "", &graph).await);
+        }
+        let mut told: Vec<Frame> = Vec::new();
+        for id in &own {
+            if !told.iter().any(|frame| is_over(frame, id)) {
+                told.extend(client.until_end(id).await);
+            }
+        }
+        assert_eq!(prompt_ids(&told), own.iter().cloned().collect(), "its own alone");
+        own.iter().for_each(|id| in_order(&told, id));
+        own
+    });
+    let kills = async {
+        for nth in 1..=2 {
+            eventually("prompts end", LIMIT, async || {
+                (ended(&api).await >= nth * 3).then_some(())
+            })
+            .await;
+            // Whichever it meets, and whatever that is doing.
+            let all = server.instance_pids();
+            if let Some(&pid) = all.get(nth % all.len().max(1)) {
+                processes::signal(pid, Signal::KILL);
+            }
+        }
+    };
+    let (own, ()) = tokio::join!(futures::future::join_all(clients), kills);
+    let history = api.get("/history").await.expect(200).json();
+    for id in own.iter().flatten() {
+        assert_eq!(history[id]["status"]["status_str"], "success", "{}", history[id]);
+    }
+    assert_eq!(history.as_object().map(serde_json::Map::len), Some(15));
+}
+
+fn is_over(frame: &Frame, id: &str) -> bool {
+    matches!(frame, Frame::Text(text) if text["type"] == "executing" && text["data"]["node"].is_null()
+        && text["data"]["prompt_id"] == id)
+}
+
+/// A prompt begins, is executed, succeeds once, and is over after that; an attempt that was lost is begun again.
+fn in_order(frames: &[Frame], id: &str) {
+    let of_it: Vec<&Value> = frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Text(text) if text["data"]["prompt_id"] == id => Some(text),
+            Frame::Text(_) | Frame::Binary(_) | Frame::Closed => None,
+        })
+        .collect();
+    let last = |kind: &str| of_it.iter().rposition(|message| message["type"] == kind);
+    let started = of_it
+        .iter()
+        .position(|message| message["type"] == "execution_start");
+    let succeeded = of_it
+        .iter()
+        .filter(|message| message["type"] == "execution_success");
+    assert_eq!((started, succeeded.count()), (Some(0), 1), "{of_it:?}");
+    let steps = [
+        Some(0),
+        last("executed"),
+        last("execution_success"),
+        last("executing"),
+    ];
+    assert!(steps.is_sorted() && steps[1] > Some(0), "{of_it:?}");
+    assert_eq!(last("executing"), Some(of_it.len() - 1), "{of_it:?}");
 }
 
 /// Prompts in history; `0` while nobody answers.
