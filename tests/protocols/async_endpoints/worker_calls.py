@@ -74,6 +74,14 @@ def pids_of(ran, job):
     return [int(line.split()[1]) for line in lines if line.startswith(job)]
 
 
+def runs_the_handler(pid):
+    """Whether that process is a worker of ours, and lives."""
+    try:
+        return str(HANDLER).encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def environment(server, endpoint, name, key="sk_worker", ping_ms=10_000):
     """What a worker is told that somebody starts by hand, for both SDKs."""
     told = {"RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}
