@@ -28,6 +28,8 @@ def engine(more=""):
 
 
 CONFIG = f"""
+[fetch]
+allow = ["localhost"]
 [[keys]]
 name = "operator"
 secret = "{KEY}"

@@ -1,13 +1,15 @@
 """The wire itself: signatures, envelopes, uploads, and what bad input gets, by requests that tests sign themselves."""
 
 import base64
+import http.server
 import json
+import threading
 import time
 
 import pytest
 
 import pictures
-from signing import HTTP, JSON, App
+from signing import HTTP, JSON, App, check_progress
 
 SOURCE = pictures.png(seed=3)
 
@@ -113,6 +115,66 @@ def test_a_file_that_is_no_image_is_told_at_the_call(app, flow):
     refused(app.prompt(flow, {"image": signed["accessUrl"]}), "INVALID_INPUT", "not an image")
     never = upload(app)
     refused(app.prompt(flow, {"image": never["accessUrl"]}), "INVALID_INPUT", "was not uploaded")
+
+
+@pytest.fixture
+def site():
+    """A server of somebody else's, with a picture and a page."""
+    files = {"/a.png": ("image/png", SOURCE), "/page": ("text/html", b"<html>no picture</html>")}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            kind, data = files.get(self.path, ("text/plain", b""))
+            self.send_response(200 if data else 404)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://localhost:{served.server_port}"
+        served.shutdown()
+
+
+def test_addresses_of_others_are_fetched_when_the_task_runs(app, flow, site):
+    task = app.prompt(flow, {"image": f"{site}/a.png"})["data"]["taskId"]
+    done = app.finished(task)
+    assert done["status"] == 10, done
+    file = HTTP.get(done["data"]["result"]["images"]["url"], timeout=60).content
+    assert pictures.same(file, pictures.read(SOURCE))
+    for path, told in [("/page", "not an image"), ("/none", "404")]:
+        failed = app.finished(app.prompt(flow, {"image": site + path})["data"]["taskId"])
+        assert failed["status"] == 20 and failed["data"]["status"] == "failed", failed
+        assert failed["subErrCode"] == failed["sub_err_code"] == "INPUT_UNAVAILABLE", failed
+        assert told in failed["subErrMessage"], failed
+
+
+def test_progress_and_the_time_left_come_from_past_runs(darkroom, app, tmp_path):
+    slow = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "TestSleep", "inputs": {"seconds": 3.0, "steps": 30, "image": ["1", 0], "seed": "0"}},
+        "10": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "slow"}},
+    }
+    name = f"slow-{tmp_path.name}"
+    darkroom.publish(tmp_path, name, slow, "--endpoint", "tests", "--input", "2.seed=seed,type=string",
+                     "--output", "10.images=images")
+    assert app.finished(app.prompt(name, {"seed": "1"})["data"]["taskId"])["status"] == 10
+    second = app.prompt(name, {"seed": "2"})["data"]
+    assert second["estimatedDurationInSeconds"] > 0 and second["estimated_duration_in_seconds"] > 0, second
+    seen, deadline = [], time.monotonic() + 120
+    while not seen or seen[-1]["status"] not in ("succeeded", "failed"):
+        assert time.monotonic() < deadline, seen[-1:]
+        seen.append(app.ask("progress", second["taskId"])["data"])
+        check_progress(seen[-1])
+    unfinished = [one for one in seen if one["status"] in ("waiting", "running")]
+    assert unfinished and all(one["etaRelative"] >= 1 for one in unfinished), unfinished
+    fractions = [one["progress"] for one in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == 1 and seen[-1]["etaRelative"] == 0, fractions
+    assert any(0 < fraction < 1 for fraction in fractions), fractions
 
 
 def test_an_upload_address_is_good_once_for_what_was_signed(app):
