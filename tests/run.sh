@@ -149,7 +149,7 @@ browser_tests() {
     skip "tests/browser: no Chromium that starts (see $LOGS/chromium.log)"
     return
   fi
-  export CHROMIUM DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom}
+  export CHROMIUM DARKROOM_BIN=${DARKROOM_BIN:-$TARGET/debug/darkroom} DARKROOM_SCREENSHOTS=$LOGS/browser
   python_suites browser tests/browser/requirements.txt tests/browser
 }
 

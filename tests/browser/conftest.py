@@ -68,7 +68,13 @@ class Tab:
 
 
 @pytest.fixture
-def tab(browser):
+def tab(browser, request):
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    yield Tab(context)
+    tab = Tab(context)
+    yield tab
+    # For whoever wants to see what the page looked like at the end; the server may be gone by then.
+    shots = os.environ.get("DARKROOM_SCREENSHOTS")
+    if shots:
+        pathlib.Path(shots).mkdir(parents=True, exist_ok=True)
+        tab.page.screenshot(path=pathlib.Path(shots) / f"{request.node.name}.png")
     context.close()
