@@ -79,6 +79,14 @@ pub fn marked(data_dir: &Path) -> Vec<Process> {
     found
 }
 
+/// Whether a process has ended for good: gone, or a zombie, whose children have another parent by now. (It loses its command
+/// line, by which [`of`] finds it, some time before.)
+pub fn has_ended(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_none_or(|state| state.starts_with(['Z', 'X']))
+}
+
 /// Sends a signal; a process that is gone already is fine.
 pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {

@@ -248,10 +248,12 @@ impl Server {
             processes::signal(worker, Signal::KILL);
         }
         self.wait_exit().await;
-        // The child was re-parented when its parent died; it must be gone before the next one starts.
+        // The child was re-parented when its parent died; it must be gone before the next one starts, and before a test
+        // stops an instance: those that are stopped when their parent ends are sent SIGHUP.
         eventually("the child is gone", STOP_LIMIT, async || {
             let serving = |p: &processes::Process| p.command.iter().any(|part| part == "serve");
-            (!processes::of(self.home.path()).iter().any(serving)).then_some(())
+            let ended = worker.is_none_or(processes::has_ended);
+            (ended && !processes::of(self.home.path()).iter().any(serving)).then_some(())
         })
         .await;
     }

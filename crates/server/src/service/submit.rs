@@ -272,7 +272,7 @@ impl Service {
             }
         }
         let open_lately = self.lengths.borrow().get(&submit.endpoint).copied();
-        if open_lately.unwrap_or(0) < max_queued / 2 {
+        if open_lately.is_some_and(|open| open < max_queued / 2) {
             return Ok(None);
         }
         let queued = self.store.queued(&submit.endpoint).await?;
