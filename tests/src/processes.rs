@@ -79,12 +79,18 @@ pub fn marked(data_dir: &Path) -> Vec<Process> {
     found
 }
 
-/// Whether a process has ended for good: gone, or a zombie, whose children have another parent by now. (It loses its command
-/// line, by which [`of`] finds it, some time before.)
+/// Whether a process has ended for good: gone, or a zombie without threads, whose children have another parent by now. (It
+/// loses its command line, by which [`of`] finds it, some time before, and its first thread may be a zombie long before the one
+/// that started a child.)
 pub fn has_ended(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
-    state.is_none_or(|state| state.starts_with(['Z', 'X']))
+    let proc = Path::new("/proc").join(pid.to_string());
+    let Ok(stat) = fs::read_to_string(proc.join("stat")) else {
+        return true;
+    };
+    let zombie = stat
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+    zombie && fs::read_dir(proc.join("task")).map_or(0, Iterator::count) <= 1
 }
 
 /// Sends a signal; a process that is gone already is fine.

@@ -4,7 +4,10 @@
 //! is a delivery. An item goes when every group has committed it, or when somebody deletes it for all of them. Jobs are
 //! elsewhere ([`crate::jobs`]); an item may stand for one, and is then never delivered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use darkroom_core::{EndpointName, JobId, NodeName, Payload, TenantId, Timestamp};
@@ -221,9 +224,14 @@ pub struct Policy {
     pub to_rear: bool,
 }
 
-/// How far a session has looked: items up to this index, by priority, that it need not look at again.
+/// How far a session has looked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scan(pub BTreeMap<i32, u64>);
+pub struct Scan {
+    /// Items up to this index, by priority, that it need not look at again,
+    pub seen: BTreeMap<i32, u64>,
+    /// but for these, by priority and index: a get held them, and may give them back.
+    pub taken: BTreeSet<(i32, u64)>,
+}
 
 /// A session asking for items.
 #[derive(Debug, Clone)]

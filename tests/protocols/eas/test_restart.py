@@ -54,3 +54,21 @@ def test_every_item_is_seen_through_restarts(restart):
         assert len(sent) == PUTS, "each put was answered once, with an index of its own"
         assert seen == sent
         assert client(server).attributes()["stream.length"] == "0"
+
+
+def test_a_restart_of_the_server_is_no_delivery():
+    with Server(CONFIG) as server:
+        consumer = client(server)
+        consumer.put(b"held")
+        # More often than an item is delivered before it goes to the rear.
+        for _ in range(7):
+            watcher = consumer.watch(0, 1, auto_commit=False)
+            assert next(iter(watcher.run())).data == b"held"
+            stop_and_start(server)
+            watcher.close()
+        watcher = consumer.watch(0, 1, auto_commit=False)
+        item = next(iter(watcher.run()))
+        assert item.data == b"held"
+        insist(consumer.commit, item.index)
+        watcher.close()
+        assert consumer.attributes()["stream.length"] == "0"

@@ -221,6 +221,9 @@ def test_requests_that_are_not_signed_right(app, flow):
     assert app.http.post(app.url + path, data=sent, headers=headers, timeout=60).status_code == 200
     rejected(app.post("/scc/sd_get_progress", body), 400, "API Not Found")
     assert app.secret not in app.post(path, body, {"x-ca-signature": "AAAA"}).headers["X-Ca-Error-Message"]
+    # Time and nonce must be among what is signed, else a recorded request could be made new.
+    for names in ("x-ca-key", "x-ca-key,x-ca-timestamp", "x-ca-key,x-ca-nonce"):
+        rejected(app.post(path, body, x_ca_signature_headers=names), 400, "Invalid Signature")
 
 
 def test_paths_and_types_that_clients_send_otherwise_than_they_sign(app):

@@ -111,6 +111,8 @@ impl Published {
             given
                 .keys()
                 .filter(|name| self.input(name).is_none())
+                // Near names are looked for each: no more of them than are told.
+                .take(MAX_PROBLEMS)
                 .map(|name| self.unknown(name, given)),
         );
         if !problems.is_empty() {

@@ -80,6 +80,20 @@ tests! {
         assert_eq!(odd.never, [7]);
     }
 
+    async fn what_one_group_could_not_do_is_still_for_the_others(world: World) {
+        let (tired, other) = (world.join(join("a", "x", 1)).await, world.join(join("b", "y", 1)).await);
+        let index = world.put(item("hard")).await;
+        for _ in 0..policy().max_delivery {
+            assert_eq!(world.get(tired).await, [index]);
+            world.store().refuse(&input(), "a", vec![index], true).await.unwrap();
+        }
+        assert_eq!(world.get(tired).await, [0; 0], "it went to the rear");
+        assert_eq!(world.store().queue(&queue(Side::InputRear)).await.unwrap().unwrap().length, 1);
+        assert_eq!(world.get(other).await, [index], "the other group never had it");
+        world.commit("b", index).await;
+        assert_eq!(world.length().await, 0, "all groups are done with it");
+    }
+
     async fn an_item_delivered_too_often_goes_to_the_rear_with_its_body(world: World) {
         let key = blob("big");
         world.store().intend(&key).await.unwrap();

@@ -324,6 +324,31 @@ tests! {
         assert_eq!(world.length().await, 2, "a hold ends");
     }
 
+    async fn a_session_looks_past_what_others_took_and_gets_it_when_it_is_given_back(world: World) {
+        let long = |body: &str| NewItem { max_length: 2_000, ..item(body) };
+        let wanted = || NewItem { tags: tags(&[("k", "v")]), ..long("wanted") };
+        let first = world.put(wanted()).await;
+        assert_eq!(world.store().take(&input(), take(1, 1)).await.unwrap().len(), 1);
+        // More than are looked at in one go.
+        for n in 0..1_100 {
+            world.put(long(&n.to_string())).await;
+        }
+        let last = world.put(wanted()).await;
+        let session = world.join(Join { tags: tags(&[("k", "v")]), ..join("g", "c", 9) }).await;
+        let mut scan = Scan::default();
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            let ask = Deliver { scan, ..deliver(session) };
+            let delivered = world.store().deliver(ask).await.unwrap().unwrap();
+            got.extend(indexes(&delivered));
+            scan = delivered.scan;
+        }
+        assert_eq!(got, [last], "behind a taken one and a thousand others");
+        world.clock.advance(Duration::from_secs(30));
+        let again = world.store().deliver(Deliver { scan, ..deliver(session) }).await.unwrap().unwrap();
+        assert_eq!(indexes(&again), [first], "the hold has ended");
+    }
+
     async fn the_newest_are_found_from_the_end(world: World) {
         world.put_many(3).await;
         let wanted = Wanted { newest: true, ..Wanted::default() };

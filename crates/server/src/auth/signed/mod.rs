@@ -14,7 +14,7 @@ use http::HeaderMap;
 use sha2::Sha256;
 
 pub use self::nonces::Nonces;
-use self::string_to_sign::{Algorithm, candidates};
+use self::string_to_sign::{Algorithm, candidates, signs};
 
 /// How far a client's clock may be off.
 const WINDOW_MS: i64 = 15 * 60 * 1000;
@@ -129,6 +129,11 @@ impl Signed<'_> {
             return Err(SignatureError::NonceUsed);
         }
         self.check_signature(app_secret, signature, prefix)?;
+        // What is not signed could be made new by whoever recorded the request.
+        if !signs(self, &["x-ca-timestamp", "x-ca-nonce"]) {
+            let string_to_sign = candidates(self, prefix).into_iter().next().unwrap_or_default();
+            return Err(SignatureError::InvalidSignature { string_to_sign });
+        }
         if let Some(md5) = self.header("content-md5")
             && !content_md5::fits(self.body, md5, digest)
         {

@@ -87,6 +87,13 @@ fn own_path<'a>(path: &'a str, prefix: &str) -> &'a str {
     }
 }
 
+/// Whether the client says that it signed all of these headers.
+pub(super) fn signs(request: &Signed<'_>, wanted: &[&str]) -> bool {
+    let names = request.header("x-ca-signature-headers").unwrap_or_default();
+    let signed = |name: &&str| names.split(',').any(|n| n.trim().eq_ignore_ascii_case(name));
+    wanted.iter().all(signed)
+}
+
 /// `name:value` lines of the headers that the client says it signed, sorted by name.
 fn signed_headers(request: &Signed<'_>) -> String {
     let names = request.header("x-ca-signature-headers").unwrap_or_default();

@@ -128,7 +128,11 @@ enum End {
 }
 
 async fn over_socket(mut socket: WebSocket, mut watch: Watch, mut until: Until) {
-    let close = match pump(&mut socket, &mut watch, &mut until).await {
+    let end = pump(&mut socket, &mut watch, &mut until).await;
+    if until.stopping.is_cancelled() {
+        watch.stays();
+    }
+    let close = match end {
         End::Gone => return,
         End::Close(frame) => frame,
     };
@@ -222,7 +226,12 @@ fn over_http(watch: Watch, until: Until) -> Response {
             }
             let step = tokio::select! {
                 step = watch.next() => step,
-                _ = until.over() => return None,
+                _ = until.over() => {
+                    if until.stopping.is_cancelled() {
+                        watch.stays();
+                    }
+                    return None;
+                }
             };
             let Ok(Step::Items(items)) = step else { return None };
             let indexes = items.iter().map(|item| item.index).collect();

@@ -57,9 +57,11 @@ pub async fn handler(State(state): State<AppState>, request: Request) -> Result<
     let (job, called) = call.task(&state, &task.id()).await?;
     let view = state.service.progress_of(&job).await;
     let view = view.map_err(|error| Refused::passing(error, &call.caller.request_id))?;
-    // Whole seconds, rounded up: 0 is for what is over.
+    // Whole seconds, rounded up: 0 is for what is over, and not for what takes longer than those before it.
+    let least = u64::from(!job.state.is_final());
     let eta = view.remaining.map_or(UNKNOWN_ETA_S, |left| {
-        left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+        let seconds = left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+        seconds.max(least)
     });
     let mut data = json!({
         "taskId": job.id,

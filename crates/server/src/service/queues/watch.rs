@@ -48,6 +48,8 @@ pub struct Watch {
     index_only: bool,
     auto_commit: bool,
     chores: mpsc::UnboundedSender<Chore>,
+    /// It leaves when this is dropped.
+    leaves: bool,
 }
 
 /// What happens on a watch.
@@ -99,6 +101,7 @@ impl Service {
             index_only: options.index_only,
             auto_commit: options.auto_commit,
             chores: self.chores.sender.clone(),
+            leaves: true,
         })
     }
 }
@@ -144,6 +147,12 @@ impl Watch {
         }
     }
 
+    /// It is the server that goes, not the consumer: the next server keeps what it held for it, and does not count that as
+    /// delivered once more.
+    pub fn stays(&mut self) {
+        self.leaves = false;
+    }
+
     /// The items were written to the connection.
     ///
     /// # Errors
@@ -159,6 +168,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // Without a keeper the server is going; the next one knows.
-        let _ = self.chores.send(Chore::Leave(self.session));
+        if self.leaves {
+            let _ = self.chores.send(Chore::Leave(self.session));
+        }
     }
 }

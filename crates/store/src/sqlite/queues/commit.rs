@@ -118,7 +118,7 @@ fn find(tx: &Tx<'_>, head: &Head, group: &str, index: u64) -> Result<Found, Erro
 }
 
 /// The group is done with the item; the last group takes it along.
-fn commit_one(tx: &Tx<'_>, head: &Head, group: &str, index: i64) -> Result<(), Error> {
+pub(super) fn commit_one(tx: &Tx<'_>, head: &Head, group: &str, index: i64) -> Result<(), Error> {
     let others: i64 = sql::value(
         tx.conn,
         "SELECT COUNT(*) FROM item_groups g WHERE g.queue = ?1 AND g.name <> ?2 AND NOT EXISTS \

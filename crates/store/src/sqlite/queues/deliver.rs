@@ -151,7 +151,9 @@ fn returned(
         }
         let tired = candidate.times.is_some_and(|times| times >= policy.max_delivery);
         match head.id.side.rear() {
-            Some(rear) if tired => rear::move_there(tx, head, rear, candidate.index, policy.to_rear)?,
+            Some(rear) if tired => {
+                rear::move_there(tx, head, &me.group, rear, candidate.index, policy.to_rear)?
+            }
             Some(_) | None => candidates.push(candidate),
         }
     }
@@ -165,7 +167,7 @@ fn new_ones(
     room: usize,
     scan: &mut Scan,
 ) -> Result<(Vec<Candidate>, bool), Error> {
-    let mut found = Vec::new();
+    let mut found = given_back(tx, me, room, scan)?;
     let mut looked = 0;
     let mut below: Option<i32> = None;
     loop {
@@ -179,7 +181,7 @@ fn new_ones(
             return Ok((found, false));
         };
         below = Some(level);
-        let after = scan.0.get(&level).copied().unwrap_or(0);
+        let after = scan.seen.get(&level).copied().unwrap_or(0);
         let mut statement = tx.conn.prepare_cached(
             "SELECT i.idx, i.size, i.tags, i.taken_until IS NOT NULL AS taken FROM items i INDEXED BY items_line \
              WHERE i.queue = ?1 AND i.priority = ?2 AND i.idx > ?3 AND i.idx >= ?4 AND i.job IS NULL \
@@ -187,16 +189,16 @@ fn new_ones(
              ORDER BY i.idx",
         )?;
         let mut rows = statement.query(params![me.queue, level, sql::int(after), me.start, me.group])?;
-        let mut stuck = false;
         while let Some(row) = rows.next()? {
             if found.len() == room || looked == LOOK_AT {
                 return Ok((found, looked == LOOK_AT));
             }
             looked += 1;
             let index: i64 = row.get("idx")?;
-            // A taken one may come back: it is looked at again, with all that follows it.
             let taken: bool = row.get("taken")?;
-            stuck |= taken;
+            if taken {
+                scan.taken.insert((level, index.unsigned_abs()));
+            }
             let fits = !taken && (me.tags.is_empty() || has_all(&sql::json(row, "tags", "items")?, &me.tags));
             if fits {
                 found.push(Candidate {
@@ -206,16 +208,45 @@ fn new_ones(
                     times: None,
                 });
             }
-            if !stuck {
-                scan.0.insert(level, index.unsigned_abs());
-            }
+            scan.seen.insert(level, index.unsigned_abs());
         }
     }
 }
 
+/// Those that were taken when they were looked at, and are not any more.
+fn given_back(tx: &Tx<'_>, me: &Consumer, room: usize, scan: &mut Scan) -> Result<Vec<Candidate>, Error> {
+    let mut back = Vec::new();
+    for (priority, index) in std::mem::take(&mut scan.taken) {
+        let found = sql::row(
+            tx.conn,
+            "SELECT i.size, i.tags, i.taken_until IS NOT NULL AS taken FROM items i \
+             WHERE i.queue = ?1 AND i.idx = ?2 AND i.job IS NULL AND NOT EXISTS \
+             (SELECT 1 FROM deliveries d WHERE d.queue = i.queue AND d.grp = ?3 AND d.idx = i.idx)",
+            params![me.queue, sql::int(index), me.group],
+            |row| {
+                let tags: Tags = sql::json(row, "tags", "items")?;
+                Ok((row.get::<_, bool>("taken")?, tags, sql::unsigned(row, "size")?))
+            },
+        )?;
+        match found {
+            Some((taken, _, _)) if taken || back.len() == room => {
+                scan.taken.insert((priority, index));
+            }
+            Some((_, tags, size)) if has_all(&tags, &me.tags) => back.push(Candidate {
+                priority,
+                index: sql::int(index),
+                size,
+                times: None,
+            }),
+            Some(_) | None => {}
+        }
+    }
+    Ok(back)
+}
+
 fn look_again(scan: &mut Scan, candidate: &Candidate) {
     let before = candidate.index.unsigned_abs().saturating_sub(1);
-    let seen = scan.0.entry(candidate.priority).or_insert(before);
+    let seen = scan.seen.entry(candidate.priority).or_insert(before);
     *seen = (*seen).min(before);
 }
 

@@ -5,19 +5,21 @@ use darkroom_core::Payload;
 use super::{
     super::{sql, tx::Tx},
     Head,
+    commit::commit_one,
     put::insert,
     read,
-    remove::remove,
 };
 use crate::{
     Error,
     queues::{NewItem, QueueId, Side},
 };
 
-/// Moves an item to the rear of its queue, or drops it. The body is referred to there before it is let go here.
+/// Moves an item that a group could not do to the rear of its queue, or drops it. Other groups still get it. The body is
+/// referred to there before it is let go here.
 pub(super) fn move_there(
     tx: &Tx<'_>,
     head: &Head,
+    group: &str,
     rear: Side,
     index: i64,
     to_rear: bool,
@@ -45,6 +47,5 @@ pub(super) fn move_there(
         };
         insert(tx, &there, &moved, None)?;
     }
-    remove(tx, head, index)?;
-    Ok(())
+    commit_one(tx, head, group, index)
 }

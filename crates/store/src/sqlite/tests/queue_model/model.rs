@@ -147,7 +147,7 @@ impl Model {
         }
         for index in tired {
             self.rear += 1;
-            self.remove(index);
+            self.commit(group, index);
         }
         let mut best: Vec<u64> = returned.into_iter().chain(new).collect();
         best.sort_by_key(|index| (std::cmp::Reverse(self.items[index].priority), *index));
