@@ -6,7 +6,7 @@ mod agent;
 
 use std::{io::Write, time::Duration};
 
-use darkroom_tests::{Api, Options, Server, eventually, fc, graphs, pixels, processes};
+use darkroom_tests::{Api, Options, Server, eventually, fc, graphs, native, pixels, processes};
 use image::RgbImage;
 use reqwest::Method;
 use rustix::process::Signal;
@@ -221,7 +221,8 @@ async fn a_failing_node_and_a_refused_graph_are_told_with_their_names() {
     assert_eq!(job["failure"]["node_type"], "ImageBatch", "{job}");
     assert_eq!(attempt_states(&job).len(), 1, "not tried again: {job}");
 
-    // By now the real object_info is known, so a mistake is refused before it is queued.
+    // Once the real object_info is known (it is asked for beside the first job), a mistake is refused before it is queued.
+    native::learned(&api, "").await;
     let mut graph = graphs::scaled(1, 8, 16, 16);
     graph["2"]["inputs"]["upscale_method"] = json!("lanczoss");
     let answer = api
