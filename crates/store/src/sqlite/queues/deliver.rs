@@ -167,7 +167,9 @@ fn new_ones(
     room: usize,
     scan: &mut Scan,
 ) -> Result<(Vec<Candidate>, bool), Error> {
-    let mut found = given_back(tx, me, room, scan)?;
+    // Each source gives as many as there is room for: the caller chooses the best of all.
+    let back = given_back(tx, me, room, scan)?;
+    let mut found = Vec::new();
     let mut looked = 0;
     let mut below: Option<i32> = None;
     loop {
@@ -178,6 +180,7 @@ fn new_ones(
             params![me.queue, below],
         )?;
         let Some(level) = level else {
+            found.extend(back);
             return Ok((found, false));
         };
         below = Some(level);
@@ -191,6 +194,7 @@ fn new_ones(
         let mut rows = statement.query(params![me.queue, level, sql::int(after), me.start, me.group])?;
         while let Some(row) = rows.next()? {
             if found.len() == room || looked == LOOK_AT {
+                found.extend(back);
                 return Ok((found, looked == LOOK_AT));
             }
             looked += 1;
@@ -213,10 +217,12 @@ fn new_ones(
     }
 }
 
-/// Those that were taken when they were looked at, and are not any more.
+/// The best of those that were taken when they were looked at, and are not any more.
 fn given_back(tx: &Tx<'_>, me: &Consumer, room: usize, scan: &mut Scan) -> Result<Vec<Candidate>, Error> {
     let mut back = Vec::new();
-    for (priority, index) in std::mem::take(&mut scan.taken) {
+    let mut taken: Vec<_> = std::mem::take(&mut scan.taken).into_iter().collect();
+    taken.sort_by_key(|(priority, index)| (std::cmp::Reverse(*priority), *index));
+    for (priority, index) in taken {
         let found = sql::row(
             tx.conn,
             "SELECT i.size, i.tags, i.taken_until IS NOT NULL AS taken FROM items i \
@@ -248,6 +254,10 @@ fn look_again(scan: &mut Scan, candidate: &Candidate) {
     let before = candidate.index.unsigned_abs().saturating_sub(1);
     let seen = scan.seen.entry(candidate.priority).or_insert(before);
     *seen = (*seen).min(before);
+    let seen = *seen;
+    // What will be looked at again anyway would be found twice.
+    scan.taken
+        .retain(|(priority, index)| *priority != candidate.priority || *index <= seen);
 }
 
 fn hand_out(tx: &Tx<'_>, me: &Consumer, candidate: &Candidate, bodies: bool) -> Result<Item, Error> {

@@ -444,18 +444,87 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
     #[test]
     fn a_queue_lives_as_the_model_says(verbs in verbs()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut run = Run::new();
-            for verb in verbs {
-                run.step(verb).await;
-            }
-            run.check().await;
-            run.crash().await;
-            run.check().await;
-        });
+        live(verbs);
     }
+}
+
+fn live(verbs: Vec<Verb>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        let mut run = Run::new();
+        for verb in verbs {
+            run.step(verb).await;
+        }
+        run.check().await;
+        run.crash().await;
+        run.check().await;
+    });
+}
+
+// Lives that went wrong once.
+
+const fn put(priority: i32) -> Verb {
+    Verb::Put {
+        priority,
+        tagged: false,
+        name: None,
+    }
+}
+
+const fn join(consumer: u8) -> Verb {
+    Verb::Join {
+        group: 0,
+        consumer,
+        window: 1,
+        new: false,
+        auto: false,
+        tagged: false,
+    }
+}
+
+const fn take(at_most: u32) -> Verb {
+    Verb::Take {
+        group: 0,
+        at_least: 1,
+        at_most,
+        from: 0,
+    }
+}
+
+const fn deliver(session: usize, at_most: u32) -> Verb {
+    Verb::Deliver { session, at_most }
+}
+
+#[test]
+fn what_a_get_gave_back_does_not_go_before_a_better_item() {
+    let hold = Verb::Advance(HOLD.as_secs());
+    let look_past_it = [join(0), put(0), take(1), deliver(0, 1)];
+    live([&look_past_it[..], &[hold, put(1), deliver(0, 1)]].concat());
+}
+
+#[test]
+fn what_a_get_gave_back_is_delivered_once() {
+    let hold = Verb::Advance(HOLD.as_secs());
+    let look_past_them = [
+        put(0),
+        put(0),
+        put(0),
+        join(1),
+        take(2),
+        join(0),
+        deliver(0, 1),
+        join(0),
+    ];
+    let better_one_comes = [deliver(2, 1), hold, put(1), deliver(2, 1)];
+    live(
+        [
+            &look_past_them[..],
+            &better_one_comes,
+            &[join(2), deliver(3, 3), deliver(0, 3)],
+        ]
+        .concat(),
+    );
 }
