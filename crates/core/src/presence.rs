@@ -106,6 +106,15 @@ impl Watch {
         );
     }
 
+    /// A job that it holds may run until `ends_at` and no longer.
+    pub fn must_end(&mut self, job: JobId, ends_at: Duration) {
+        if let Some(Standing::Held { ends_at: until, .. }) =
+            self.jobs.get_mut(&job).map(|job| &mut job.standing)
+        {
+            *until = ends_at.min(*until);
+        }
+    }
+
     /// It is done with a job; `false` when it did not have it.
     pub fn is_done_with(&mut self, job: JobId) -> bool {
         self.jobs.remove(&job).is_some()
@@ -240,6 +249,18 @@ mod tests {
         Heard::Ping {
             jobs: jobs.iter().map(|&n| job(n)).collect(),
         }
+    }
+
+    #[test]
+    fn a_job_whose_time_is_shortened_is_overdue_then_and_never_later_than_it_was() {
+        let mut watch = holding(&[]);
+        watch.took(job(1), at(100), at(0));
+        watch.must_end(job(1), at(500));
+        watch.must_end(job(2), at(1));
+        assert_eq!(watch.judge(true, at(99)).overdue, []);
+        assert_eq!(watch.judge(true, at(100)).overdue, [job(1)]);
+        watch.must_end(job(1), at(50));
+        assert_eq!(watch.judge(true, at(50)).overdue, [job(1)]);
     }
 
     #[test]

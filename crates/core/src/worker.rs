@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Timestamp, endpoint::Limits};
+use crate::{Keep, Timestamp, endpoint::Limits};
 
 /// The shortest `executionTimeout`, in milliseconds.
 pub const MIN_EXECUTION_TIMEOUT_MS: u64 = 5_000;
@@ -36,6 +36,9 @@ pub struct Wishes {
     /// Its caller waits for the result (`runsync`).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sync: bool,
+    /// How long its protocol keeps it after its end, in milliseconds, where the vendor's own limits count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_ms: Option<u64>,
 }
 
 /// A wish that cannot be granted.
@@ -84,6 +87,14 @@ impl Wishes {
     pub fn ttl(&self, limits: &Limits) -> Option<Duration> {
         let own = self.ttl_ms.map(Duration::from_millis);
         own.or(limits.vendor_limits.then_some(VENDOR_TTL))
+    }
+
+    /// How long its data is kept, beside the endpoint's retention.
+    pub fn keep(&self, limits: &Limits) -> Keep {
+        Keep {
+            life: self.ttl(limits),
+            after_end: self.kept_ms.map(Duration::from_millis),
+        }
     }
 
     /// How long it may wait in the queue.
@@ -166,6 +177,8 @@ mod tests {
         let none = Wishes::default();
         assert_eq!(none.execution_timeout(&vendor), VENDOR_EXECUTION_TIMEOUT);
         assert_eq!(none.queue_ttl(&vendor), Some(VENDOR_TTL));
+        assert_eq!(none.keep(&vendor).life, Some(VENDOR_TTL));
+        assert_eq!(none.keep(&Limits::default()), Keep::default());
         let own = Wishes {
             execution_timeout_ms: Some(3_600_000),
             ..Wishes::default()

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 pub use darkroom_core::attempt::{Lease, RunningOn, Stale};
 use darkroom_core::{
-    AttemptOutcome, AttemptState, BlobKey, EndpointName, Failure, Fence, InstanceId, JobId, JobState,
+    AttemptOutcome, AttemptState, BlobKey, EndpointName, Failure, Fence, InstanceId, JobId, JobState, Keep,
     NodeName, Payload, TenantId, Timestamp,
     event::{Event, NewEvent},
     output::Output,
@@ -44,6 +44,8 @@ pub struct NewJob {
     pub max_queued: u64,
     /// Where in the line it begins.
     pub entry: Entry,
+    /// How long its data is kept, beside its endpoint's retention.
+    pub keep: Keep,
 }
 
 /// Where a job enters its endpoint's line, among its tenant's jobs of the same priority. Places are numbers that grow by
@@ -244,6 +246,10 @@ pub struct JobRecord {
     pub started_at: Option<Timestamp>,
     /// When it entered a final state.
     pub finished_at: Option<Timestamp>,
+    /// When its own time is over, if it has a bound.
+    pub lives_until: Option<Timestamp>,
+    /// When its data is to be deleted, if sooner than its endpoint's retention says; known from its end on.
+    pub delete_at: Option<Timestamp>,
     /// Attempts so far.
     pub attempts: u32,
     /// Attempts that were lost.
@@ -505,6 +511,15 @@ pub trait Jobs: Send + Sync {
     /// Queues a finished job again, as an explicit wish; `None` when there is no such job, `Some(false)` when it has not ended.
     async fn retry(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<bool>, Error>;
 
+    /// From now on a job's own time is over after `rest`, unless it is sooner; `None` when there is no such job of that
+    /// tenant. It may wait until then, and its data is deleted then if it has ended.
+    async fn shorten_life(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        rest: Duration,
+    ) -> Result<Option<()>, Error>;
+
     /// One job; `tenant: None` is an operator.
     async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<JobRecord>, Error>;
 
@@ -652,4 +667,7 @@ pub trait Jobs: Send + Sync {
     /// Removes finished jobs of an endpoint older than `retention`, with events, attempts, and file references
     /// (dropping the last reference puts a blob into the trash), at most 200 rows a call.
     async fn sweep_finished(&self, endpoint: &EndpointName, retention: Duration) -> Result<Swept, Error>;
+
+    /// The same for finished jobs of any endpoint whose own time to be deleted has come ([`JobRecord::delete_at`]).
+    async fn sweep_expired(&self) -> Result<Swept, Error>;
 }

@@ -55,12 +55,15 @@ impl Control {
     }
 }
 
-/// Removes finished jobs beyond their endpoint's retention, a batch at a time, so that other writers get between. Jobs of
+/// Removes finished jobs beyond their own time and beyond their endpoint's retention, a batch at a time, so that other writers get between. Jobs of
 /// endpoints that are not configured any more are kept as long as the default says.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn sweep_jobs(service: &Service) -> Result<(), darkroom_store::Error> {
+    while service.store.sweep_expired().await?.more {
+        tokio::task::yield_now().await;
+    }
     let mut retention: BTreeMap<EndpointName, Duration> = service
         .endpoints()
         .values()

@@ -1,6 +1,6 @@
 //! Looking at jobs and ending them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use darkroom_core::{EndpointName, JobId, TenantId, endpoint::Kind, event::Event};
 pub use darkroom_runner::link::ComfyWork;
@@ -16,12 +16,30 @@ impl Service {
     /// One job of a tenant; `tenant: None` is an operator.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also for another tenant's.
+    /// [`Error::NotFound`], also for another tenant's, and for one whose time to be deleted has come.
     pub async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<JobRecord, Error> {
-        self.store
-            .job(tenant, job)
-            .await?
+        let now = self.now();
+        let found = self.store.job(tenant, job).await?;
+        found
+            .filter(|record| record.delete_at.is_none_or(|at| now < at))
             .ok_or_else(|| Error::not_found("job", job))
+    }
+
+    /// From now on a job's own time is over after `rest`, unless it is sooner: it waits and runs until then (a run on a
+    /// ComfyUI that has begun is left to end), and is deleted.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn shorten_life(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        rest: Duration,
+    ) -> Result<(), Error> {
+        let shortened = self.store.shorten_life(tenant, job, rest).await?;
+        shortened.ok_or_else(|| Error::not_found("job", job))?;
+        self.shorten_on_worker(job, rest);
+        Ok(())
     }
 
     /// The job that a client named; `None` when it named none.
@@ -126,13 +144,17 @@ impl Service {
     /// Queues a finished job again, as a new attempt.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] while it has not ended, or when its credentials went with its end.
+    /// [`Error::NotFound`]; [`Error::Invalid`] while it has not ended, or when its credentials went with its end, or its own
+    /// time is over.
     pub async fn retry(&self, tenant: Option<&TenantId>, job: JobId) -> Result<(), Error> {
         let record = self.job(tenant, job).await?;
         if record.state.is_final() && record.meta.has_credentials {
             return Err(Error::Invalid(format!(
                 "the credentials that job {job} was sent with were wiped when it ended: submit it again"
             )));
+        }
+        if record.lives_until.is_some_and(|over| over <= self.now()) {
+            return Err(Error::Invalid(format!("the time of job {job} to live is over")));
         }
         match self.store.retry(tenant, job).await? {
             None => Err(Error::not_found("job", job)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use darkroom_comfy::graph::convert;
-use darkroom_core::{BlobKey, EndpointName, JobId, TenantId, endpoint};
+use darkroom_core::{BlobKey, EndpointName, JobId, Keep, TenantId, endpoint};
 pub use darkroom_store::jobs::Entry;
 use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
 use serde_json::{Map, Value};
@@ -193,8 +193,11 @@ impl Service {
         let credentials = credentials::take_out(&mut extra_data);
         meta.has_credentials = !credentials.is_empty();
         let sealed = self.seal_credentials(id, &credentials)?;
-        let own_ttl = super::workers::wishes_of(&meta).ttl_ms.map(Duration::from_millis);
-        let queue_ttl = own_ttl.into_iter().chain(endpoint.limits.queue_ttl).min();
+        let wishes = super::workers::wishes_of(&meta);
+        let keep = Keep {
+            life: wishes.ttl_ms.map(Duration::from_millis),
+            ..wishes.keep(&endpoint.limits)
+        };
         let writing = Writing {
             graph: read.graph,
             outputs: read.outputs,
@@ -218,10 +221,11 @@ impl Service {
             input_files,
             meta,
             external_id: submit.external_id,
-            queue_ttl,
+            queue_ttl: endpoint.limits.queue_ttl,
             max_attempts: endpoint.limits.max_attempts,
             max_queued: endpoint.limits.max_queued,
             entry: Entry::Back,
+            keep,
         };
         Ok((job, read.node_errors))
     }

@@ -183,6 +183,7 @@ impl Bench {
             max_attempts: 3,
             max_queued: 100,
             entry: Default::default(),
+            keep: Default::default(),
         };
         self.service.store.submit(job).await.unwrap();
         id

@@ -1,4 +1,4 @@
-//! How jobs end: finish, cancel, retry, expiry, retention, and what leaves the process.
+//! How jobs end: finish, cancel, retry, expiry, and what leaves the process.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use darkroom_core::{AttemptOutcome, JobState, Payload, event::EventKind, failure
 
 use super::{
     World, done, event, failed, file, lost, released, tests,
-    world::{blob, endpoint, ends, external, tenant},
+    world::{blob, endpoint, ends, tenant},
 };
-use crate::jobs::{Cancelled, Finish, OnDuplicate};
+use crate::jobs::{Cancelled, Finish};
 
 tests! {
     async fn a_cancel_of_what_waits_leaves_what_runs_and_ends_are_counted(world: World) {
@@ -197,45 +197,5 @@ tests! {
         let body: serde_json::Value = serde_json::from_str(&due[0].body).unwrap();
         assert_eq!(body["url"], "https://example.com/hook");
         assert_eq!(body["state"], "succeeded");
-    }
-
-    async fn old_finished_jobs_are_forgotten_with_all_that_is_theirs(world: World) {
-        let mut old = world.new_job();
-        old.external_id = external("x", OnDuplicate::Reject);
-        old.input = Payload::Blob { key: blob("jobs/o/input.json"), size: 1 };
-        let old = world.accept(old).await;
-        let held = world.claim_lease().await;
-        world.finish(held, Finish { outputs: vec![file("outputs/a/b/x.png")], ..done() }).await;
-        world.clock.advance(Duration::from_secs(100));
-        let young = world.accept_one().await;
-        let held = world.claim_lease().await;
-        world.finish(held, done()).await;
-        let waiting = world.accept_one().await;
-        let hour = Duration::from_secs(3600);
-        world.clock.advance(hour - Duration::from_secs(50));
-        let swept = world.store().sweep_finished(&endpoint(), hour).await.unwrap();
-        assert_eq!((swept.rows, swept.more), (1, false));
-        assert!(world.store().job(None, old).await.unwrap().is_none());
-        assert!(world.store().events(old, 0, 10).await.unwrap().is_empty());
-        assert!(world.store().attempts(old).await.unwrap().is_empty());
-        assert!(world.store().refs_of(&format!("job:{old}")).await.unwrap().is_empty());
-        let t = tenant("t");
-        assert_eq!(world.store().job_by_external_id(&t, None, "fc_task", "x").await.unwrap(), None);
-        let trash = world.store().trash_due(Duration::ZERO, 10).await.unwrap();
-        assert_eq!(trash, [blob("jobs/o/input.json"), blob("outputs/a/b/x.png")]);
-        for kept in [young, waiting] {
-            assert!(world.store().job(None, kept).await.unwrap().is_some());
-        }
-    }
-
-    async fn sweeping_takes_small_steps(world: World) {
-        for _ in 0..201 {
-            let id = world.accept_one().await;
-            world.store().cancel(None, id).await.unwrap();
-        }
-        let first = world.store().sweep_finished(&endpoint(), Duration::ZERO).await.unwrap();
-        assert_eq!((first.rows, first.more), (200, true));
-        let second = world.store().sweep_finished(&endpoint(), Duration::ZERO).await.unwrap();
-        assert_eq!((second.rows, second.more), (1, false));
     }
 }

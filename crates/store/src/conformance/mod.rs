@@ -16,6 +16,7 @@ pub(crate) mod line;
 pub(crate) mod lists;
 pub(crate) mod queue_endings;
 pub(crate) mod queues;
+pub(crate) mod retention;
 pub(crate) mod submits;
 pub(crate) mod wakes;
 pub(crate) mod workflows;

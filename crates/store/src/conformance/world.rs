@@ -188,6 +188,7 @@ pub(crate) fn job(ids: &dyn Ids) -> NewJob {
         max_attempts: 2,
         max_queued: 1000,
         entry: Default::default(),
+        keep: Default::default(),
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0010_workflows.sql"),
     include_str!("migrations/0011_app_keys.sql"),
     include_str!("migrations/0012_told.sql"),
+    include_str!("migrations/0013_keep.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

@@ -167,5 +167,6 @@ fn job(caller: usize) -> NewJob {
         max_attempts: 2,
         max_queued: u64::MAX,
         entry: Default::default(),
+        keep: Default::default(),
     }
 }

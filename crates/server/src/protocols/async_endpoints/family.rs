@@ -13,6 +13,10 @@ pub struct Family {
     pub sync_body_bytes: usize,
     /// Largest output that is put into an answer, in bytes, with `vendor_limits`.
     pub output_bytes: u64,
+    /// How long a job is kept after its end, in milliseconds, with `vendor_limits`.
+    pub kept_ms: u64,
+    /// The same of one whose caller waited (`runsync`).
+    pub sync_kept_ms: u64,
 }
 
 const MB: usize = 1_000_000;
@@ -24,21 +28,31 @@ pub static RUNPOD: Family = Family {
     run_body_bytes: 10 * MB,
     sync_body_bytes: 20 * MB,
     output_bytes: 20 * MB as u64,
+    kept_ms: 30 * 60 * 1000,
+    sync_kept_ms: 60 * 1000,
 };
 
-/// `protocols/async-endpoints.md` §2; the vendor tells no limit of bodies, and the figures of its twin count for outputs.
+/// `protocols/async-endpoints.md` §2; the vendor tells no limit of bodies, and the figures of its twin count
+/// for outputs and for how long they are kept; it knows no `runsync`.
 pub static PPIO: Family = Family {
     prefix: "/v1",
     dialect: "ppio",
     run_body_bytes: 10 * MB,
     sync_body_bytes: 20 * MB,
     output_bytes: 4 << 20,
+    kept_ms: 6 * 3600 * 1000,
+    sync_kept_ms: 6 * 3600 * 1000,
 };
 
 /// Both.
 pub static ALL: [&Family; 2] = [&PPIO, &RUNPOD];
 
 impl Family {
+    /// How long a job is kept after its end, in milliseconds, where the vendor's own limits count.
+    pub fn keeps_for_ms(&self, sync: bool) -> u64 {
+        if sync { self.sync_kept_ms } else { self.kept_ms }
+    }
+
     /// The family of a path.
     pub fn of(path: &str) -> &'static Family {
         let second = path

@@ -10,6 +10,8 @@ use crate::state::AppState;
 mod client;
 mod error;
 mod family;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use client::status_body;

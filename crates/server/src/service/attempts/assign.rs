@@ -75,8 +75,10 @@ impl SlotLink {
     pub(super) fn bounds(&self, job: &JobRecord) -> Bounds {
         let limits = self.limits();
         let wished = wishes_of(&job.meta).execution_timeout_ms;
+        let execution_timeout = wished.map_or(limits.execution_timeout, Duration::from_millis);
+        let left = job.lives_until.map(|over| over.since(self.service.now()));
         Bounds {
-            execution_timeout: wished.map_or(limits.execution_timeout, Duration::from_millis),
+            execution_timeout: left.map_or(execution_timeout, |left| execution_timeout.min(left)),
             stall_timeout: limits.stall_timeout,
             cancel_grace: limits.cancel_grace,
         }

@@ -458,6 +458,13 @@ impl Service {
         }
     }
 
+    /// A running job may take no longer than this from now on.
+    pub(super) fn shorten_on_worker(&self, job: JobId, rest: Duration) {
+        if let Some(worker) = self.pull.holder(job) {
+            worker.must_end(job, self.clock.monotonic() + rest);
+        }
+    }
+
     /// Ends a worker's attempt from our side. The worker may not know: it is told, where its SDK listens, and it is not
     /// given the job again before it is seen to be done with it.
     async fn end_on(&self, worker: &Arc<Worker>, job: JobId, outcome: AttemptOutcome) -> bool {

@@ -264,6 +264,7 @@ impl Service {
             .map(|e| e.limits)
             .unwrap_or_default();
         let deadline = wishes_of(&job.meta).deadline(job.created_at, claimed_at, &limits);
+        let deadline = job.lives_until.map_or(deadline, |over| deadline.min(over));
         worker.hold(lease, monotonic + deadline.since(now), now, monotonic);
         self.hub.attempt_began(lease);
     }

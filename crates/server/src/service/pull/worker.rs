@@ -378,6 +378,11 @@ impl Worker {
         self.tell_activity(&state, now);
     }
 
+    /// A job that it holds may run until then, and no longer.
+    pub(super) fn must_end(&self, job: JobId, ends_at: Duration) {
+        self.lock().watch.must_end(job, ends_at);
+    }
+
     /// The lease under which it holds a job.
     pub(super) fn lease_of(&self, job: JobId) -> Option<Lease> {
         self.lock().held.get(&job).map(|held| held.lease)

@@ -116,6 +116,7 @@ impl Service {
             max_attempts: endpoint.limits.max_attempts,
             max_queued: endpoint.limits.max_queued,
             entry: Entry::Back,
+            keep: Default::default(),
         };
         let item = NewItem {
             // The body is the job's; the item only stands for it.

@@ -98,6 +98,7 @@ impl Service {
             max_attempts: endpoint.limits.max_attempts,
             max_queued,
             entry: Default::default(),
+            keep: submit.wishes.keep(&endpoint.limits),
         };
         let submitted = self.store.submit(job).await;
         if !matches!(submitted, Ok(Submitted::Accepted { .. })) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use darkroom_core::{AttemptOutcome, JobId, JobState, TenantId, job::Event};
+use rusqlite::params;
 use serde_json::Map;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     Error,
     jobs::{Cancelled, Swept},
+    wake::Topic,
 };
 
 /// Rows a sweeping operation changes at most, so that whatever waits behind it waits a few milliseconds.
@@ -62,6 +64,30 @@ pub(super) fn retry(tx: &Tx<'_>, tenant: Option<&TenantId>, job: JobId) -> Resul
     sql::execute(tx.conn, "DELETE FROM results WHERE job = ?1", [head.nr])?;
     files::drop_results(tx, head.id)?;
     Ok(Some(true))
+}
+
+pub(super) fn shorten_life(
+    tx: &Tx<'_>,
+    tenant: Option<&TenantId>,
+    job: JobId,
+    rest: Duration,
+) -> Result<Option<()>, Error> {
+    let Some(mut head) = Head::load(tx, tenant, job)? else {
+        return Ok(None);
+    };
+    let over = tx.now.as_micros().saturating_add(micros(rest));
+    head.lives_until = Some(head.lives_until.map_or(over, |sooner| sooner.min(over)));
+    if head.life.state == JobState::Queued {
+        head.expires_at = head.expires_at.into_iter().chain(head.lives_until).min();
+        tx.wake(Topic::Capacity);
+    }
+    head.plan_deletion();
+    sql::execute(
+        tx.conn,
+        "UPDATE jobs SET lives_until = ?2, expires_at = ?3, delete_at = ?4 WHERE nr = ?1",
+        params![head.nr, head.lives_until, head.expires_at, head.delete_at],
+    )?;
+    Ok(Some(()))
 }
 
 pub(super) fn expire(tx: &Tx<'_>) -> Result<Swept, Error> {

@@ -1,13 +1,15 @@
 //! How a job changes: every transition goes through `core::job::apply`, and what follows from it is written here, in one
 //! place and one transaction: the row, the queue's numbers, the `state` event, the outbox, the wake-ups.
 
+use std::time::Duration;
+
 use darkroom_core::{
     AttemptOutcome, EndpointName, Failure, JobId, JobState, TenantId, Timestamp,
     attempt::Fence,
     event::{EventKind, NewEvent},
     failure::FailureCode,
     job::{self, Effect, Life},
-    retry,
+    keep, retry,
 };
 use rusqlite::{Row, params};
 use serde_json::{Map, Value};
@@ -30,6 +32,9 @@ pub(super) struct Head {
     pub(super) avoid: Option<Vec<u8>>,
     pub(super) queue_ttl: Option<i64>,
     pub(super) expires_at: Option<i64>,
+    pub(super) lives_until: Option<i64>,
+    kept: Option<i64>,
+    pub(super) delete_at: Option<i64>,
     pub(super) started_at: Option<i64>,
     pub(super) finished_at: Option<i64>,
     /// When it ended, as long as it stands in history.
@@ -49,7 +54,7 @@ pub(super) struct Head {
 
 /// Columns that [`Head::read`] wants, of a table named `j`.
 pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
-     j.finished_at, j.queue_ttl, j.expires_at, j.max_attempts, j.attempts, j.lost, j.released, j.out_of_memory, \
+     j.finished_at, j.queue_ttl, j.expires_at, j.lives_until, j.kept, j.delete_at, j.max_attempts, j.attempts, j.lost, j.released, j.out_of_memory, \
      j.cancel_requested, j.history, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
 
 impl Head {
@@ -87,6 +92,9 @@ impl Head {
             avoid: row.get("avoid")?,
             queue_ttl: row.get("queue_ttl")?,
             expires_at: row.get("expires_at")?,
+            lives_until: row.get("lives_until")?,
+            kept: row.get("kept")?,
+            delete_at: row.get("delete_at")?,
             started_at: row.get("started_at")?,
             finished_at: row.get("finished_at")?,
             history: row.get("history")?,
@@ -132,6 +140,7 @@ impl Head {
             }
             if before.state.is_final() {
                 self.finished_at = None;
+                self.delete_at = None;
                 self.history = None;
                 self.failure = None;
                 outbox::forget(tx, self.id)?;
@@ -148,6 +157,7 @@ impl Head {
                 JobState::Running => self.started_at = Some(tx.now.as_micros()),
                 JobState::Succeeded | JobState::Failed | JobState::Cancelled | JobState::Expired => {
                     self.finished_at = Some(tx.now.as_micros());
+                    self.plan_deletion();
                     let belongs = history::belongs(self.life.state, self.started_at.is_some());
                     self.history = self.finished_at.filter(|_| belongs);
                 }
@@ -173,6 +183,17 @@ impl Head {
             tx.wake(Topic::Capacity);
         }
         self.save(tx)
+    }
+
+    /// Says when its data is to be deleted, once it has ended.
+    pub(super) fn plan_deletion(&mut self) {
+        let instant = |micros: Option<i64>| micros.map(Timestamp::from_micros);
+        let kept = self
+            .kept
+            .map(|kept| Duration::from_micros(u64::try_from(kept).unwrap_or(0)));
+        let ended = instant(self.finished_at);
+        let at = ended.and_then(|ended| keep::delete_at(instant(self.lives_until), kept, ended));
+        self.delete_at = at.map(Timestamp::as_micros);
     }
 
     fn state_event(&mut self, tx: &Tx<'_>, mut facts: Map<String, Value>) -> Result<(), Error> {
@@ -226,7 +247,7 @@ impl Head {
             "UPDATE jobs SET state = ?2, ord = ?3, avoid = ?4, started_at = ?5, finished_at = ?6, expires_at = ?7, \
              attempts = ?8, lost = ?9, released = ?10, cancel_requested = ?11, fence = ?12, failure = ?13, \
              last_event = ?14, event_bytes = ?15, truncated = ?16, events_from = ?17, history = ?18, \
-             out_of_memory = ?19 WHERE nr = ?1",
+             out_of_memory = ?19, delete_at = ?20 WHERE nr = ?1",
             params![
                 self.nr,
                 self.life.state.as_str(),
@@ -247,6 +268,7 @@ impl Head {
                 sql::int(self.events_from),
                 self.history,
                 self.life.out_of_memory,
+                self.delete_at,
             ],
         )?;
         Ok(())
@@ -279,7 +301,8 @@ pub(super) fn next_place(tx: &Tx<'_>, endpoint: &EndpointName) -> Result<i64, Er
 
 /// Counts a job into its line; it waits from now on.
 pub(super) fn enter_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
-    head.expires_at = head.queue_ttl.map(|ttl| tx.now.as_micros().saturating_add(ttl));
+    let waits_until = head.queue_ttl.map(|ttl| tx.now.as_micros().saturating_add(ttl));
+    head.expires_at = waits_until.into_iter().chain(head.lives_until).min();
     count_in(tx, &head.endpoint, &head.tenant, head.priority, head.ord)
 }
 

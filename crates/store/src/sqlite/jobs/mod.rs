@@ -106,6 +106,17 @@ impl Jobs for SqliteStore {
             .await
     }
 
+    async fn shorten_life(
+        &self,
+        tenant: Option<&TenantId>,
+        job: JobId,
+        rest: Duration,
+    ) -> Result<Option<()>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| end::shorten_life(tx, tenant.as_ref(), job, rest))
+            .await
+    }
+
     async fn job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<JobRecord>, Error> {
         let tenant = tenant.cloned();
         self.readers
@@ -349,5 +360,10 @@ impl Jobs for SqliteStore {
             sweep::sweep_finished(tx, &endpoint, retention)
         })
         .await
+    }
+
+    async fn sweep_expired(&self) -> Result<Swept, Error> {
+        self.write(Lane::Sweep, Wait::ForDisk, SMALL, sweep::sweep_expired)
+            .await
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Columns of [`record`], and where they come from.
 pub(in super::super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
-     j.started_at, j.finished_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
+     j.started_at, j.finished_at, j.lives_until, j.delete_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
      i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
      r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \
      FROM jobs j JOIN inputs i ON i.job = j.nr LEFT JOIN results r ON r.job = j.nr";
@@ -43,6 +43,8 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
         created_at: sql::instant(row, "created_at")?,
         started_at: sql::instant_opt(row, "started_at")?,
         finished_at: sql::instant_opt(row, "finished_at")?,
+        lives_until: sql::instant_opt(row, "lives_until")?,
+        delete_at: sql::instant_opt(row, "delete_at")?,
         attempts: sql::unsigned(row, "attempts")?,
         lost_attempts: sql::unsigned(row, "lost")?,
         out_of_memory: sql::unsigned(row, "out_of_memory")?,

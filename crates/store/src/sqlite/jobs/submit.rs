@@ -115,11 +115,13 @@ fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
     let needs = needs(tx, job)?;
     let ttl = job.queue_ttl.map(micros);
     let now = tx.now.as_micros();
+    let lives_until = job.keep.life.map(|life| now.saturating_add(micros(life)));
+    let waits_until = ttl.map(|ttl| now.saturating_add(ttl));
     let nr = sql::value(
         tx.conn,
         "INSERT INTO jobs (id, tenant, endpoint, priority, state, ord, models, needs, meta, dialect, webhook, ext_dialect, \
-         ext_id, created_at, queue_ttl, expires_at, max_attempts, last_event) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 1) RETURNING nr",
+         ext_id, created_at, queue_ttl, expires_at, max_attempts, lives_until, kept, last_event) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, 1) RETURNING nr",
         params![
             job.id.as_uuid().as_bytes().as_slice(),
             job.tenant.as_str(),
@@ -136,8 +138,10 @@ fn insert_job(tx: &Tx<'_>, job: &NewJob, ord: i64) -> Result<i64, Error> {
             job.external_id.as_ref().map(|e| &e.id),
             now,
             ttl,
-            ttl.map(|ttl| now.saturating_add(ttl)),
+            waits_until.into_iter().chain(lives_until).min(),
             job.max_attempts,
+            lives_until,
+            job.keep.after_end.map(micros),
         ],
     )?;
     nr.ok_or(Error::Inconsistent {

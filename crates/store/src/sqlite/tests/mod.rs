@@ -49,6 +49,11 @@ async fn endings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention() {
+    run(conformance::retention::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events() {
     run(conformance::events::TESTS).await;
 }

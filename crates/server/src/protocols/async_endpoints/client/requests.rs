@@ -44,8 +44,10 @@ async fn list(state: &AppState, call: &ClientCall) -> Result<Value, AsyncError> 
     let next = (jobs.len() == limit as usize)
         .then(|| jobs.last().map(|job| job.id))
         .flatten();
+    let now = state.service.now();
     let mut requests = Vec::with_capacity(jobs.len());
-    for job in &jobs {
+    // One whose time is over is nobody's any more, also before it is swept.
+    for job in jobs.iter().filter(|job| job.delete_at.is_none_or(|at| now < at)) {
         requests.push(view::facts(&state.service, &call.shown(), job).await?);
     }
     Ok(json!({ "requests": requests, "next": next }))

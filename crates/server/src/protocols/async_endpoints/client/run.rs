@@ -53,6 +53,8 @@ pub async fn submit(
     let (body, memory) = read_body(headers, body, limit, &state.service.memory).await?;
     let mut submission = beside(body.len(), move || Submission::read(&body)).await?;
     submission.wishes.sync = sync;
+    let vendors = call.endpoint.limits.vendor_limits;
+    submission.wishes.kept_ms = vendors.then(|| call.family.keeps_for_ms(sync));
     match call.endpoint.kind {
         Kind::Comfyui => comfyui::submit(state, call, submission, memory).await,
         Kind::Worker | Kind::Queue => {

@@ -79,6 +79,7 @@ impl Submission {
             ttl_ms: policy.ttl,
             low_priority: policy.low_priority.unwrap_or(false),
             sync: false,
+            kept_ms: None,
         };
         wishes.check().map_err(|e| AsyncError::invalid(e.to_string()))?;
         Ok(Submission {
