@@ -14,7 +14,7 @@ import requests
 import runpod.serverless
 from runpod.serverless.utils import rp_upload
 
-from bucket import Bucket
+from bucket import KEY_ID, SECRET, Bucket, signed_with
 from darkroom_server import Server
 from worker_calls import KEYS, LIMIT_S, call, ended, run, status, wait_for
 
@@ -33,7 +33,7 @@ RP_UPLOAD_LOCAL = {"get_boto_client", "extract_region_from_url"}
 
 @pytest.fixture(scope="module")
 def bucket():
-    with Bucket() as running:
+    with Bucket("results", "callers") as running:
         yield running
 
 
@@ -52,7 +52,7 @@ kind = "worker"
 python = {json.dumps(sys.executable)}
 handler = {json.dumps(str(PROGRAMS / program))}
 env = {{ {env} }}
-bucket = {{ endpoint_url = "{bucket.url}", access_key_id = "id", secret_access_key = "s3cret-s3cret", name = "results" }}
+bucket = {{ endpoint_url = "{bucket.url}", access_key_id = "{KEY_ID}", secret_access_key = "{SECRET}", name = "results" }}
 """
     with Server(text) as running:
         yield running
@@ -80,6 +80,7 @@ def test_a_ppio_client_and_a_handler_with_progress_uploads_and_errors(server):
     output = told["output"]
     assert [image["filename"] for image in output["images"]] == ["apple.png"] * 2
     for image in output["images"]:
+        assert signed_with(image["url"]) == (KEY_ID, "results")
         assert requests.get(image["url"], timeout=60).content.startswith(b"\x89PNG")
     assert requests.get(output["text"], timeout=60).text == "a red apple 苹果"
     assert requests.get(output["raw"], timeout=60).content == b"\0\1\2"
@@ -91,10 +92,12 @@ def test_a_runpod_handler_uploads_to_its_endpoints_bucket_and_to_its_callers(ser
     told = ended(server, "runpod", job)
     assert told["status"] == "COMPLETED", told
     output = told["output"]
+    assert signed_with(output["image"]) == (KEY_ID, "results") and signed_with(output["file"]) == ("caller", "callers")
     for url in [output["image"], *output["images"], output["file"]]:
         assert requests.get(url, timeout=60).content.decode() == "苹果"
     assert requests.get(output["memory"], timeout=60).content == b"\0\1\2"
-    assert f"/callers/{job}/notes.txt" in bucket.objects and output["bucket"] == [f"{bucket.url}/callers/{job}/notes.txt"]
+    assert bucket.stored("callers", f"{job}/notes.txt").decode() == "苹果"
+    assert output["bucket"] == [f"{bucket.url}/callers/{job}/notes.txt"]
     assert "s3cret" not in json.dumps(told) and "s3cret" not in server.log()
     wrong = run(server, "runpod", {"prompt": ""})
     assert ended(server, "runpod", wrong)["error"] == "prompt is required"
