@@ -19,19 +19,26 @@ pub struct WorkflowKey {
     pub id: WorkflowId,
 }
 
+/// What a version is.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The endpoint that runs it.
+    pub endpoint: EndpointName,
+    /// A line for people.
+    pub note: String,
+    /// Graph, inputs, outputs; a large one is a blob written before this call.
+    pub definition: Payload,
+}
+
 /// A version to be published.
 #[derive(Debug, Clone)]
 pub struct NewVersion {
     /// Of which workflow; it is made when it is not there.
     pub workflow: WorkflowKey,
-    /// The endpoint that runs it.
-    pub endpoint: EndpointName,
-    /// A line for people.
-    pub note: String,
+    /// What it is.
+    pub content: Content,
     /// The name of the publisher's key.
     pub by: String,
-    /// Graph, inputs, outputs; a large one is a blob written before this call.
-    pub definition: Payload,
     /// Point this alias at it.
     pub alias: Option<AliasName>,
     /// Throw the draft away: this is it.
@@ -47,6 +54,39 @@ pub struct NewlyPublished {
     pub aliases: Vec<AliasName>,
 }
 
+/// Versions and aliases to be brought in together.
+#[derive(Debug, Clone)]
+pub struct NewWorkflow {
+    /// Into which workflow; it is made when it is not there.
+    pub workflow: WorkflowKey,
+    /// Its next versions, in order.
+    pub versions: Vec<Content>,
+    /// Aliases, each with the place in `versions` of what it is to point at.
+    pub aliases: Vec<(AliasName, usize)>,
+    /// The name of the key that brings them.
+    pub by: String,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The new versions, in order: numbers go on where the workflow's own end.
+    pub versions: Vec<Version>,
+    /// Aliases that point at one of them now.
+    pub aliases: Vec<AliasName>,
+}
+
+/// An alias and what it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AliasRecord {
+    /// Its name.
+    pub name: AliasName,
+    /// The version.
+    pub version: Version,
+    /// The endpoint that runs that one.
+    pub endpoint: EndpointName,
+}
+
 /// A workflow without what its versions hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkflowRecord {
@@ -60,10 +100,14 @@ pub struct WorkflowRecord {
     pub latest: Option<Version>,
     /// The endpoint that runs that one.
     pub endpoint: Option<EndpointName>,
+    /// The endpoints of all its versions, by name.
+    pub endpoints: Vec<EndpointName>,
     /// Its aliases, by name.
-    pub aliases: Vec<(AliasName, Version)>,
+    pub aliases: Vec<AliasRecord>,
     /// When its draft was written, if it has one.
     pub draft_at: Option<Timestamp>,
+    /// The endpoint that its draft is for; none is known of drafts from before it was noted.
+    pub draft_endpoint: Option<EndpointName>,
 }
 
 /// A version without what it holds.
@@ -79,6 +123,8 @@ pub struct VersionRecord {
     pub published_at: Timestamp,
     /// The name of the publisher's key.
     pub published_by: String,
+    /// How large what it holds is, in bytes.
+    pub size: u64,
 }
 
 /// Which version a caller means.
@@ -108,7 +154,7 @@ pub enum Resolved {
 pub enum Target {
     /// At this version.
     Version(Version),
-    /// At the version that it pointed at before its last move.
+    /// Back to where it pointed before its last move that was not taken back yet: twice `Back` goes two moves back.
     Back,
 }
 
@@ -128,13 +174,15 @@ pub enum Moved {
     NoVersion,
     /// There is no such alias to be moved back.
     NoAlias,
-    /// It never pointed elsewhere.
+    /// Every move was taken back, or there was none.
     NothingBefore,
 }
 
 /// One move of an alias.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoveRecord {
+    /// Its number among all moves; later ones have higher numbers.
+    pub nr: i64,
     /// The alias.
     pub alias: AliasName,
     /// Where it pointed; `None`: it was new.
@@ -155,6 +203,11 @@ pub trait Workflows: Send + Sync {
     /// Publishes the next version; the first one gets the alias `main` as well. Refused below the disk reserve.
     async fn publish(&self, version: NewVersion) -> Result<NewlyPublished, Error>;
 
+    /// Brings several versions in, after those that are there, all or none of them. An alias is taken over where the
+    /// workflow has none of its name; a workflow that is new has `main` at its first version if nothing else is said.
+    /// Refused below the disk reserve.
+    async fn import(&self, new: NewWorkflow) -> Result<Imported, Error>;
+
     /// One workflow.
     async fn workflow(&self, key: &WorkflowKey) -> Result<Option<WorkflowRecord>, Error>;
 
@@ -166,8 +219,13 @@ pub trait Workflows: Send + Sync {
         limit: u32,
     ) -> Result<Vec<WorkflowRecord>, Error>;
 
-    /// Its versions, newest first, at most `limit`.
-    async fn versions(&self, key: &WorkflowKey, limit: u32) -> Result<Vec<VersionRecord>, Error>;
+    /// Its versions before `before` (or all), newest first, at most `limit`.
+    async fn versions(
+        &self,
+        key: &WorkflowKey,
+        before: Option<Version>,
+        limit: u32,
+    ) -> Result<Vec<VersionRecord>, Error>;
 
     /// One version and what it holds.
     async fn version(
@@ -188,16 +246,23 @@ pub trait Workflows: Send + Sync {
         by: &str,
     ) -> Result<Moved, Error>;
 
-    /// The moves of a workflow's aliases, or of one, newest first, at most `limit`.
+    /// The moves of a workflow's aliases, or of one, before the one numbered `before` (or all), newest first, at most
+    /// `limit`.
     async fn alias_moves(
         &self,
         key: &WorkflowKey,
         alias: Option<&AliasName>,
+        before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<MoveRecord>, Error>;
 
     /// Writes a workflow's draft, in place of an older one; the workflow is made when it is not there.
-    async fn put_draft(&self, key: &WorkflowKey, draft: Payload) -> Result<(), Error>;
+    async fn put_draft(
+        &self,
+        key: &WorkflowKey,
+        endpoint: &EndpointName,
+        draft: Payload,
+    ) -> Result<(), Error>;
 
     /// The draft.
     async fn draft(&self, key: &WorkflowKey) -> Result<Option<(Timestamp, Payload)>, Error>;

@@ -102,7 +102,8 @@ def test_bad_values_are_told_before_anything_is_queued(app, flow):
     refused(app.prompt(flow, {"image": "./nope.jpg"}), "INVALID_INPUT", "./nope.jpg", "upload")
     refused(app.prompt(flow, {"image": 7}), "INVALID_INPUT", "a file")
     refused(app.prompt(flow, {"image": "http://127.0.0.1:1/x.png"}), "INVALID_INPUT", "not a public address")
-    refused(app.prompt(flow, {"image": "data:image/png;base64,aGVsbG8gd29ybGQ="}), "INVALID_INPUT", "not an image")
+    refused(app.prompt(flow, {"image": "data:image/png;base64,aGVsbG8gd29ybGQ="}), "INVALID_INPUT", "'image'", "not an image")
+    refused(app.prompt(flow, {"image": "none.png"}), "INVALID_INPUT", "'image'", "no file 'none.png'")
     refused(app.ask("progress", "t_1"), "TASK_NOT_FOUND", "t_1")
     refused(app.ask("result", "t_1"), "TASK_NOT_FOUND", "t_1")
     answer = app.http.post(f"{app.url}/scc/comfy_prompt", data=b"{", headers=app.headers("/scc/comfy_prompt", b"{"))
@@ -150,7 +151,7 @@ def test_addresses_of_others_are_fetched_when_the_task_runs(app, flow, site):
         failed = app.finished(app.prompt(flow, {"image": site + path})["data"]["taskId"])
         assert failed["status"] == 20 and failed["data"]["status"] == "failed", failed
         assert failed["subErrCode"] == failed["sub_err_code"] == "INPUT_UNAVAILABLE", failed
-        assert told in failed["subErrMessage"], failed
+        assert told in failed["subErrMessage"] and failed["subErrMessage"].startswith("input 'image': "), failed
 
 
 def test_progress_and_the_time_left_come_from_past_runs(darkroom, app, tmp_path):

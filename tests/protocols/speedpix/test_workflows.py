@@ -59,6 +59,14 @@ def test_versions_aliases_and_their_history(darkroom, tmp_path):
     assert history["aliases"] == {"main": "v1", "v2.1": "v2"}
     assert [(m["alias"], m["to"], m["rollback"]) for m in history["moves"]] == [
         ("main", "v1", True), ("main", "v2", False), ("v2.1", "v2", False), ("main", "v1", False)]
+    # Once more goes further back, and there is nothing: not to v2 again.
+    assert darkroom.cli("workflows", "rollback", "海报", code=2)["error"]["code"] == "invalid_request"
+    assert darkroom.api("GET", "workflows/海报").json()["aliases"]["main"] == "v1"
+    paths = [("aliases?limit=3", "moves", 4), ("versions?limit=1", "versions", 2)]
+    for path, of, whole in paths:
+        first = darkroom.api("GET", f"workflows/海报/{path}").json()
+        rest = darkroom.api("GET", f"workflows/海报/{path.split('?')[0]}", params={"after": first["next"]}).json()
+        assert rest["next"] is None and len(first[of]) + len(rest[of]) == whole, (first, rest)
     diff = darkroom.cli("workflows", "diff", "海报", "v1", "v2.1")
     assert [node["id"] for node in diff["diff"]["nodes_changed"]] == ["2", "10"], diff
     shown = darkroom.cli("workflows", "show", "海报")
@@ -69,7 +77,14 @@ def test_versions_aliases_and_their_history(darkroom, tmp_path):
     darkroom.cli("workflows", "export", "海报", "--out", file)
     brought = darkroom.cli("workflows", "import", file, "--name", "copy")
     assert brought["versions"] == ["v1", "v2"] and sorted(brought["aliases"]) == ["main", "v2.1"]
-    assert darkroom.api("GET", "workflows/copy/export").json()["aliases"] == json.loads(file.read_text())["aliases"]
+    assert darkroom.api("GET", "workflows/copy/export").json() == {**json.loads(file.read_text()), "workflow_id": "copy"}
+    wrong = json.loads(file.read_text())
+    wrong["versions"][1]["definition"]["graph"]["2"]["class_type"] = "ImageFlips"
+    file.write_text(json.dumps(wrong))
+    error = darkroom.cli("workflows", "import", file, "--name", "other-copy", code=2)["error"]
+    assert (error["code"], error["details"]["findings"][0]["nearest"][0]) == ("not_publishable", "ImageFlip"), error
+    assert error["details"]["findings"][0]["message"].startswith("v2: "), error
+    assert darkroom.cli("workflows", "show", "other-copy", code=7)["error"]["code"] == "not_found"
 
 
 def test_findings_are_readable(darkroom, tmp_path):
@@ -193,6 +208,13 @@ def test_files_come_in_every_form(darkroom, tmp_path):
     [made] = answers[0].json()["outputs"]["images"]
     again = run(darkroom, "forms", inputs={"image": made["url"]})
     assert again.status_code == 200, again.text
+    # What cannot be had is told before anything is queued, by the input's name.
+    for bad, told in [("none.png", "there is no file 'none.png'"), ("http://localhost:1/a.png", "cannot be fetched"),
+                      ("data:image/png;base64,aGVsbG8gd29ybGQ=", "not an image")]:
+        refused = run(darkroom, "forms", inputs={"image": bad})
+        assert refused.status_code == 422, refused.text
+        [problem] = refused.json()["error"]["details"]["inputs"]
+        assert (problem["input"], problem["code"]) == ("image", "bad_file") and told in problem["message"], problem
     for bad in [{"asset": "temp/x/other/a.png"}, {"asset": "outputs/x"}, {"file": "a"}, {"url": "ftp://x"}, {}]:
         assert run(darkroom, "forms", inputs={"image": bad}).json()["error"]["code"] == "invalid_input", bad
 
@@ -202,7 +224,9 @@ def test_schema_openapi_and_snippets_describe_a_call_that_works(darkroom, typed,
     assert schema["properties"]["width"]["maximum"] == 64 and schema["required"] == ["colour"], schema
     document = HTTP.get(f"{darkroom.url}/darkroom/openapi.json", headers=darkroom.http.headers, timeout=60).json()
     operation = document["paths"][f"/darkroom/v1/workflows/{typed}/run"]["post"]
-    inputs = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]["inputs"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["inputs"], "a call without them is refused"
+    inputs = body["properties"]["inputs"]
     assert inputs["properties"]["width"]["description"] == "how wide" and operation["description"] == "a plain picture"
     snippets = darkroom.api("GET", f"workflows/{typed}/snippets").json()
     assert sorted(snippets) == ["curl", "javascript", "python", "speedpix"]
@@ -260,6 +284,22 @@ def test_an_alias_switched_in_flight_gives_every_call_one_version_whole(darkroom
         assert picture.size == (8 * number, 8) and set(picture.getdata()) == {(0, 0, number)}, ended
         assert ended["outputs"]["images"][0]["filename"].startswith(f"v{number}"), ended
     assert seen == {1, 2}, "the alias was moved meanwhile"
+
+
+def test_a_key_of_one_endpoint_changes_nothing_that_runs_on_another(darkroom, tmp_path):
+    darkroom.publish(tmp_path, "guarded", graph(), *IO)
+    narrow = darkroom.cli("keys", "create", "--name", f"narrow-{tmp_path.name}", "--scope", "publish", "--scope", "client",
+                          "--endpoint", "private")["secret"]
+    file = tmp_path / "guarded.json"
+    error = darkroom.cli("publish", file, "--name", "guarded", *IO, "--endpoint", "private", "--alias", "main", key=narrow,
+                         code=4)["error"]
+    assert error["code"] == "foreign_endpoint", error
+    for command in [("rollback", "guarded"), ("export", "guarded"), ("alias", "guarded", "main", "v1"), ("show", "guarded")]:
+        assert darkroom.cli("workflows", *command, key=narrow, code=7)["error"]["code"] == "not_found", command
+    assert darkroom.api("GET", "workflows/guarded").json()["latest"] == "v1"
+    # Its own it may do all with.
+    darkroom.cli("publish", file, "--name", "own", *IO, "--endpoint", "private", key=narrow)
+    assert [w["workflow_id"] for w in darkroom.cli("workflows", "list", key=narrow)["workflows"]] == ["own"]
 
 
 def test_others_neither_see_nor_publish(darkroom, typed, tmp_path):

@@ -89,15 +89,8 @@ pub async fn publish(args: PublishArgs, global: &Global) -> Result<Exit, Failure
     if let Some(alias) = &args.alias {
         body["alias"] = json!(alias);
     }
-    let answer = match client.post("workflows", Some(&body)).await {
-        Ok(answer) => answer,
-        Err(failure) => {
-            if let Some(details) = &failure.details {
-                tell(ui, &details["findings"]);
-            }
-            return Err(failure);
-        }
-    };
+    let answer = client.post("workflows", Some(&body)).await;
+    let answer = answer.inspect_err(|failure| tell_failure(ui, failure))?;
     tell(ui, &answer["findings"]);
     if args.check {
         let good = answer["ok"] == true;
@@ -129,8 +122,15 @@ pub async fn publish(args: PublishArgs, global: &Global) -> Result<Exit, Failure
     Ok(Exit::Ok)
 }
 
+/// The findings of a refusal.
+pub(super) fn tell_failure(ui: Ui, failure: &Failure) {
+    if let Some(details) = &failure.details {
+        tell(ui, &details["findings"]);
+    }
+}
+
 /// Findings, a line each, on stderr.
-fn tell(ui: Ui, findings: &Value) {
+pub(super) fn tell(ui: Ui, findings: &Value) {
     for finding in findings.as_array().into_iter().flatten() {
         let text = |key: &str| finding[key].as_str().unwrap_or_default();
         ui.note(&format!("{}: {}", text("level"), text("message")));

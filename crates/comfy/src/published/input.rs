@@ -237,7 +237,7 @@ impl SeedField {
 
     /// The seed that random bits choose.
     pub fn chosen(&self, bits: u64) -> u64 {
-        match (self.max - self.min).checked_add(1) {
+        match self.max.saturating_sub(self.min).checked_add(1) {
             Some(span) => self.min + bits % span,
             None => bits,
         }

@@ -26,7 +26,7 @@ pub enum Error {
     InvalidGraph(Box<super::preflight::Refusal>),
     /// An input file cannot be had: refused by the fetch rules, not found, too large, or not what it claims to be.
     #[error("{0}")]
-    InputUnavailable(String),
+    InputUnavailable(Unavailable),
     /// The id was used before.
     #[error("the id '{id}' belongs to job {job} already")]
     Duplicate {
@@ -64,7 +64,39 @@ pub enum Error {
     Internal(#[source] anyhow::Error),
 }
 
+/// Why an input file cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// As protocols that send graphs tell it, with the class of the node.
+    pub text: String,
+    /// The same for who does not know the graph.
+    pub plain: String,
+    /// The node and its input, where it is known.
+    pub place: Option<(String, &'static str)>,
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<String> for Unavailable {
+    fn from(text: String) -> Self {
+        Unavailable {
+            plain: text.clone(),
+            text,
+            place: None,
+        }
+    }
+}
+
 impl Error {
+    /// A file that cannot be had, in words that do for everybody.
+    pub fn input_unavailable(text: String) -> Error {
+        Error::InputUnavailable(text.into())
+    }
+
     /// The stable word of its kind, as our own API shows it.
     pub fn code(&self) -> &'static str {
         match self {

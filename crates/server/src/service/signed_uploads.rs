@@ -223,14 +223,14 @@ impl Service {
             // Perhaps another server's.
             Err(SignatureError::Missing | SignatureError::Mismatch) => return Ok(None),
             Err(SignatureError::Expired) => {
-                return Err(Error::InputUnavailable(format!(
+                return Err(Error::input_unavailable(format!(
                     "the address of {} has expired",
                     key.file_name()
                 )));
             }
         }
         let gone = || {
-            Error::InputUnavailable(format!(
+            Error::input_unavailable(format!(
                 "the file {} was not uploaded, or is gone",
                 key.file_name()
             ))

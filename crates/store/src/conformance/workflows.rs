@@ -8,7 +8,10 @@ use darkroom_core::{
 };
 
 use super::{World, endpoint, tenant, tests, world::blob};
-use crate::workflows::{Moved, NewVersion, Resolved, Target, Wanted, WorkflowKey};
+use crate::{
+    Error,
+    workflows::{Content, Moved, NewVersion, NewWorkflow, Resolved, Target, Wanted, WorkflowKey},
+};
 
 fn key(id: &str) -> WorkflowKey {
     WorkflowKey {
@@ -25,13 +28,28 @@ fn alias(name: &str) -> AliasName {
     name.parse().unwrap()
 }
 
+fn content(holds: &str) -> Content {
+    Content {
+        endpoint: endpoint(),
+        note: format!("holds {holds}"),
+        definition: Payload::Inline(holds.as_bytes().to_vec()),
+    }
+}
+
+fn import(id: &str, versions: &[&str], aliases: &[(&str, usize)]) -> NewWorkflow {
+    NewWorkflow {
+        workflow: key(id),
+        versions: versions.iter().map(|holds| content(holds)).collect(),
+        aliases: aliases.iter().map(|(name, at)| (alias(name), *at)).collect(),
+        by: "importer".to_owned(),
+    }
+}
+
 fn new(id: &str, holds: &str, to: Option<&str>) -> NewVersion {
     NewVersion {
         workflow: key(id),
-        endpoint: endpoint(),
-        note: format!("holds {holds}"),
+        content: content(holds),
         by: "publisher".to_owned(),
-        definition: Payload::Inline(holds.as_bytes().to_vec()),
         alias: to.map(alias),
         from_draft: false,
     }
@@ -52,10 +70,13 @@ tests! {
         assert_eq!((third.version, third.aliases), (v(3), vec![alias("beta")]));
         let record = world.store().workflow(&key("海报")).await.unwrap().unwrap();
         assert_eq!((record.latest, record.endpoint), (Some(v(3)), Some(endpoint())));
-        assert_eq!(record.aliases, [(alias("beta"), v(3)), (alias("main"), v(1))]);
+        let aliases: Vec<_> = record.aliases.iter().map(|a| (a.name.as_str(), a.version)).collect();
+        assert_eq!(aliases, [("beta", v(3)), ("main", v(1))]);
         assert_eq!(record.updated_at, world.clock.now());
-        let versions = world.store().versions(&key("海报"), 2).await.unwrap();
-        assert_eq!(versions.iter().map(|v| v.version).collect::<Vec<_>>(), [v(3), v(2)]);
+        let versions = world.store().versions(&key("海报"), None, 2).await.unwrap();
+        assert_eq!(versions.iter().map(|v| (v.version, v.size)).collect::<Vec<_>>(), [(v(3), 5), (v(2), 3)]);
+        let rest = world.store().versions(&key("海报"), Some(v(2)), 2).await.unwrap();
+        assert_eq!(rest.iter().map(|v| v.version).collect::<Vec<_>>(), [v(1)]);
         let (of, holds) = world.store().version(&key("海报"), v(2)).await.unwrap().unwrap();
         assert_eq!((of.note.as_str(), of.published_by.as_str()), ("holds two", "publisher"));
         assert_eq!(holds, Payload::Inline(b"two".to_vec()));
@@ -88,10 +109,84 @@ tests! {
         assert_eq!(store.move_alias(&a, &main, to(3), "op").await.unwrap(), Moved::Done { from: Some(v(3)), to: v(3) });
         assert_eq!(store.move_alias(&a, &main, Target::Back, "op").await.unwrap(), Moved::Done { from: Some(v(3)), to: v(1) });
         assert_eq!(store.move_alias(&a, &alias("new"), to(2), "op").await.unwrap(), Moved::Done { from: None, to: v(2) });
-        let moves = store.alias_moves(&a, Some(&main), 10).await.unwrap();
+        let moves = store.alias_moves(&a, Some(&main), None, 10).await.unwrap();
         let shown: Vec<_> = moves.iter().map(|m| (m.from, m.to, m.by.as_str(), m.rollback)).collect();
         assert_eq!(shown, [(Some(v(3)), v(1), "op", true), (Some(v(1)), v(3), "op", false), (None, v(1), "publisher", false)]);
-        assert_eq!(store.alias_moves(&a, None, 10).await.unwrap().len(), 4);
+        assert_eq!(store.alias_moves(&a, None, None, 10).await.unwrap().len(), 4);
+        let page = store.alias_moves(&a, None, None, 3).await.unwrap();
+        let rest = store.alias_moves(&a, None, Some(page[2].nr), 3).await.unwrap();
+        assert_eq!(rest.iter().map(|m| (m.from, m.to)).collect::<Vec<_>>(), [(None, v(1))]);
+    }
+
+    async fn a_second_step_back_goes_further_back(world: World) {
+        for holds in ["one", "two", "three", "four"] {
+            world.store().publish(new("a", holds, None)).await.unwrap();
+        }
+        let (a, main) = (key("a"), alias("main"));
+        let store = world.store();
+        let to = |n| Target::Version(v(n));
+        let done = |from, to| Moved::Done { from: Some(v(from)), to: v(to) };
+        for n in [2, 3] {
+            store.move_alias(&a, &main, to(n), "op").await.unwrap();
+        }
+        assert_eq!(store.move_alias(&a, &main, Target::Back, "op").await.unwrap(), done(3, 2));
+        assert_eq!(store.move_alias(&a, &main, Target::Back, "op").await.unwrap(), done(2, 1), "not to 3 again");
+        assert_eq!(store.move_alias(&a, &main, Target::Back, "op").await.unwrap(), Moved::NothingBefore);
+        // A move after that is taken back by itself.
+        store.move_alias(&a, &main, to(4), "op").await.unwrap();
+        assert_eq!(store.move_alias(&a, &main, Target::Back, "op").await.unwrap(), done(4, 1));
+        assert_eq!(store.move_alias(&a, &main, Target::Back, "op").await.unwrap(), Moved::NothingBefore);
+    }
+
+    async fn versions_and_aliases_are_brought_in_together(world: World) {
+        let store = world.store();
+        let made = store.import(import("a", &["one", "two"], &[("beta", 0), ("main", 1)])).await.unwrap();
+        assert_eq!((made.versions, made.aliases), (vec![v(1), v(2)], vec![alias("beta"), alias("main")]));
+        assert_eq!(resolved(&world, "a", Wanted::Alias(alias("main"))).await, Resolved::Found(v(2)));
+        assert_eq!(store.alias_moves(&key("a"), None, None, 9).await.unwrap().len(), 2, "main was never at v1");
+        // Into one that is there: numbers go on, its own aliases stay.
+        let made = store.import(import("a", &["three"], &[("main", 0), ("new", 0)])).await.unwrap();
+        assert_eq!((made.versions, made.aliases), (vec![v(3)], vec![alias("new")]));
+        assert_eq!(resolved(&world, "a", Wanted::Alias(alias("main"))).await, Resolved::Found(v(2)));
+        let (of, holds) = store.version(&key("a"), v(3)).await.unwrap().unwrap();
+        assert_eq!((of.published_by.as_str(), holds), ("importer", Payload::Inline(b"three".to_vec())));
+        // A new one is never without main.
+        let made = store.import(import("b", &["one"], &[])).await.unwrap();
+        assert_eq!(made.aliases, [alias("main")]);
+    }
+
+    async fn an_import_that_fails_leaves_nothing(world: World) {
+        let store = world.store();
+        store.publish(new("a", "one", None)).await.unwrap();
+        let mut with_blob = import("a", &["two", "three"], &[("beta", 1)]);
+        with_blob.versions[1].definition = Payload::Blob { key: blob("large"), size: 70_000 };
+        with_blob.aliases.push((alias("nowhere"), 2));
+        assert!(matches!(store.import(with_blob).await, Err(Error::Inconsistent { .. })));
+        let nowhere = import("b", &["one"], &[("main", 1)]);
+        assert!(matches!(store.import(nowhere).await, Err(Error::Inconsistent { .. })));
+        let record = store.workflow(&key("a")).await.unwrap().unwrap();
+        assert_eq!((record.latest, record.aliases.len()), (Some(v(1)), 1));
+        assert!(store.workflow(&key("b")).await.unwrap().is_none());
+        assert!(store.refs_to(&blob("large")).await.unwrap().is_empty());
+    }
+
+    async fn the_endpoints_of_versions_aliases_and_drafts_are_told(world: World) {
+        let store = world.store();
+        let mut on_other = new("a", "two", Some("beta"));
+        on_other.content.endpoint = "other".parse().unwrap();
+        store.publish(new("a", "one", None)).await.unwrap();
+        store.publish(on_other).await.unwrap();
+        store.publish(new("a", "three", None)).await.unwrap();
+        store.put_draft(&key("a"), &"third".parse().unwrap(), Payload::Inline(vec![1])).await.unwrap();
+        let record = store.workflow(&key("a")).await.unwrap().unwrap();
+        let mut all = vec![endpoint(), "other".parse().unwrap()];
+        all.sort();
+        assert_eq!((record.endpoints, record.endpoint), (all, Some(endpoint())));
+        assert_eq!(record.draft_endpoint.unwrap().as_str(), "third");
+        let of: Vec<_> = record.aliases.into_iter().map(|a| (a.name, a.endpoint)).collect();
+        assert_eq!(of, [(alias("beta"), "other".parse().unwrap()), (alias("main"), endpoint())]);
+        store.remove_draft(&key("a")).await.unwrap();
+        assert_eq!(store.workflow(&key("a")).await.unwrap().unwrap().draft_endpoint, None);
     }
 
     async fn tenants_do_not_see_each_others(world: World) {
@@ -111,17 +206,17 @@ tests! {
         let store = world.store();
         let draft = |text: &str| Payload::Inline(text.as_bytes().to_vec());
         assert!(!store.remove_draft(&key("a")).await.unwrap());
-        store.put_draft(&key("a"), draft("one")).await.unwrap();
-        store.put_draft(&key("a"), draft("two")).await.unwrap();
+        store.put_draft(&key("a"), &endpoint(), draft("one")).await.unwrap();
+        store.put_draft(&key("a"), &endpoint(), draft("two")).await.unwrap();
         assert_eq!(store.draft(&key("a")).await.unwrap(), Some((world.clock.now(), draft("two"))));
         assert_eq!(resolved(&world, "a", Wanted::Alias(alias("main"))).await, Resolved::NoWorkflow, "a draft is no version");
         assert_eq!(store.workflow(&key("a")).await.unwrap().unwrap().latest, None);
         store.publish(NewVersion { from_draft: true, ..new("a", "two", None) }).await.unwrap();
         assert_eq!(store.draft(&key("a")).await.unwrap(), None);
-        store.put_draft(&key("a"), draft("three")).await.unwrap();
+        store.put_draft(&key("a"), &endpoint(), draft("three")).await.unwrap();
         assert!(store.remove_draft(&key("a")).await.unwrap());
         assert_eq!(store.workflow(&key("a")).await.unwrap().unwrap().latest, Some(v(1)));
-        store.put_draft(&key("b"), draft("only")).await.unwrap();
+        store.put_draft(&key("b"), &endpoint(), draft("only")).await.unwrap();
         assert!(store.remove_draft(&key("b")).await.unwrap());
         assert!(store.workflow(&key("b")).await.unwrap().is_none());
     }
@@ -129,10 +224,10 @@ tests! {
     async fn what_versions_hold_is_referred_to_as_long_as_they_do(world: World) {
         let store = world.store();
         let large = |name: &str| Payload::Blob { key: blob(name), size: 70_000 };
-        store.put_draft(&key("a"), large("draft1")).await.unwrap();
-        store.put_draft(&key("a"), large("draft2")).await.unwrap();
+        store.put_draft(&key("a"), &endpoint(), large("draft1")).await.unwrap();
+        store.put_draft(&key("a"), &endpoint(), large("draft2")).await.unwrap();
         assert_eq!(store.trash_due(Duration::ZERO, 9).await.unwrap(), [blob("draft1")]);
-        store.publish(NewVersion { definition: large("v1"), from_draft: true, ..new("a", "", None) }).await.unwrap();
+        store.publish(NewVersion { content: Content { definition: large("v1"), ..content("") }, from_draft: true, ..new("a", "", None) }).await.unwrap();
         assert_eq!(store.refs_to(&blob("v1")).await.unwrap().len(), 1);
         let mut trash = store.trash_due(Duration::ZERO, 9).await.unwrap();
         trash.sort();

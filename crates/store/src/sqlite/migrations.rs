@@ -22,6 +22,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0011_app_keys.sql"),
     include_str!("migrations/0012_told.sql"),
     include_str!("migrations/0013_keep.sql"),
+    include_str!("migrations/0014_workflow_rights.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

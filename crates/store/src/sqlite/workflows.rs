@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use darkroom_core::{
-    Payload, TenantId, Timestamp,
+    EndpointName, Payload, TenantId, Timestamp,
     workflow::{AliasName, Version, WorkflowId},
 };
 use rusqlite::{Connection, Row, params};
@@ -11,13 +11,14 @@ use super::{SqliteStore, files, sql, tx::Tx};
 use crate::{
     Error, Workflows,
     workflows::{
-        MoveRecord, Moved, NewVersion, NewlyPublished, Resolved, Target, VersionRecord, Wanted, WorkflowKey,
-        WorkflowRecord,
+        AliasRecord, Content, Imported, MoveRecord, Moved, NewVersion, NewWorkflow, NewlyPublished, Resolved,
+        Target, VersionRecord, Wanted, WorkflowKey, WorkflowRecord,
     },
 };
 
 const SMALL: usize = 1024;
-const WORKFLOW: &str = "SELECT nr, tenant, id, created_at, updated_at, last_version, draft_at, \
+const VERSION: &str = "v.version, v.endpoint, v.note, v.published_at, v.published_by, v.size";
+const WORKFLOW: &str = "SELECT nr, tenant, id, created_at, updated_at, last_version, draft_at, draft_endpoint, \
      (SELECT endpoint FROM workflow_versions v WHERE v.workflow = workflows.nr AND v.version = last_version) AS endpoint \
      FROM workflows";
 /// The draft among the references of a workflow; versions are `v1`, `v2`, …
@@ -58,36 +59,7 @@ fn touch(tx: &Tx<'_>, nr: i64) -> Result<(), Error> {
 fn publish(tx: &Tx<'_>, new: &NewVersion) -> Result<NewlyPublished, Error> {
     tx.check_disk()?;
     let (nr, last) = make(tx, &new.workflow)?;
-    let version = Version::new(last + 1).ok_or_else(|| inconsistent("the last version is no number"))?;
-    sql::execute(
-        tx.conn,
-        "UPDATE workflows SET last_version = ?2, updated_at = ?3 WHERE nr = ?1",
-        params![nr, version.number(), tx.now.as_micros()],
-    )?;
-    let (inline, blob, size) = sql::payload_columns(&new.definition);
-    sql::execute(
-        tx.conn,
-        "INSERT INTO workflow_versions (workflow, version, endpoint, note, published_at, published_by, inline, blob, size) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        params![
-            nr,
-            version.number(),
-            new.endpoint.as_str(),
-            new.note,
-            tx.now.as_micros(),
-            new.by,
-            inline,
-            blob,
-            size,
-        ],
-    )?;
-    files::refer_to_definition(
-        tx,
-        &owner(&new.workflow),
-        &version.to_string(),
-        &new.workflow.tenant,
-        &new.definition,
-    )?;
+    let version = add(tx, nr, last, &new.workflow, &new.content, &new.by)?;
     let mut aliases = Vec::new();
     if version.number() == 1 {
         aliases.push(AliasName::main());
@@ -100,6 +72,73 @@ fn publish(tx: &Tx<'_>, new: &NewVersion) -> Result<NewlyPublished, Error> {
         forget_draft(tx, nr, &new.workflow)?;
     }
     Ok(NewlyPublished { version, aliases })
+}
+
+fn import(tx: &Tx<'_>, new: &NewWorkflow) -> Result<Imported, Error> {
+    tx.check_disk()?;
+    let (nr, had) = make(tx, &new.workflow)?;
+    let mut versions: Vec<Version> = Vec::new();
+    for content in &new.versions {
+        let last = versions.last().map_or(had, |version| version.number());
+        versions.push(add(tx, nr, last, &new.workflow, content, &new.by)?);
+    }
+    let mut wanted = new.aliases.clone();
+    if had == 0 && !wanted.iter().any(|(alias, _)| *alias == AliasName::main()) {
+        wanted.insert(0, (AliasName::main(), 0));
+    }
+    let mut aliases = Vec::new();
+    for (alias, place) in wanted {
+        let of_it = versions.get(place);
+        let version = of_it.ok_or_else(|| inconsistent("an alias points at no version of its import"))?;
+        if alias_of(tx.conn, nr, &alias)?.is_none() {
+            point(tx, nr, &alias, *version, &new.by, false)?;
+            aliases.push(alias);
+        }
+    }
+    Ok(Imported { versions, aliases })
+}
+
+/// The version after `last`.
+fn add(
+    tx: &Tx<'_>,
+    nr: i64,
+    last: u32,
+    workflow: &WorkflowKey,
+    content: &Content,
+    by: &str,
+) -> Result<Version, Error> {
+    let next = last.checked_add(1).and_then(Version::new);
+    let version = next.ok_or_else(|| inconsistent("there are no more versions"))?;
+    sql::execute(
+        tx.conn,
+        "UPDATE workflows SET last_version = ?2, updated_at = ?3 WHERE nr = ?1",
+        params![nr, version.number(), tx.now.as_micros()],
+    )?;
+    let (inline, blob, size) = sql::payload_columns(&content.definition);
+    sql::execute(
+        tx.conn,
+        "INSERT INTO workflow_versions (workflow, version, endpoint, note, published_at, published_by, inline, blob, size) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            nr,
+            version.number(),
+            content.endpoint.as_str(),
+            content.note,
+            tx.now.as_micros(),
+            by,
+            inline,
+            blob,
+            size,
+        ],
+    )?;
+    files::refer_to_definition(
+        tx,
+        &owner(workflow),
+        &version.to_string(),
+        &workflow.tenant,
+        &content.definition,
+    )?;
+    Ok(version)
 }
 
 fn alias_of(conn: &Connection, nr: i64, alias: &AliasName) -> Result<Option<Version>, Error> {
@@ -162,12 +201,7 @@ fn move_alias(
             if alias_of(tx.conn, nr, alias)?.is_none() {
                 return Ok(Moved::NoAlias);
             }
-            let last_move: Option<Option<u32>> = sql::value(
-                tx.conn,
-                "SELECT from_version FROM workflow_moves WHERE workflow = ?1 AND alias = ?2 ORDER BY nr DESC LIMIT 1",
-                params![nr, alias.as_str()],
-            )?;
-            match last_move.flatten().and_then(Version::new) {
+            match before(tx.conn, nr, alias)? {
                 Some(before) => (before, true),
                 None => return Ok(Moved::NothingBefore),
             }
@@ -178,25 +212,46 @@ fn move_alias(
     Ok(Moved::Done { from, to })
 }
 
+/// Where an alias pointed before its last move that no later rollback took back.
+fn before(conn: &Connection, nr: i64, alias: &AliasName) -> Result<Option<Version>, Error> {
+    let mut statement = conn.prepare_cached(
+        "SELECT from_version, rollback FROM workflow_moves WHERE workflow = ?1 AND alias = ?2 ORDER BY nr DESC",
+    )?;
+    let mut moves = statement.query(params![nr, alias.as_str()])?;
+    let mut taken_back = 0_u64;
+    while let Some(row) = moves.next()? {
+        if row.get("rollback")? {
+            taken_back += 1;
+        } else if taken_back > 0 {
+            taken_back -= 1;
+        } else {
+            let from: Option<u32> = row.get("from_version")?;
+            return Ok(from.and_then(Version::new));
+        }
+    }
+    Ok(None)
+}
+
 fn forget_draft(tx: &Tx<'_>, nr: i64, key: &WorkflowKey) -> Result<(), Error> {
     sql::execute(
         tx.conn,
-        "UPDATE workflows SET draft_inline = NULL, draft_blob = NULL, draft_size = NULL, draft_at = NULL WHERE nr = ?1",
+        "UPDATE workflows SET draft_inline = NULL, draft_blob = NULL, draft_size = NULL, draft_at = NULL, \
+         draft_endpoint = NULL WHERE nr = ?1",
         [nr],
     )?;
     files::drop_definition(tx, &owner(key), DRAFT)
 }
 
-fn put_draft(tx: &Tx<'_>, key: &WorkflowKey, draft: &Payload) -> Result<(), Error> {
+fn put_draft(tx: &Tx<'_>, key: &WorkflowKey, endpoint: &EndpointName, draft: &Payload) -> Result<(), Error> {
     tx.check_disk()?;
     let (nr, _) = make(tx, key)?;
     forget_draft(tx, nr, key)?;
     let (inline, blob, size) = sql::payload_columns(draft);
     sql::execute(
         tx.conn,
-        "UPDATE workflows SET draft_inline = ?2, draft_blob = ?3, draft_size = ?4, draft_at = ?5, updated_at = ?5 \
-         WHERE nr = ?1",
-        params![nr, inline, blob, size, tx.now.as_micros()],
+        "UPDATE workflows SET draft_inline = ?2, draft_blob = ?3, draft_size = ?4, draft_at = ?5, updated_at = ?5, \
+         draft_endpoint = ?6 WHERE nr = ?1",
+        params![nr, inline, blob, size, tx.now.as_micros(), endpoint.as_str()],
     )?;
     files::refer_to_definition(tx, &owner(key), DRAFT, &key.tenant, draft)
 }
@@ -232,13 +287,29 @@ fn read_workflow(conn: &Connection, row: &Row<'_>) -> Result<WorkflowRecord, Err
     let nr: i64 = row.get("nr")?;
     let aliases = sql::rows(
         conn,
-        "SELECT name, version FROM workflow_aliases WHERE workflow = ?1 ORDER BY name",
+        "SELECT a.name, a.version, v.endpoint FROM workflow_aliases a \
+         JOIN workflow_versions v ON v.workflow = a.workflow AND v.version = a.version \
+         WHERE a.workflow = ?1 ORDER BY a.name",
         [nr],
         |row| {
-            let name = sql::parsed(row, "name", "workflow_aliases", |t| t.parse().ok())?;
-            Ok((name, version(row, "version")?))
+            Ok(AliasRecord {
+                name: sql::parsed(row, "name", "workflow_aliases", |t| t.parse().ok())?,
+                version: version(row, "version")?,
+                endpoint: sql::parsed(row, "endpoint", "workflow_versions", |t| t.parse().ok())?,
+            })
         },
     )?;
+    let endpoints = sql::rows(
+        conn,
+        "SELECT DISTINCT endpoint FROM workflow_versions WHERE workflow = ?1 ORDER BY endpoint",
+        [nr],
+        |row| sql::parsed(row, "endpoint", "workflow_versions", |t| t.parse().ok()),
+    )?;
+    let name = |column: &str| -> Result<Option<EndpointName>, Error> {
+        Ok(row
+            .get::<_, Option<String>>(column)?
+            .and_then(|name| name.parse().ok()))
+    };
     Ok(WorkflowRecord {
         key: WorkflowKey {
             tenant: sql::parsed(row, "tenant", "workflows", |t| t.parse().ok())?,
@@ -247,11 +318,11 @@ fn read_workflow(conn: &Connection, row: &Row<'_>) -> Result<WorkflowRecord, Err
         created_at: sql::instant(row, "created_at")?,
         updated_at: sql::instant(row, "updated_at")?,
         latest: Version::new(sql::unsigned(row, "last_version")?),
-        endpoint: row
-            .get::<_, Option<String>>("endpoint")?
-            .and_then(|name| name.parse().ok()),
+        endpoint: name("endpoint")?,
+        endpoints,
         aliases,
         draft_at: sql::instant_opt(row, "draft_at")?,
+        draft_endpoint: name("draft_endpoint")?,
     })
 }
 
@@ -262,11 +333,13 @@ fn read_version(row: &Row<'_>) -> Result<VersionRecord, Error> {
         note: row.get("note")?,
         published_at: sql::instant(row, "published_at")?,
         published_by: row.get("published_by")?,
+        size: sql::unsigned(row, "size")?,
     })
 }
 
 fn read_move(row: &Row<'_>) -> Result<MoveRecord, Error> {
     Ok(MoveRecord {
+        nr: row.get("nr")?,
         alias: sql::parsed(row, "alias", "workflow_moves", |t| t.parse().ok())?,
         from: row.get::<_, Option<u32>>("from_version")?.and_then(Version::new),
         to: version(row, "to_version")?,
@@ -286,8 +359,13 @@ fn inline_bytes(payload: &Payload) -> usize {
 #[async_trait]
 impl Workflows for SqliteStore {
     async fn publish(&self, new: NewVersion) -> Result<NewlyPublished, Error> {
-        self.durably(inline_bytes(&new.definition), move |tx| publish(tx, &new))
-            .await
+        let bytes = inline_bytes(&new.content.definition);
+        self.durably(bytes, move |tx| publish(tx, &new)).await
+    }
+
+    async fn import(&self, new: NewWorkflow) -> Result<Imported, Error> {
+        let bytes = new.versions.iter().map(|one| inline_bytes(&one.definition)).sum();
+        self.durably(bytes, move |tx| import(tx, &new)).await
     }
 
     async fn workflow(&self, key: &WorkflowKey) -> Result<Option<WorkflowRecord>, Error> {
@@ -321,18 +399,21 @@ impl Workflows for SqliteStore {
             .await
     }
 
-    async fn versions(&self, key: &WorkflowKey, limit: u32) -> Result<Vec<VersionRecord>, Error> {
-        let key = key.clone();
+    async fn versions(
+        &self,
+        key: &WorkflowKey,
+        before: Option<Version>,
+        limit: u32,
+    ) -> Result<Vec<VersionRecord>, Error> {
+        let (key, before) = (key.clone(), before.map(Version::number));
         self.readers
             .run(move |conn| {
-                sql::rows(
-                    conn,
-                    "SELECT v.version, v.endpoint, v.note, v.published_at, v.published_by FROM workflow_versions v \
-                     JOIN workflows w ON w.nr = v.workflow WHERE w.tenant = ?1 AND w.id = ?2 \
-                     ORDER BY v.version DESC LIMIT ?3",
-                    params![key.tenant.as_str(), key.id.as_str(), limit],
-                    read_version,
-                )
+                let sql = format!(
+                    "SELECT {VERSION} FROM workflow_versions v JOIN workflows w ON w.nr = v.workflow \
+                     WHERE w.tenant = ?1 AND w.id = ?2 AND (?3 IS NULL OR v.version < ?3) ORDER BY v.version DESC LIMIT ?4"
+                );
+                let params = params![key.tenant.as_str(), key.id.as_str(), before, limit];
+                sql::rows(conn, &sql, params, read_version)
             })
             .await
     }
@@ -345,11 +426,13 @@ impl Workflows for SqliteStore {
         let key = key.clone();
         self.readers
             .run(move |conn| {
+                let sql = format!(
+                    "SELECT {VERSION}, v.inline, v.blob FROM workflow_versions v JOIN workflows w ON w.nr = v.workflow \
+                     WHERE w.tenant = ?1 AND w.id = ?2 AND v.version = ?3"
+                );
                 let found = sql::row(
                     conn,
-                    "SELECT v.version, v.endpoint, v.note, v.published_at, v.published_by, v.inline, v.blob, v.size \
-                     FROM workflow_versions v JOIN workflows w ON w.nr = v.workflow \
-                     WHERE w.tenant = ?1 AND w.id = ?2 AND v.version = ?3",
+                    &sql,
                     params![key.tenant.as_str(), key.id.as_str(), version.number()],
                     |row| {
                         let payload = sql::payload(row, ["inline", "blob", "size"], "workflow_versions")?;
@@ -400,6 +483,7 @@ impl Workflows for SqliteStore {
         &self,
         key: &WorkflowKey,
         alias: Option<&AliasName>,
+        before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<MoveRecord>, Error> {
         let (key, alias) = (key.clone(), alias.map(ToString::to_string));
@@ -407,20 +491,27 @@ impl Workflows for SqliteStore {
             .run(move |conn| {
                 sql::rows(
                     conn,
-                    "SELECT m.alias, m.from_version, m.to_version, m.at, m.moved_by, m.rollback FROM workflow_moves m \
-                     JOIN workflows w ON w.nr = m.workflow \
-                     WHERE w.tenant = ?1 AND w.id = ?2 AND (?3 IS NULL OR m.alias = ?3) ORDER BY m.nr DESC LIMIT ?4",
-                    params![key.tenant.as_str(), key.id.as_str(), alias, limit],
+                    "SELECT m.nr, m.alias, m.from_version, m.to_version, m.at, m.moved_by, m.rollback FROM workflow_moves m \
+                     JOIN workflows w ON w.nr = m.workflow WHERE w.tenant = ?1 AND w.id = ?2 \
+                     AND (?3 IS NULL OR m.alias = ?3) AND (?4 IS NULL OR m.nr < ?4) ORDER BY m.nr DESC LIMIT ?5",
+                    params![key.tenant.as_str(), key.id.as_str(), alias, before, limit],
                     read_move,
                 )
             })
             .await
     }
 
-    async fn put_draft(&self, key: &WorkflowKey, draft: Payload) -> Result<(), Error> {
-        let key = key.clone();
-        self.durably(inline_bytes(&draft), move |tx| put_draft(tx, &key, &draft))
-            .await
+    async fn put_draft(
+        &self,
+        key: &WorkflowKey,
+        endpoint: &EndpointName,
+        draft: Payload,
+    ) -> Result<(), Error> {
+        let (key, endpoint) = (key.clone(), endpoint.clone());
+        self.durably(inline_bytes(&draft), move |tx| {
+            put_draft(tx, &key, &endpoint, &draft)
+        })
+        .await
     }
 
     async fn draft(&self, key: &WorkflowKey) -> Result<Option<(Timestamp, Payload)>, Error> {

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::list::aliases;
+use super::list::{aliases, pages};
 use crate::{
     args::Global,
     client::segment,
@@ -35,8 +35,8 @@ pub async fn alias(args: AliasArgs, global: &Global) -> Result<Exit, Failure> {
             global.ui().show_line(&answer, &moved(&answer));
         }
         _ => {
-            let answer = client.get(&path).await?;
-            global.ui().show(&answer, history);
+            let answer = pages(&client, &path, "moves").await?;
+            global.ui().show_line(&answer, &history(&answer));
         }
     }
     Ok(Exit::Ok)

@@ -1,33 +1,32 @@
 //! `darkroom workflows list`
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     args::Global,
-    client::segment,
+    client::{Client, segment},
     exit::{Exit, Failure},
     ui,
 };
 
 /// Prints all of them, page by page.
 pub async fn list(global: &Global) -> Result<Exit, Failure> {
-    let client = global.client()?;
-    let mut all = Vec::new();
-    let mut after = None::<String>;
-    loop {
-        let query = after
-            .as_deref()
-            .map(|id| format!("?after={}", segment(id)))
-            .unwrap_or_default();
-        let page = client.get(&format!("workflows{query}")).await?;
-        all.extend(page["workflows"].as_array().cloned().unwrap_or_default());
-        match page["next"].as_str() {
-            Some(next) => after = Some(next.to_owned()),
-            None => break,
-        }
-    }
-    global.ui().show(&json!({"workflows": all}), human);
+    let answer = pages(&global.client()?, "workflows", "workflows").await?;
+    global.ui().show_line(&answer, &human(&answer));
     Ok(Exit::Ok)
+}
+
+/// An answer whose list `of` comes in pages, as its first page with the whole list.
+pub(super) async fn pages(client: &Client, path: &str, of: &str) -> Result<Value, Failure> {
+    let mut whole = client.get(path).await?;
+    let mut all = whole[of].as_array().cloned().unwrap_or_default();
+    while let Some(next) = whole["next"].as_str() {
+        let page = client.get(&format!("{path}?after={}", segment(next))).await?;
+        all.extend(page[of].as_array().cloned().unwrap_or_default());
+        whole["next"] = page["next"].clone();
+    }
+    whole[of] = all.into();
+    Ok(whole)
 }
 
 fn human(answer: &Value) -> String {

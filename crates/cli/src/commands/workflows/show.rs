@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use serde_json::Value;
 
-use super::list::aliases;
+use super::list::{aliases, pages};
 use crate::{
     args::Global,
     client::segment,
@@ -33,11 +33,16 @@ pub async fn show(args: ShowArgs, global: &Global) -> Result<Exit, Failure> {
             let answer = client
                 .get(&format!("{path}/versions/{}", segment(version)))
                 .await?;
-            ui.show(&answer, |answer| one(&args.workflow, answer));
+            ui.show_line(&answer, &one(&args.workflow, &answer));
         }
         None => {
-            let answer = client.get(&path).await?;
-            ui.show(&answer, whole);
+            let mut answer = client.get(&path).await?;
+            if !answer["next"].is_null() {
+                answer["versions"] =
+                    pages(&client, &format!("{path}/versions"), "versions").await?["versions"].take();
+                answer["next"] = Value::Null;
+            }
+            ui.show_line(&answer, &whole(&answer));
         }
     }
     Ok(Exit::Ok)

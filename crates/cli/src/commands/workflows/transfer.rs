@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     args::Global,
     client::segment,
+    commands::publish::{tell, tell_failure},
     exit::{Exit, Failure},
 };
 
@@ -29,6 +30,7 @@ pub async fn export(args: ExportArgs, global: &Global) -> Result<Exit, Failure> 
         .await?;
     let text = serde_json::to_string_pretty(&file).map_err(|error| Failure::local(error.to_string()))?;
     match &args.out {
+        None if global.ui().json => global.ui().line(&file.to_string()),
         None => global.ui().line(&text),
         Some(path) => {
             fs::write(path, text + "\n")
@@ -51,6 +53,9 @@ pub struct ImportArgs {
     /// Another endpoint than the versions name
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
+    /// Also where nodes, models or files that it needs are not here
+    #[arg(long)]
+    force: bool,
 }
 
 /// Brings it in.
@@ -58,14 +63,17 @@ pub async fn import(args: ImportArgs, global: &Global) -> Result<Exit, Failure> 
     let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", args.file.display()));
     let text = fs::read_to_string(&args.file).map_err(|error| wrong(&error))?;
     let file: Value = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-    let mut body = json!({"file": file});
+    let mut body = json!({"file": file, "force": args.force});
     if let Some(name) = &args.name {
         body["workflow_id"] = json!(name);
     }
     if let Some(endpoint) = &args.endpoint {
         body["endpoint"] = json!(endpoint);
     }
-    let answer = global.client()?.post("workflows/import", Some(&body)).await?;
+    let ui = global.ui();
+    let answer = global.client()?.post("workflows/import", Some(&body)).await;
+    let answer = answer.inspect_err(|failure| tell_failure(ui, failure))?;
+    tell(ui, &answer["findings"]);
     let id = answer["workflow_id"].as_str().unwrap_or("?");
     let versions: Vec<&str> = answer["versions"]
         .as_array()
@@ -73,8 +81,6 @@ pub async fn import(args: ImportArgs, global: &Global) -> Result<Exit, Failure> 
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    global
-        .ui()
-        .show_line(&answer, &format!("{id}: {}", versions.join(", ")));
+    ui.show_line(&answer, &format!("{id}: {}", versions.join(", ")));
     Ok(Exit::Ok)
 }

@@ -7,10 +7,9 @@ use axum::{
 };
 use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{call::Call, error::ApiError, views};
+use super::{call::Call, error::ApiError, page::PageParams, views};
 use crate::{auth::Scope, state::AppState};
 
 /// `PUT /endpoints/{endpoint}/inputs/{name}`: the body is a file that graphs of this endpoint can name.
@@ -42,14 +41,6 @@ pub async fn upload(
     Ok((StatusCode::CREATED, Json(json!({ "name": name }))))
 }
 
-/// The query of a list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ListParams {
-    limit: Option<u32>,
-    after: Option<String>,
-}
-
 /// `GET /endpoints/{endpoint}/inputs`: by name; `after` is the last name of the page before. An endpoint that is not
 /// configured any more still has its uploads.
 ///
@@ -59,19 +50,16 @@ pub async fn list(
     State(state): State<AppState>,
     call: Call,
     Path(endpoint): Path<String>,
-    Query(params): Query<ListParams>,
+    Query(page): Query<PageParams>,
 ) -> Result<Json<Value>, ApiError> {
     let endpoint = call.endpoint(&endpoint)?;
     call.needs_list(&endpoint)?;
-    let limit = params.limit.unwrap_or(100).clamp(1, 1000);
     let uploads = state
         .service
-        .uploads(&call.caller.tenant, &endpoint, params.after.as_deref(), limit)
+        .uploads(&call.caller.tenant, &endpoint, page.after(), page.limit())
         .await
         .map_err(|e| call.fail(e))?;
-    let next = (uploads.len() == limit as usize)
-        .then(|| uploads.last().map(|u| u.name.clone()))
-        .flatten();
+    let next = page.next(&uploads, |upload| upload.name.clone());
     let uploads: Vec<Value> = uploads
         .iter()
         .map(|u| {

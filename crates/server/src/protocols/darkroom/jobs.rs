@@ -11,14 +11,14 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{body::read_json, call::Call, error::ApiError, views};
+use super::{body::read_json, call::Call, error::ApiError, facts::Said, views};
 use crate::{
     auth::Scope,
     http::cold_start_header,
     service::{
         Error,
         intake::Fetch,
-        jobs::{Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page},
+        jobs::{Cancelled, JobFilter, Page},
         submit::ComfySubmit,
     },
     state::{AppState, BaseUrl},
@@ -63,24 +63,12 @@ pub async fn submit(
     call.needs(Scope::Client, &endpoint)?;
     let read = read_json::<Submit>(&call, &state.service.memory, &headers, body).await?;
     let (body, size_bytes, held) = (read.parsed, read.size, read.held);
-    if body
-        .reference
-        .as_ref()
-        .is_some_and(|r| r.is_empty() || r.len() > 200)
-    {
-        return Err(call.fail(Error::Invalid("reference must be 1 to 200 bytes".into())));
-    }
-    let mut meta = JobMeta {
-        dialect: "darkroom".into(),
-        request_id: call.caller.request_id.to_string(),
-        ..JobMeta::default()
+    let said = Said {
+        priority: body.priority,
+        reference: body.reference,
+        webhook: body.webhook,
     };
-    if let Some(url) = &body.webhook {
-        state
-            .service
-            .set_webhook(&mut meta, url, &base_url)
-            .map_err(|e| call.fail(e))?;
-    }
+    let facts = call.job_facts(&state.service, said, &base_url)?;
     let accepted = state
         .service
         .submit_comfy(ComfySubmit {
@@ -89,15 +77,11 @@ pub async fn submit(
             graph: body.graph,
             extra_data: body.extra_data,
             targets: body.targets,
-            priority: body.priority.clamp(-100, 100),
-            external_id: body.reference.map(|id| ExternalId {
-                dialect: "darkroom".into(),
-                id,
-                on_duplicate: OnDuplicate::Existing,
-            }),
+            priority: facts.priority,
+            external_id: facts.external_id,
             randomise_seeds: false,
             fetch: Fetch::Now,
-            meta,
+            meta: facts.meta,
             size_bytes,
             memory: held,
         })
@@ -116,18 +100,8 @@ pub async fn submit(
     } else {
         StatusCode::CREATED
     };
-    let cold = cold_start(&state, &call, &record).await?;
+    let cold = cold_start_header(accepted.cold_start);
     Ok((status, cold, Json(view)).into_response())
-}
-
-/// `x-cold-start`: whether the job waited, or waits, for an instance to start.
-async fn cold_start(
-    state: &AppState,
-    call: &Call,
-    record: &JobRecord,
-) -> Result<[(&'static str, &'static str); 1], ApiError> {
-    let cold = state.service.cold_start(record).await.map_err(|e| call.fail(e))?;
-    Ok(cold_start_header(cold))
 }
 
 /// The query of a list.
@@ -204,8 +178,12 @@ pub async fn show(
     let view = views::job_in_full(&state.service, &call.caller, &record)
         .await
         .map_err(|e| call.fail(e))?;
-    let cold = cold_start(&state, &call, &record).await?;
-    Ok((cold, Json(view)).into_response())
+    let cold = state
+        .service
+        .cold_start(&record)
+        .await
+        .map_err(|e| call.fail(e))?;
+    Ok((cold_start_header(cold), Json(view)).into_response())
 }
 
 /// `POST /jobs/{job}/cancel`.

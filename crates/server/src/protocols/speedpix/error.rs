@@ -127,6 +127,7 @@ impl Trouble {
             Trouble::Call(CallError::Unknown(Unknown::Version { .. })) => (UNKNOWN, "VERSION_NOT_FOUND"),
             Trouble::Call(CallError::Unknown(Unknown::Alias { .. })) => (UNKNOWN, "ALIAS_NOT_FOUND"),
             Trouble::Call(CallError::Inputs(_)) => (INVALID, "INVALID_INPUT"),
+            Trouble::Call(CallError::Unfit(_)) => (INVALID, "INVALID_WORKFLOW"),
             Trouble::Call(CallError::Resource(NoResource::Unknown(_))) => (UNKNOWN, "RESOURCE_NOT_FOUND"),
             Trouble::Call(CallError::Resource(NoResource::Forbidden(_))) => (FORBIDDEN, "RESOURCE_FORBIDDEN"),
             Trouble::Call(CallError::Resource(NoResource::Busy(_))) => (BUSY, "RESOURCE_BUSY"),

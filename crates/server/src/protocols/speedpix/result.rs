@@ -54,7 +54,7 @@ pub async fn handler(State(state): State<AppState>, request: Request) -> Result<
             data["images"] = images(&called, &job, &address);
             None
         }
-        JobState::Failed | JobState::Cancelled | JobState::Expired => Some(why(&job)),
+        JobState::Failed | JobState::Cancelled | JobState::Expired => Some(why(&called, &job)),
     };
     let status = if words.is_some() { FAILED } else { OK };
     Ok(Json(envelope(
@@ -114,7 +114,7 @@ fn images(called: &CalledAs, job: &JobRecord, address: &dyn Fn(&Output) -> Optio
     files.filter_map(address).map(Value::from).collect()
 }
 
-fn why(job: &JobRecord) -> Words {
+fn why(called: &CalledAs, job: &JobRecord) -> Words {
     let ended = match job.state {
         JobState::Cancelled => ("CANCELLED", "the task was cancelled"),
         JobState::Expired => ("QUEUE_TIMEOUT", "the task waited longer than it may"),
@@ -123,10 +123,11 @@ fn why(job: &JobRecord) -> Words {
     let (sub_code, sub_message) = match &job.failure {
         None => (ended.0.to_owned(), ended.1.to_owned()),
         Some(failure) => {
-            let place = match (&failure.node_id, &failure.node_type) {
-                (Some(node), Some(class)) => format!("node {node} ({class}): "),
-                (Some(node), None) => format!("node {node}: "),
-                _ => String::new(),
+            let place = match (called.input_of(failure), &failure.node_id, &failure.node_type) {
+                (Some(input), ..) => format!("input '{input}': "),
+                (None, Some(node), Some(class)) => format!("node {node} ({class}): "),
+                (None, Some(node), None) => format!("node {node}: "),
+                (None, None, _) => String::new(),
             };
             (
                 failure.code.as_str().to_ascii_uppercase(),

@@ -15,6 +15,7 @@ use darkroom_store::jobs::InputBlob;
 
 use super::{
     Error, Service,
+    error::Unavailable,
     folders::{Folder, inside, split_annotation},
     preflight::Refusal,
     view::Seeker,
@@ -36,6 +37,9 @@ use self::{
 
 /// Different addresses that one graph may name: a request is not a crawler.
 const MAX_URLS: usize = 64;
+
+/// What ComfyUI says of a name that is no file's, before the name.
+pub const NO_SUCH_FILE: &str = "Invalid image file: ";
 
 /// When addresses are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +136,13 @@ impl Intake<'_> {
             media,
             given,
         } = loader;
+        let place = node_id.clone();
         let blamed = |error: Error| match error {
-            Error::InputUnavailable(text) => Error::InputUnavailable(format!("{class} failed: {text}")),
+            Error::InputUnavailable(why) => Error::InputUnavailable(Unavailable {
+                text: format!("{class} failed: {}", why.text),
+                place: Some((place, input)),
+                ..why
+            }),
             other => other,
         };
         match given {
@@ -147,7 +156,7 @@ impl Intake<'_> {
                     Named::Upload(taken) => Ok(Some(taken)),
                     Named::OnInstance => Ok(None),
                     Named::Missing(_) => {
-                        let file = file.map_err(Error::InputUnavailable).map_err(blamed)?;
+                        let file = file.map_err(Error::input_unavailable).map_err(blamed)?;
                         self.store(file).await.map(Some)
                     }
                 }
@@ -172,7 +181,13 @@ impl Intake<'_> {
             self.fetched.insert((url, media), taken.clone());
             return Ok(taken);
         }
-        let unavailable = |why: String| Error::InputUnavailable(not_fetched(&url, &why));
+        let unavailable = |why: String| {
+            Error::InputUnavailable(Unavailable {
+                text: not_fetched(&url, &why),
+                plain: format!("{} cannot be fetched: {why}", super::fetch::shown(&url)),
+                place: None,
+            })
+        };
         let taken = match self.fetch {
             Fetch::Now => {
                 let fetched = self.fetching.get(&url).await.map_err(|refused| match refused {
@@ -181,7 +196,7 @@ impl Intake<'_> {
                 });
                 let (bytes, _held) = fetched?;
                 let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
-                self.store(checked.map_err(Error::InputUnavailable)?).await?
+                self.store(checked.map_err(Error::input_unavailable)?).await?
             }
             Fetch::Later => {
                 // What is plainly forbidden is refused at once; the rest is found out when the attempt starts.
@@ -206,7 +221,7 @@ impl Intake<'_> {
     /// A file of this server that the caller was given the address of: no connection leaves the process for it.
     async fn take_own(&self, own: InputBlob, media: Media) -> Result<Taken, Error> {
         let _held = self.service.memory.read(own.size).await?;
-        let gone = || Error::InputUnavailable(format!("the file {} is gone", own.key.file_name()));
+        let gone = || Error::input_unavailable(format!("the file {} is gone", own.key.file_name()));
         let bytes = self
             .service
             .blobs
@@ -214,7 +229,7 @@ impl Intake<'_> {
             .await?
             .ok_or_else(gone)?;
         let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
-        let checked = checked.map_err(Error::InputUnavailable)?;
+        let checked = checked.map_err(Error::input_unavailable)?;
         Ok(Taken {
             name: checked.name,
             source: InputSource::Blob(own.key.clone()),
@@ -261,7 +276,7 @@ impl Intake<'_> {
                 brief(name)
             )));
         }
-        let missing = || Named::Missing(format!("Invalid image file: {}", brief(name)));
+        let missing = || Named::Missing(format!("{NO_SUCH_FILE}{}", brief(name)));
         let plain = bare;
         let escapes =
             plain.starts_with('/') || plain.contains('\\') || plain.split('/').any(|part| part == "..");

@@ -2,51 +2,56 @@
 
 use darkroom_core::workflow::{AliasName, Version};
 
-use super::{MoveRecord, Moved, Target, WorkflowKey};
+use super::{Actor, Denied, MoveRecord, Moved, Target, WorkflowKey, WorkflowRecord};
 use crate::service::{Error, Service};
-
-/// Moves told at once.
-const MAX_MOVES: u32 = 200;
 
 impl Service {
     /// Points an alias at a version, or back at the one before. Calls that were accepted before keep the version that they
     /// began with.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for what is not there, [`Error::Invalid`] when there is nothing to go back to.
+    /// [`Error::NotFound`] for what is not there, [`Error::Invalid`] when there is nothing to go back to, [`Denied`].
     pub async fn move_alias(
         &self,
+        actor: &Actor,
         key: &WorkflowKey,
         alias: &AliasName,
         to: Target,
-        by: &str,
-    ) -> Result<(Option<Version>, Version), Error> {
-        match self.store.move_alias(key, alias, to, by).await? {
+    ) -> Result<(Option<Version>, Version), Denied> {
+        self.own_workflow(actor, key).await?;
+        let moved = self.store.move_alias(key, alias, to, &actor.by).await;
+        let refused = match moved.map_err(Error::from)? {
             Moved::Done { from, to } => {
                 tracing::info!(workflow = %key.id, %alias, to = %to, "an alias was moved");
-                Ok((from, to))
+                return Ok((from, to));
             }
-            Moved::NoWorkflow => Err(Error::not_found("workflow", &key.id)),
-            Moved::NoAlias => Err(Error::not_found("alias", alias)),
-            Moved::NothingBefore => Err(Error::Invalid(format!(
-                "alias '{alias}' never pointed at another version: there is nothing to go back to"
-            ))),
-            Moved::NoVersion => Err(match to {
+            Moved::NoWorkflow => Error::not_found("workflow", &key.id),
+            Moved::NoAlias => Error::not_found("alias", alias),
+            Moved::NothingBefore => Error::Invalid(format!(
+                "alias '{alias}' did not point at another version before: there is nothing to go back to"
+            )),
+            Moved::NoVersion => match to {
                 Target::Version(version) => Error::not_found("version", version),
                 Target::Back => Error::not_found("version", "before"),
-            }),
-        }
+            },
+        };
+        Err(refused.into())
     }
 
-    /// Where aliases pointed, newest first.
+    /// Where a workflow's aliases point, and where they pointed: moves before `before`, newest first.
     ///
     /// # Errors
-    /// When the store fails.
+    /// [`Denied`], or when the store fails.
     pub async fn alias_history(
         &self,
+        actor: &Actor,
         key: &WorkflowKey,
         alias: Option<&AliasName>,
-    ) -> Result<Vec<MoveRecord>, Error> {
-        Ok(self.store.alias_moves(key, alias, MAX_MOVES).await?)
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<(WorkflowRecord, Vec<MoveRecord>), Denied> {
+        let record = self.own_workflow(actor, key).await?;
+        let moves = self.store.alias_moves(key, alias, before, limit).await;
+        Ok((record, moves.map_err(Error::from)?))
     }
 }

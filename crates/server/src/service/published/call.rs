@@ -1,6 +1,6 @@
 //! A call of a published workflow: checked against its version, put into its graph, and queued as a job like any other.
 
-use darkroom_comfy::published::{Problem, Seeds};
+use darkroom_comfy::published::{Finding, Problem, Seeds};
 use darkroom_core::{
     EndpointName, JobId, TenantId,
     workflow::{AliasName, Version, WorkflowId},
@@ -9,12 +9,14 @@ use darkroom_store::jobs::{ExternalId, JobMeta};
 use serde_json::{Map, Value};
 
 use super::{
-    Unknown, files,
+    Definition, Loaded, Unknown, WorkflowKey, blame, files,
     pools::NoResource,
     results::{self, CalledAs},
+    transfer::publication,
     workflow_key,
 };
 use crate::{
+    beside::beside,
     memory::Held,
     service::{Error, Service, intake::Fetch, submit::ComfySubmit},
 };
@@ -75,6 +77,9 @@ pub enum CallError {
     /// Values that the version does not take.
     #[error("{}", sentence(.0))]
     Inputs(Vec<Problem>),
+    /// The version was published before anybody could check it, and its endpoint cannot run it.
+    #[error("this version cannot run: {}", first(.0))]
+    Unfit(Vec<Finding>),
     /// Nowhere to run it.
     #[error(transparent)]
     Resource(#[from] NoResource),
@@ -97,6 +102,11 @@ fn sentence(problems: &[Problem]) -> String {
     lines.join("; ")
 }
 
+fn first(findings: &[Finding]) -> &str {
+    let first = findings.iter().find(|finding| finding.is_error());
+    first.map_or("", |finding| finding.message.as_str())
+}
+
 impl Service {
     /// Accepts a call as a job: durable when this returns. The job runs the version that the call resolved to, whatever
     /// becomes of its alias meanwhile.
@@ -110,18 +120,24 @@ impl Service {
             .await?;
         let own = &loaded.record.endpoint;
         let endpoint = self.choose_endpoint(own, &call.resources, call.may).await?;
+        self.check_late(&key, &loaded).await?;
         let published = &loaded.definition.published;
+        let size_bytes = call.size_bytes.max(loaded.size);
         let given = files::resolved(self, &call.tenant, published, call.inputs).map_err(CallError::Inputs)?;
-        let mut bits = || {
-            let mut random = [0; 8];
-            self.ids.fill(&mut random);
-            u64::from_le_bytes(random)
-        };
-        let seeds = match call.randomise_seeds {
-            true => Seeds::Random(&mut bits),
-            false => Seeds::Kept,
-        };
-        let graph = published.bind(&given, seeds).map_err(CallError::Inputs)?;
+        let (definition, ids, random) = (loaded.definition.clone(), self.ids.clone(), call.randomise_seeds);
+        let bound = beside(size_bytes, move || {
+            let mut bits = || {
+                let mut random = [0; 8];
+                ids.fill(&mut random);
+                u64::from_le_bytes(random)
+            };
+            let seeds = match random {
+                true => Seeds::Random(&mut bits),
+                false => Seeds::Kept,
+            };
+            definition.published.bind(&given, seeds)
+        });
+        let graph = bound.await.map_err(CallError::Inputs)?;
         let mut meta = call.meta;
         let called_as = CalledAs {
             id: call.workflow.clone(),
@@ -129,6 +145,12 @@ impl Service {
             outputs: published.outputs.clone(),
             return_temp_files: call.return_temp_files,
             nodes: published.graph.as_object().map_or(0, Map::len),
+            files: published
+                .inputs
+                .iter()
+                .filter(|input| input.kind.is_file())
+                .map(|input| (input.node.clone(), input.name.clone()))
+                .collect(),
         };
         results::write_down(&mut meta, &called_as);
         let accepted = self
@@ -143,15 +165,36 @@ impl Service {
                 randomise_seeds: false,
                 fetch: call.fetch,
                 meta,
-                size_bytes: call.size_bytes.max(loaded.size),
+                size_bytes,
                 memory: call.memory,
             })
-            .await?;
+            .await
+            .map_err(|error| blame::of_inputs(error, published))?;
         Ok(Called {
             job: accepted.job,
             existed: accepted.existed,
             version: loaded.record.version,
             endpoint,
         })
+    }
+    /// A version that was published before any instance of its endpoint had told what it can do is checked once one has.
+    async fn check_late(&self, key: &WorkflowKey, loaded: &Loaded) -> Result<(), CallError> {
+        let endpoint = &loaded.record.endpoint;
+        if !loaded.definition.unchecked || self.boxes(endpoint).await?.is_empty() {
+            return Ok(());
+        }
+        let wanted = publication(&loaded.definition, endpoint.clone());
+        let checked = self.check_publication(&key.tenant, &wanted, loaded.size).await?;
+        checked.good().map_err(CallError::Unfit)?;
+        // As it was published, but for this: so it is called from now on.
+        let loaded = Loaded {
+            definition: std::sync::Arc::new(Definition {
+                unchecked: false,
+                ..Definition::clone(&loaded.definition)
+            }),
+            ..loaded.clone()
+        };
+        self.published.put(key, &loaded);
+        Ok(())
     }
 }

@@ -1,13 +1,14 @@
 //! A graph that is to be published, looked at: converted, declared, and checked against what the endpoint's boxes can do.
 
 use darkroom_comfy::{
-    graph::{Graph, convert},
+    graph::{Graph, InputValue, convert},
+    object_info::ObjectInfo,
     published::{Declared, Finding, Published, declare},
 };
 use darkroom_core::TenantId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Definition, Publication};
+use super::{Actor, Definition, Denied, Publication, WorkflowKey, check_texts};
 use crate::{
     beside::beside,
     service::{
@@ -16,24 +17,64 @@ use crate::{
         intake::given::{self, Given},
         missing::{self, BoxCheck, Missing},
         placement::Places,
-        preflight::Refusal,
+        preflight::{self, Refusal},
     },
 };
 
 /// Findings told at once.
-const MAX_FINDINGS: usize = 50;
+pub(super) const MAX_FINDINGS: usize = 50;
+/// Outputs of a class that stands in for one that is missing.
+const MAX_OUTPUTS: usize = 256;
+
+/// What was found out about a publication.
+#[derive(Debug)]
+pub struct Checked {
+    /// What would be published; `None` where it could not even be read.
+    pub definition: Option<Definition>,
+    /// What is to be said of it, mistakes first.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// What may be published: nothing where a finding is an error.
+    pub fn good(self) -> Result<(Definition, Vec<Finding>), Vec<Finding>> {
+        match self.definition {
+            Some(definition) if !self.findings.iter().any(Finding::is_error) => {
+                Ok((definition, self.findings))
+            }
+            Some(_) | None => Err(self.findings),
+        }
+    }
+}
 
 impl Service {
-    /// What would become of a publication, and what is to be said of it. Without a definition some findings are errors.
+    /// What would become of a publication, and what is to be said of it; nothing is published.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown endpoint, or when the store fails.
-    pub async fn check_publication(
+    /// [`Error::NotFound`] for an unknown endpoint, [`Denied`], or when the store fails.
+    pub async fn try_publication(
+        &self,
+        actor: &Actor,
+        key: &WorkflowKey,
+        publication: &Publication,
+        size: usize,
+    ) -> Result<Checked, Denied> {
+        self.own_or_new(actor, key, &publication.endpoint).await?;
+        Ok(self.check_publication(&key.tenant, publication, size).await?)
+    }
+
+    /// The check that whatever is published, drafted or brought in goes through.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown endpoint, [`Error::Invalid`] for one that runs no workflows, or when the store
+    /// fails.
+    pub(super) async fn check_publication(
         &self,
         tenant: &TenantId,
         publication: &Publication,
         size: usize,
-    ) -> Result<(Option<Definition>, Vec<Finding>), Error> {
+    ) -> Result<Checked, Error> {
+        check_texts(&[&publication.description])?;
         let endpoint = self.endpoint(&publication.endpoint)?;
         if endpoint.kind != darkroom_core::endpoint::Kind::Comfyui {
             return Err(Error::Invalid(format!(
@@ -48,15 +89,14 @@ impl Service {
             true => usize::MAX,
             false => size,
         };
-        let mut looked = beside(size, move || look(wanted, &places)).await;
-        if let Some(definition) = &mut looked.definition {
-            self.look_for_files(tenant, publication, definition, &mut looked.findings)
+        let mut checked = beside(size, move || look(wanted, &places)).await;
+        if let Some(definition) = &mut checked.definition {
+            self.look_for_files(tenant, publication, definition, &mut checked.findings)
                 .await?;
         }
-        looked.findings.sort_by_key(|finding| !finding.is_error());
-        looked.findings.truncate(MAX_FINDINGS);
-        let refused = looked.findings.iter().any(Finding::is_error);
-        Ok((looked.definition.filter(|_| !refused), looked.findings))
+        checked.findings.sort_by_key(|finding| !finding.is_error());
+        checked.findings.truncate(MAX_FINDINGS);
+        Ok(checked)
     }
 
     /// Files that the graph's loaders name: one that a caller may bring may be missing.
@@ -131,20 +171,15 @@ impl Service {
     }
 }
 
-struct Looked {
-    definition: Option<Definition>,
-    findings: Vec<Finding>,
-}
-
-fn refused(finding: Finding) -> Looked {
-    Looked {
+fn refused(finding: Finding) -> Checked {
+    Checked {
         definition: None,
         findings: vec![finding],
     }
 }
 
 /// All that takes the processor alone.
-fn look(publication: Publication, places: &Places) -> Looked {
+fn look(publication: Publication, places: &Places) -> Checked {
     let union = places.union.as_deref();
     let (graph, workflow) = match (convert::is_ui_format(&publication.graph), union) {
         (false, _) => (publication.graph, None),
@@ -187,8 +222,9 @@ fn look(publication: Publication, places: &Places) -> Looked {
         description: publication.description,
         published,
         workflow,
+        unchecked: places.boxes.is_empty(),
     };
-    Looked {
+    Checked {
         definition: Some(definition),
         findings,
     }
@@ -207,23 +243,74 @@ fn put_defaults(published: &mut Published) {
     }
 }
 
-/// Whether some box can run it; if not, what each lacks.
+/// Whether some box can run it; if not, what each lacks, and what else is wrong.
 fn runs(graph: &Graph, places: &Places) -> Vec<Finding> {
-    if places.boxes.is_empty() {
-        let message = "no instance of the endpoint has told yet what it can do: nodes, models and types are not checked";
-        return vec![Finding::warning("not_checked", message)];
-    }
     let refusal = match places.place(graph, None) {
+        Ok(_) if places.boxes.is_empty() => {
+            let message = "no instance of the endpoint has told yet what it can do: nodes, models and types are not checked \
+                           now, but by the first call after one has told";
+            return vec![Finding::warning("not_checked", message)];
+        }
         // Outputs that would be left out while others are made are mistakes of who publishes.
-        Ok(placed) => return of_nodes(&serde_json::json!(placed.valid.node_errors)),
+        Ok(placed) => return of_nodes(&json!(placed.valid.node_errors)),
         Err(refusal) => refusal,
     };
     let boxes = missing::on_each_box(graph, places);
     let mut findings = lacks(&boxes);
     if findings.is_empty() {
-        findings = mistakes(&refusal);
+        return mistakes(&refusal);
     }
+    findings.extend(besides(graph, places, &boxes));
     findings
+}
+
+/// What is wrong besides what is missing. ComfyUI looks no further than the first class that it does not know; here, classes
+/// that nobody has are stood in for by ones that take and give anything.
+fn besides(graph: &Graph, places: &Places, boxes: &[BoxCheck]) -> Vec<Finding> {
+    let union = places.union.as_deref();
+    let mut classes = indexmap::IndexMap::new();
+    for node in graph.nodes.values() {
+        let known = union.and_then(|info| info.get(&node.class_type));
+        classes.insert(node.class_type.clone(), known.cloned().unwrap_or_default());
+    }
+    for (id, node) in &graph.nodes {
+        if union.is_some_and(|info| info.get(&node.class_type).is_some()) {
+            continue;
+        }
+        let Some(stand_in) = classes.get_mut(&node.class_type) else {
+            continue;
+        };
+        let slots = graph.nodes.values().flat_map(|other| other.inputs.values());
+        let slots = slots.filter_map(|value| match InputValue::classify(value) {
+            InputValue::Link(link) if link.node == id.as_str() => Some(link.slot.saturating_add(1)),
+            _ => None,
+        });
+        match slots.max() {
+            Some(outputs) => {
+                let outputs = outputs.min(MAX_OUTPUTS).max(stand_in.output.len());
+                stand_in.output.resize(outputs, json!("*"));
+            }
+            None => stand_in.output_node = true,
+        }
+    }
+    let info = ObjectInfo { classes };
+    let node_errors = match preflight::check(graph, Some(&info), None, false) {
+        Ok(valid) => json!(valid.node_errors),
+        Err(refusal) => refusal.node_errors,
+    };
+    let told = |finding: &Finding| {
+        boxes.iter().flat_map(|one| &one.missing).any(|lack| {
+            lack.input == finding.field
+                && finding
+                    .node
+                    .as_ref()
+                    .is_some_and(|node| lack.nodes.contains(node))
+        })
+    };
+    of_nodes(&node_errors)
+        .into_iter()
+        .filter(|finding| !told(finding))
+        .collect()
 }
 
 /// What no box has, once each.

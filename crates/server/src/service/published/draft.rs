@@ -3,51 +3,63 @@
 use darkroom_comfy::published::Finding;
 use darkroom_core::Timestamp;
 
-use super::{Publication, WorkflowKey};
+use super::{Actor, Denied, Publication, WorkflowKey};
 use crate::service::{Error, Service};
 
 impl Service {
     /// Keeps a draft in place of an older one, and says what would be found at its publish.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown endpoint, or the stores' own.
+    /// [`Error::NotFound`] for an unknown endpoint, [`Denied`], or the stores' own.
     pub async fn put_draft(
         &self,
+        actor: &Actor,
         key: &WorkflowKey,
         draft: Publication,
         size: usize,
-    ) -> Result<Vec<Finding>, Error> {
-        let (_, findings) = self.check_publication(&key.tenant, &draft, size).await?;
-        let json = serde_json::to_vec(&draft).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        let payload = self.place_input(self.definition_key(key)?, json.into()).await?;
+    ) -> Result<Vec<Finding>, Denied> {
+        self.own_or_new(actor, key, &draft.endpoint).await?;
+        let checked = self.check_publication(&key.tenant, &draft, size).await?;
+        let endpoint = draft.endpoint.clone();
+        let payload = self.place_as_json(key, draft, size).await?;
         let written = payload.blob().cloned();
-        if let Err(error) = self.store.put_draft(key, payload).await {
+        if let Err(error) = self.store.put_draft(key, &endpoint, payload).await {
             self.discard(written.into_iter().collect()).await;
-            return Err(error.into());
+            return Err(Error::from(error).into());
         }
-        Ok(findings)
+        Ok(checked.findings)
     }
 
     /// The draft of a workflow, and when it was written.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it has none.
-    pub async fn draft(&self, key: &WorkflowKey) -> Result<(Timestamp, Publication), Error> {
+    /// [`Error::NotFound`] when it has none, [`Denied`].
+    pub async fn draft(&self, actor: &Actor, key: &WorkflowKey) -> Result<(Timestamp, Publication), Denied> {
+        self.own_workflow(actor, key).await?;
         let none = || Error::not_found("draft of workflow", &key.id);
-        let (at, payload) = self.store.draft(key).await?.ok_or_else(none)?;
+        let (at, payload) = self
+            .store
+            .draft(key)
+            .await
+            .map_err(Error::from)?
+            .ok_or_else(none)?;
         let bytes = self.read_payload(&payload).await?.ok_or_else(none)?;
-        let draft = serde_json::from_slice(&bytes).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        let draft: Publication =
+            serde_json::from_slice(&bytes).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        // One from before its endpoint was noted beside it.
+        actor.may_change(None, Some(&draft.endpoint))?;
         Ok((at, draft))
     }
 
     /// Throws a draft away.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none.
-    pub async fn remove_draft(&self, key: &WorkflowKey) -> Result<(), Error> {
-        match self.store.remove_draft(key).await? {
+    /// [`Error::NotFound`] when there is none, [`Denied`].
+    pub async fn remove_draft(&self, actor: &Actor, key: &WorkflowKey) -> Result<(), Denied> {
+        self.own_workflow(actor, key).await?;
+        match self.store.remove_draft(key).await.map_err(Error::from)? {
             true => Ok(()),
-            false => Err(Error::not_found("draft of workflow", &key.id)),
+            false => Err(Error::not_found("draft of workflow", &key.id).into()),
         }
     }
 }

@@ -7,44 +7,51 @@ use darkroom_core::{
     workflow::{AliasName, Version, WorkflowId},
 };
 
-use super::{Definition, Loaded, Resolved, Unknown, VersionRecord, Wanted, WorkflowKey, WorkflowRecord};
+use super::{
+    Actor, Definition, Loaded, Resolved, Unknown, VersionRecord, Wanted, WorkflowKey, WorkflowRecord,
+};
 use crate::{
     beside::beside,
     service::{Error, Service},
 };
 
-/// Versions told at once.
-const MAX_VERSIONS: u32 = 200;
-
 impl Service {
-    /// A page of a tenant's workflows, by id.
+    /// A page of a tenant's workflows, by id, as far as somebody sees them, and the last id of the page where there may be
+    /// more.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn workflows(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         after: Option<&WorkflowId>,
         limit: u32,
-    ) -> Result<Vec<WorkflowRecord>, Error> {
-        Ok(self.store.workflows(tenant, after, limit).await?)
+    ) -> Result<(Vec<WorkflowRecord>, Option<WorkflowId>), Error> {
+        let mut page = self.store.workflows(tenant, after, limit).await?;
+        let last = page.last().map(|record| record.key.id.clone());
+        let next = last.filter(|_| page.len() >= limit as usize);
+        page.retain(|record| actor.sees_workflow(record));
+        Ok((page, next))
     }
 
-    /// One workflow.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn workflow(&self, key: &WorkflowKey) -> Result<WorkflowRecord, Error> {
-        let found = self.store.workflow(key).await?;
-        found.ok_or_else(|| Error::not_found("workflow", &key.id))
-    }
-
-    /// Its versions, newest first.
+    /// A page of a workflow's versions before `before`, newest first, as far as somebody sees them, and the last version of
+    /// the page where there may be more.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn workflow_versions(&self, key: &WorkflowKey) -> Result<Vec<VersionRecord>, Error> {
-        Ok(self.store.versions(key, MAX_VERSIONS).await?)
+    pub async fn workflow_versions(
+        &self,
+        actor: &Actor,
+        key: &WorkflowKey,
+        before: Option<Version>,
+        limit: u32,
+    ) -> Result<(Vec<VersionRecord>, Option<Version>), Error> {
+        let mut page = self.store.versions(key, before, limit).await?;
+        let last = page.last().map(|record| record.version);
+        let next = last.filter(|last| last.number() > 1 && page.len() >= limit as usize);
+        page.retain(|record| actor.sees(&record.endpoint));
+        Ok((page, next))
     }
 
     /// The version that is meant: an explicit one wins over an alias, and who names none means `main`.
@@ -75,7 +82,7 @@ impl Service {
                 Err(Unknown::Alias {
                     workflow: key.id.to_string(),
                     alias: alias.to_string(),
-                    others: others.map(|(name, _)| name.to_string()).collect(),
+                    others: others.map(|alias| alias.name.to_string()).collect(),
                 })
             }
             (Resolved::NoWorkflow | Resolved::NoVersion | Resolved::NoAlias, _) => {
@@ -102,7 +109,7 @@ impl Service {
             definition: Arc::new(definition),
             size,
         };
-        self.published.put(key.clone(), loaded.clone());
+        self.published.put(key, &loaded);
         Ok(loaded)
     }
 }

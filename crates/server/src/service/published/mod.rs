@@ -3,23 +3,23 @@
 //! [`Service::publish`] makes the next version of what [`check`] found good; [`Service::call_workflow`] runs one as a job like
 //! any other. What is pure (declaring, checking values, putting them into the graph) is `darkroom_comfy::published`.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::Arc;
 
 use darkroom_comfy::published::{Finding, InputWish, OutputWish, Published};
 use darkroom_core::{
     EndpointName, TenantId,
-    workflow::{AliasName, Version, WorkflowId},
+    workflow::{AliasName, WorkflowId},
 };
 pub use darkroom_store::workflows::{
-    MoveRecord, Moved, NewlyPublished, Resolved, Target, VersionRecord, Wanted, WorkflowKey, WorkflowRecord,
+    AliasRecord, Imported, MoveRecord, Moved, NewlyPublished, Resolved, Target, VersionRecord, Wanted,
+    WorkflowKey, WorkflowRecord,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod aliases;
+mod blame;
+mod cache;
 mod call;
 mod check;
 mod draft;
@@ -29,18 +29,21 @@ mod pools;
 mod progress;
 mod publish;
 mod results;
+mod rights;
 mod transfer;
 
 pub use self::{
+    cache::Cache,
     call::{CallError, Called, WorkflowCall},
     pools::{DEFAULT as DEFAULT_POOL, NoResource, Pool},
     progress::ProgressView,
     results::{CalledAs, Named, called_as},
-    transfer::{FORMAT, Imported, WholeWorkflow},
+    rights::{Actor, Denied, MayOn},
+    transfer::{Brought, FORMAT, Import, WholeWorkflow},
 };
 
-/// Versions that are kept in memory: they never change, and calls come for few of them.
-const CACHED: usize = 256;
+/// Longest note and description, in bytes.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// What a version holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +57,10 @@ pub struct Definition {
     /// The editor's file that the graph was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<Value>,
+    /// No instance of its endpoint had told what it can do when this was published: its first call after one has told checks
+    /// it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchecked: bool,
 }
 
 /// A graph that somebody wants published.
@@ -84,8 +91,6 @@ pub struct Publishing {
     pub note: String,
     /// Point this alias at it.
     pub alias: Option<AliasName>,
-    /// The name of the publisher's key.
-    pub by: String,
     /// It is the draft, which goes with this.
     pub from_draft: bool,
 }
@@ -167,38 +172,22 @@ pub struct Loaded {
     pub size: usize,
 }
 
-/// The versions that were called last.
-#[derive(Debug, Default)]
-pub struct Cache {
-    known: RwLock<HashMap<(WorkflowKey, Version), Loaded>>,
-}
-
-impl Cache {
-    fn get(&self, key: &WorkflowKey, version: Version) -> Option<Loaded> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(key.clone(), version)).cloned()
-    }
-
-    fn put(&self, key: WorkflowKey, loaded: Loaded) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Which ones go does not matter: they are read again.
-        if known.len() >= CACHED {
-            known.clear();
-        }
-        known.insert((key, loaded.record.version), loaded);
-    }
-
-    fn forget(&self, key: &WorkflowKey) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(of, _), _| of != key);
-    }
-}
-
 /// A workflow of a tenant.
 pub fn workflow_key(tenant: &TenantId, id: &WorkflowId) -> WorkflowKey {
     WorkflowKey {
         tenant: tenant.clone(),
         id: id.clone(),
+    }
+}
+
+/// # Errors
+/// [`super::Error::Invalid`] for a note or a description that is too long.
+fn check_texts(texts: &[&str]) -> Result<(), super::Error> {
+    match texts.iter().all(|text| text.len() <= MAX_TEXT_BYTES) {
+        true => Ok(()),
+        false => Err(super::Error::Invalid(format!(
+            "note and description are at most {MAX_TEXT_BYTES} bytes each"
+        ))),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Publishing: the next version of a workflow, if nothing speaks against it.
 
 use darkroom_core::{BlobKey, Payload};
-use darkroom_store::workflows::NewVersion;
+use darkroom_store::workflows::{Content, NewVersion};
+use serde::Serialize;
 
-use super::{Definition, Outcome, Publication, Publishing, WorkflowKey};
+use super::{Actor, Denied, Outcome, Publication, Publishing, WorkflowKey, check_texts};
 use crate::{
     beside::beside,
     service::{Error, Service},
@@ -13,27 +14,32 @@ impl Service {
     /// Publishes the next version; durable when this returns. `size`: about how large the request was, in bytes.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown endpoint, or the stores' own.
+    /// [`Error::NotFound`] for an unknown endpoint, [`Denied`], or the stores' own.
     pub async fn publish(
         &self,
+        actor: &Actor,
         publishing: Publishing,
         publication: Publication,
         size: usize,
-    ) -> Result<Outcome, Error> {
-        let tenant = &publishing.workflow.tenant;
-        let (definition, findings) = self.check_publication(tenant, &publication, size).await?;
-        let Some(definition) = definition else {
-            return Ok(Outcome::Refused(findings));
-        };
+    ) -> Result<Outcome, Denied> {
         let key = publishing.workflow;
-        let payload = self.place_definition(&key, definition).await?;
+        self.own_or_new(actor, &key, &publication.endpoint).await?;
+        check_texts(&[&publishing.note])?;
+        let checked = self.check_publication(&key.tenant, &publication, size).await?;
+        let (definition, findings) = match checked.good() {
+            Ok(good) => good,
+            Err(findings) => return Ok(Outcome::Refused(findings)),
+        };
+        let payload = self.place_as_json(&key, definition, usize::MAX).await?;
         let written = payload.blob().cloned();
         let version = NewVersion {
             workflow: key,
-            endpoint: publication.endpoint,
-            note: publishing.note,
-            by: publishing.by,
-            definition: payload,
+            content: Content {
+                endpoint: publication.endpoint,
+                note: publishing.note,
+                definition: payload,
+            },
+            by: actor.by.clone(),
             alias: publishing.alias,
             from_draft: publishing.from_draft,
         };
@@ -41,20 +47,24 @@ impl Service {
             Ok(newly) => Ok(Outcome::Published { newly, findings }),
             Err(error) => {
                 self.discard(written.into_iter().collect()).await;
-                Err(error.into())
+                Err(Error::from(error).into())
             }
         }
     }
 
-    async fn place_definition(&self, key: &WorkflowKey, definition: Definition) -> Result<Payload, Error> {
-        let size = usize::MAX;
-        let json = beside(size, move || serde_json::to_vec(&definition)).await;
+    /// What a version or a draft holds, where it is stored; `size`: about how large it is, in bytes.
+    pub(super) async fn place_as_json<T: Serialize + Send + 'static>(
+        &self,
+        key: &WorkflowKey,
+        holds: T,
+        size: usize,
+    ) -> Result<Payload, Error> {
+        let json = beside(size, move || serde_json::to_vec(&holds)).await;
         let json = json.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
         self.place_input(self.definition_key(key)?, json.into()).await
     }
 
-    /// A key for what a version or a draft holds.
-    pub(super) fn definition_key(&self, key: &WorkflowKey) -> Result<BlobKey, Error> {
+    fn definition_key(&self, key: &WorkflowKey) -> Result<BlobKey, Error> {
         let text = format!("workflows/{}/{}/definition.json", key.tenant, self.ids.uuid_v7());
         text.parse().map_err(|e| Error::Internal(anyhow::Error::new(e)))
     }

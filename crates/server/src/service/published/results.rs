@@ -1,7 +1,11 @@
 //! What a called workflow made, by the names that its version gives.
 
+use std::collections::BTreeMap;
+
 use darkroom_comfy::published::{OutputField, Shape};
 use darkroom_core::{
+    Failure,
+    failure::FailureCode,
     output::Output,
     workflow::{Version, WorkflowId},
 };
@@ -27,6 +31,9 @@ pub struct CalledAs {
     pub return_temp_files: bool,
     /// How many nodes the graph has.
     pub nodes: usize,
+    /// Nodes that load a published input's file, and that input's name.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
 }
 
 /// Notes it with the job.
@@ -54,6 +61,14 @@ pub struct Named<'a> {
 }
 
 impl CalledAs {
+    /// The input whose file a job failed on.
+    pub fn input_of(&self, failure: &Failure) -> Option<&str> {
+        match failure.code {
+            FailureCode::InputUnavailable => self.files.get(failure.node_id.as_ref()?).map(String::as_str),
+            _ => None,
+        }
+    }
+
     /// The outputs of a run by name. Without published ones everything is told, by the kind that the nodes give it.
     pub fn named<'a>(&self, outputs: &'a [Output]) -> Vec<Named<'a>> {
         let published = self.outputs.iter().map(|field| {
@@ -129,6 +144,7 @@ mod tests {
             outputs: outputs.iter().map(field).collect(),
             return_temp_files,
             nodes: 3,
+            files: BTreeMap::new(),
         }
     }
 

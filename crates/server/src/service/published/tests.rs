@@ -1,8 +1,14 @@
-use darkroom_comfy::published::{Finding, Level};
+use darkroom_comfy::published::{Finding, Level, ProblemKind};
+use darkroom_core::workflow::Version;
+use darkroom_store::jobs::JobMeta;
 use serde_json::json;
 
 use super::*;
-use crate::service::testing::Bench;
+use crate::{
+    beside::IN_PLACE_BYTES,
+    memory::Held,
+    service::{intake::Fetch, testing::Bench},
+};
 
 fn info() -> Vec<u8> {
     json!({
@@ -41,12 +47,29 @@ fn key(id: &str) -> WorkflowKey {
     workflow_key(&"default".parse().unwrap(), &id.parse().unwrap())
 }
 
+/// Somebody who may do everything.
+fn operator() -> Actor {
+    limited(&[])
+}
+
+/// Somebody whose key is for these endpoints; for none: for all.
+fn limited(endpoints: &[&str]) -> Actor {
+    let named: Vec<String> = endpoints.iter().map(|name| (*name).to_owned()).collect();
+    let holds =
+        move |endpoint: &EndpointName| named.is_empty() || named.iter().any(|n| n == endpoint.as_str());
+    let holds: MayOn = Arc::new(holds);
+    Actor {
+        by: "me".to_owned(),
+        publishes: holds.clone(),
+        calls: holds,
+    }
+}
+
 fn publishing(id: &str) -> Publishing {
     Publishing {
         workflow: key(id),
         note: String::new(),
         alias: None,
-        by: "me".to_owned(),
         from_draft: false,
     }
 }
@@ -54,7 +77,7 @@ fn publishing(id: &str) -> Publishing {
 async fn published(bench: &Bench, id: &str, graph: Value) -> Version {
     match bench
         .service
-        .publish(publishing(id), publication(graph), 1000)
+        .publish(&operator(), publishing(id), publication(graph), 1000)
         .await
         .unwrap()
     {
@@ -68,7 +91,7 @@ async fn found(bench: &Bench, wanted: Publication) -> Vec<Finding> {
         .service
         .check_publication(&"default".parse().unwrap(), &wanted, 1000)
         .await;
-    checked.unwrap().1
+    checked.unwrap().findings
 }
 
 async fn bench() -> Bench {
@@ -115,13 +138,13 @@ async fn what_is_published_is_what_is_loaded_by_version_and_by_alias() {
     let to = Target::Version(Version::new(2).unwrap());
     bench
         .service
-        .move_alias(&key("poster"), &AliasName::main(), to, "me")
+        .move_alias(&operator(), &key("poster"), &AliasName::main(), to)
         .await
         .unwrap();
     assert_eq!(text(None, None).await.unwrap(), "a dog");
     bench
         .service
-        .move_alias(&key("poster"), &AliasName::main(), Target::Back, "me")
+        .move_alias(&operator(), &key("poster"), &AliasName::main(), Target::Back)
         .await
         .unwrap();
     assert_eq!(text(None, None).await.unwrap(), "a cat");
@@ -178,7 +201,11 @@ async fn findings_name_what_is_missing_and_where() {
     let findings = found(&bench, publication(link)).await;
     assert_eq!(codes(&findings), [at("invalid_graph", "10")]);
     assert_eq!(findings[0].field.as_deref(), Some("images"));
-    let nothing = bench.service.workflow(&key("poster")).await.unwrap_err();
+    let nothing = bench
+        .service
+        .seen_workflow(&operator(), &key("poster"))
+        .await
+        .unwrap_err();
     assert_eq!(nothing.code(), "not_found", "a check leaves nothing");
 }
 
@@ -209,17 +236,17 @@ async fn a_file_that_is_not_there_is_a_warning_where_callers_bring_their_own() {
         .await
         .unwrap();
     assert_eq!(
-        (checked.1[0].code.as_str(), checked.1[0].level),
+        (checked.findings[0].code.as_str(), checked.findings[0].level),
         ("missing_default_file", Level::Warning)
     );
-    let declared = &checked.0.unwrap().published.inputs[0];
+    let declared = &checked.definition.unwrap().published.inputs[0];
     assert!(declared.required && declared.default.is_none());
     let there = bench
         .service
         .check_publication(&tenant, &wanted("there.png", input), 1000)
         .await
         .unwrap();
-    assert!(!there.0.unwrap().published.inputs[0].required);
+    assert!(!there.definition.unwrap().published.inputs[0].required);
 }
 
 #[tokio::test]
@@ -229,21 +256,26 @@ async fn a_draft_may_have_mistakes_and_is_published_when_it_has_none() {
     bad["6"]["class_type"] = json!("Nothing");
     let findings = bench
         .service
-        .put_draft(&key("poster"), publication(bad), 1000)
+        .put_draft(&operator(), &key("poster"), publication(bad), 1000)
         .await
         .unwrap();
     assert!(findings.iter().any(Finding::is_error));
-    let record = bench.service.workflow(&key("poster")).await.unwrap();
+    let record = bench
+        .service
+        .seen_workflow(&operator(), &key("poster"))
+        .await
+        .unwrap();
     assert!(record.latest.is_none() && record.draft_at.is_some());
     bench
         .service
-        .put_draft(&key("poster"), publication(graph()), 1000)
+        .put_draft(&operator(), &key("poster"), publication(graph()), 1000)
         .await
         .unwrap();
-    let (_, draft) = bench.service.draft(&key("poster")).await.unwrap();
+    let (_, draft) = bench.service.draft(&operator(), &key("poster")).await.unwrap();
     let outcome = bench
         .service
         .publish(
+            &operator(),
             Publishing {
                 from_draft: true,
                 ..publishing("poster")
@@ -255,9 +287,51 @@ async fn a_draft_may_have_mistakes_and_is_published_when_it_has_none() {
         .unwrap();
     assert!(matches!(outcome, Outcome::Published { .. }));
     assert_eq!(
-        bench.service.draft(&key("poster")).await.unwrap_err().code(),
+        code(
+            bench
+                .service
+                .draft(&operator(), &key("poster"))
+                .await
+                .unwrap_err()
+        ),
         "not_found"
     );
+}
+
+fn code(denied: Denied) -> &'static str {
+    match denied {
+        Denied::Endpoint(_) => "denied",
+        Denied::Service(error) => error.code(),
+    }
+}
+
+async fn exported(bench: &Bench, id: &str) -> Value {
+    let file = bench
+        .service
+        .export_workflow(&operator(), &key(id))
+        .await
+        .unwrap();
+    serde_json::from_slice(&file).unwrap()
+}
+
+async fn brought(bench: &Bench, id: &str, file: &Value) -> Result<Brought, Denied> {
+    brought_by(bench, &operator(), id, file, false).await
+}
+
+async fn brought_by(
+    bench: &Bench,
+    actor: &Actor,
+    id: &str,
+    file: &Value,
+    force: bool,
+) -> Result<Brought, Denied> {
+    let import = Import {
+        file: serde_json::from_value(file.clone()).unwrap(),
+        endpoint: None,
+        force,
+        size: 1000,
+    };
+    bench.service.import_workflow(actor, &key(id), import).await
 }
 
 #[tokio::test]
@@ -269,33 +343,504 @@ async fn an_export_brought_in_elsewhere_is_the_same_workflow() {
     published(&here, "poster", second).await;
     let to = Target::Version(Version::new(2).unwrap());
     here.service
-        .move_alias(&key("poster"), &"beta".parse().unwrap(), to, "me")
+        .move_alias(&operator(), &key("poster"), &"beta".parse().unwrap(), to)
         .await
         .unwrap();
-    let file = here.service.export_workflow(&key("poster")).await.unwrap();
-    let whole: WholeWorkflow = serde_json::from_value(file.clone()).unwrap();
-    let imported = there
-        .service
-        .import_workflow(&key("poster"), whole.clone(), None, "me")
-        .await
-        .unwrap();
-    assert_eq!(imported.versions.len(), 2);
-    assert_eq!(there.service.export_workflow(&key("poster")).await.unwrap(), file);
+    let file = exported(&here, "poster").await;
+    let Brought::In { imported, findings } = brought(&there, "poster", &file).await.unwrap() else {
+        panic!("refused")
+    };
+    assert_eq!((imported.versions.len(), imported.aliases.len()), (2, 2));
+    assert_eq!(findings, []);
+    assert_eq!(exported(&there, "poster").await, file);
     // Once more: numbers go on, aliases stay.
-    let again = there
+    let Brought::In { imported, .. } = brought(&there, "poster", &file).await.unwrap() else {
+        panic!("refused")
+    };
+    assert_eq!(imported.versions.first().unwrap().number(), 3);
+    assert!(imported.aliases.is_empty());
+}
+
+#[tokio::test]
+async fn what_could_not_be_published_is_not_brought_in_and_nothing_else_of_its_file() {
+    let bench = bench().await;
+    published(&bench, "poster", graph()).await;
+    published(&bench, "poster", graph()).await;
+    let file = exported(&bench, "poster").await;
+    let blobs = bench.blob_keys().await;
+    let changed = |pointer: &str, value: Value| {
+        let mut file = file.clone();
+        *file.pointer_mut(pointer).unwrap() = value;
+        file
+    };
+    // Of the file as a whole.
+    for (wrong, part) in [
+        (changed("/format", json!("other/1")), FORMAT),
+        (changed("/versions", json!([])), "no version"),
+        (
+            changed("/versions/1/version", json!("v1")),
+            "version 2 of the file is called v1",
+        ),
+        (changed("/versions/1/version", json!("v3")), "called v3"),
+        (changed("/aliases/main", json!("v3")), "'main' points at v3"),
+        (changed("/versions/0/note", json!("x".repeat(20_000))), "at most"),
+    ] {
+        let refused = brought(&bench, "x", &wrong).await.unwrap_err();
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    // Of one version, by the same check as a publish.
+    let input = "/versions/1/definition/inputs/0";
+    for (wrong, finding) in [
+        (
+            changed("/versions/1/definition/graph/6/class_type", json!("Texts")),
+            "missing_node",
+        ),
+        (
+            changed(
+                "/versions/1/definition/graph/4/inputs/ckpt",
+                json!("none.safetensors"),
+            ),
+            "missing_model",
+        ),
+        (changed(&format!("{input}/node"), json!("77")), "unknown_node"),
+        (
+            changed(&format!("{input}/field"), json!("texts")),
+            "unknown_field",
+        ),
+        (
+            changed(&format!("{input}/name"), json!("steps")),
+            "duplicate_name",
+        ),
+        (changed(&format!("{input}/default"), json!(7)), "bad_default"),
+        (
+            changed("/versions/1/definition/outputs/0/node", json!("6")),
+            "no_output_node",
+        ),
+    ] {
+        let Brought::Refused(findings) = brought(&bench, "x", &wrong).await.unwrap() else {
+            panic!("{finding}: brought in")
+        };
+        let first = &findings[0];
+        assert!(
+            first.is_error() && first.message.starts_with("v2: "),
+            "{findings:?}"
+        );
+        assert!(
+            findings.iter().any(|one| one.code == finding),
+            "{finding}: {findings:?}"
+        );
+    }
+    let nothing = bench
         .service
-        .import_workflow(&key("poster"), whole, None, "me")
-        .await
-        .unwrap();
-    assert_eq!(again.versions.first().unwrap().number(), 3);
-    assert!(again.aliases.is_empty());
-    let mut strange = file;
-    strange["format"] = json!("other/1");
-    let strange: WholeWorkflow = serde_json::from_value(strange).unwrap();
-    let refused = there
-        .service
-        .import_workflow(&key("x"), strange, None, "me")
+        .seen_workflow(&operator(), &key("x"))
         .await
         .unwrap_err();
-    assert!(refused.to_string().contains(FORMAT), "{refused}");
+    assert_eq!(nothing.code(), "not_found");
+    assert_eq!(bench.blob_keys().await, blobs);
+    // Seeds are looked for in the graph: what a file says of them cannot break a call.
+    let seeds = json!([{"node": "6", "field": "text", "min": 9, "max": 3}]);
+    let strange = changed("/versions/0/definition/seeds", seeds);
+    assert!(matches!(
+        brought(&bench, "seeds", &strange).await,
+        Ok(Brought::In { .. })
+    ));
+    let loaded = bench
+        .service
+        .load_workflow(&key("seeds"), Version::new(1), None)
+        .await
+        .unwrap();
+    let seeds = &loaded.definition.published.seeds;
+    assert_eq!(
+        seeds.iter().map(|s| (s.node.as_str(), s.max)).collect::<Vec<_>>(),
+        [("3", 100)]
+    );
+    // What is only not here may be brought in by who says so; mistakes may not.
+    let lacks = changed("/versions/1/definition/graph/6/class_type", json!("Texts"));
+    let Brought::In { findings, .. } = brought_by(&bench, &operator(), "forced", &lacks, true)
+        .await
+        .unwrap()
+    else {
+        panic!("refused")
+    };
+    assert!(
+        findings
+            .iter()
+            .any(|one| one.code == "missing_node" && !one.is_error()),
+        "{findings:?}"
+    );
+    let wrong = changed(&format!("{input}/name"), json!("steps"));
+    assert!(matches!(
+        brought_by(&bench, &operator(), "y", &wrong, true).await,
+        Ok(Brought::Refused(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_key_of_one_endpoint_neither_takes_over_nor_sees_what_serves_another() {
+    let bench = Bench::configured("[endpoints.default]\n[endpoints.other]\n");
+    bench.learn(info()).await;
+    let other: EndpointName = "other".parse().unwrap();
+    bench
+        .service
+        .learn_object_info(&other, "engine", info())
+        .await
+        .unwrap();
+    let service = &bench.service;
+    let (theirs, all) = (limited(&["other"]), operator());
+    let on_other = || Publication {
+        endpoint: other.clone(),
+        ..publication(graph())
+    };
+    let poster = key("poster");
+    published(&bench, "poster", graph()).await;
+    let denied = |outcome: Result<_, Denied>| outcome.map(|_: ()| "done").unwrap_or_else(code);
+    // Of another endpoint alone, it is as if it were not there, and its id is taken.
+    let main = AliasName::main();
+    let v1 = Target::Version(Version::new(1).unwrap());
+    assert_eq!(
+        denied(
+            service
+                .publish(&theirs, publishing("poster"), on_other(), 9)
+                .await
+                .map(drop)
+        ),
+        "denied"
+    );
+    assert_eq!(
+        denied(
+            service
+                .try_publication(&theirs, &poster, &on_other(), 9)
+                .await
+                .map(drop)
+        ),
+        "denied"
+    );
+    assert_eq!(
+        denied(service.put_draft(&theirs, &poster, on_other(), 9).await.map(drop)),
+        "denied"
+    );
+    assert_eq!(
+        denied(service.move_alias(&theirs, &poster, &main, v1).await.map(drop)),
+        "not_found"
+    );
+    assert_eq!(
+        denied(service.export_workflow(&theirs, &poster).await.map(drop)),
+        "not_found"
+    );
+    assert_eq!(
+        denied(
+            service
+                .alias_history(&theirs, &poster, None, None, 9)
+                .await
+                .map(drop)
+        ),
+        "not_found"
+    );
+    let file = exported(&bench, "poster").await;
+    let import = Import {
+        file: serde_json::from_value(file).unwrap(),
+        endpoint: Some(other.clone()),
+        force: false,
+        size: 9,
+    };
+    assert_eq!(
+        denied(service.import_workflow(&theirs, &poster, import).await.map(drop)),
+        "denied"
+    );
+    assert_eq!(
+        service
+            .workflow_versions(&theirs, &poster, None, 9)
+            .await
+            .unwrap()
+            .0,
+        []
+    );
+    assert_eq!(
+        service
+            .workflows(&theirs, &poster.tenant, None, 9)
+            .await
+            .unwrap()
+            .0,
+        []
+    );
+    // With versions on both, each sees its own, and only who may publish on both changes anything.
+    service
+        .publish(&all, publishing("poster"), on_other(), 9)
+        .await
+        .unwrap();
+    let seen = service
+        .workflow_versions(&theirs, &poster, None, 9)
+        .await
+        .unwrap()
+        .0;
+    assert_eq!(seen.iter().map(|v| v.version.number()).collect::<Vec<_>>(), [2]);
+    let record = service.seen_workflow(&theirs, &poster).await.unwrap();
+    assert_eq!(
+        theirs.seen_aliases(&record).count(),
+        0,
+        "main is at the version that it does not see"
+    );
+    let version = async |number| {
+        let loaded = service
+            .seen_version(&theirs, &poster, Version::new(number), None)
+            .await;
+        loaded
+            .map(|l| l.record.version.number())
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(version(2).await, Ok(2));
+    assert_eq!(
+        version(1).await,
+        version(9).await.map_err(|e| e.replace("v9", "v1")),
+        "as unknown as one that is not there"
+    );
+    let by_main = service
+        .seen_version(&theirs, &poster, None, None)
+        .await
+        .unwrap_err();
+    assert_eq!(by_main.to_string(), "workflow 'poster' has no alias 'main'");
+    for actor in [&theirs, &limited(&["default"])] {
+        let on_own = if actor.sees(&other) {
+            on_other()
+        } else {
+            publication(graph())
+        };
+        assert_eq!(
+            denied(
+                service
+                    .publish(actor, publishing("poster"), on_own.clone(), 9)
+                    .await
+                    .map(drop)
+            ),
+            "denied"
+        );
+        assert_eq!(
+            denied(service.put_draft(actor, &poster, on_own, 9).await.map(drop)),
+            "denied"
+        );
+        assert_eq!(
+            denied(service.move_alias(actor, &poster, &main, v1).await.map(drop)),
+            "denied"
+        );
+        assert_eq!(
+            denied(
+                service
+                    .move_alias(actor, &poster, &main, Target::Back)
+                    .await
+                    .map(drop)
+            ),
+            "denied"
+        );
+        assert_eq!(
+            denied(service.export_workflow(actor, &poster).await.map(drop)),
+            "denied"
+        );
+    }
+    assert_eq!(
+        service.seen_workflow(&all, &poster).await.unwrap().latest,
+        Version::new(2)
+    );
+    // A draft is seen, replaced and thrown away by who may publish on its endpoint.
+    service
+        .put_draft(&theirs, &key("sketch"), on_other(), 9)
+        .await
+        .unwrap();
+    let ours = limited(&["default"]);
+    assert_eq!(
+        service
+            .seen_workflow(&ours, &key("sketch"))
+            .await
+            .unwrap_err()
+            .code(),
+        "not_found"
+    );
+    assert_eq!(
+        denied(service.draft(&ours, &key("sketch")).await.map(drop)),
+        "not_found"
+    );
+    assert_eq!(
+        denied(service.remove_draft(&ours, &key("sketch")).await),
+        "not_found"
+    );
+    assert_eq!(
+        denied(
+            service
+                .put_draft(&ours, &key("sketch"), publication(graph()), 9)
+                .await
+                .map(drop)
+        ),
+        "denied"
+    );
+    assert_eq!(
+        denied(
+            service
+                .publish(&ours, publishing("sketch"), publication(graph()), 9)
+                .await
+                .map(drop)
+        ),
+        "denied"
+    );
+    service.draft(&theirs, &key("sketch")).await.unwrap();
+    service.remove_draft(&theirs, &key("sketch")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_class_hides_no_other_mistake() {
+    let bench = bench().await;
+    let mut wrong = graph();
+    wrong["6"]["class_type"] = json!("Texts");
+    wrong["3"]["inputs"]["steps"] = json!(900);
+    wrong["4"]["inputs"]["ckpt"] = json!("sdxl_bose.safetensors");
+    wrong["11"] = json!({"class_type": "SaveImage", "inputs": {}});
+    wrong["12"] = json!({"class_type": "Odd", "inputs": {"x": ["3", 0]}});
+    let mut wanted = publication(wrong);
+    wanted.inputs.pop();
+    let findings = found(&bench, wanted).await;
+    let mut told: Vec<_> = findings
+        .iter()
+        .map(|f| (f.code.as_str(), f.node.as_deref().unwrap_or("")))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            ("invalid_graph", "11"),
+            ("invalid_graph", "3"),
+            ("missing_model", "4"),
+            ("missing_node", "12"),
+            ("missing_node", "6"),
+        ],
+        "{findings:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_could_not_be_checked_is_checked_by_the_first_call_after_its_endpoint_has_told() {
+    let bench = Bench::new();
+    let mut wrong = graph();
+    wrong["3"]["inputs"]["stepz"] = wrong["3"]["inputs"]["steps"].take();
+    wrong["3"]["inputs"]["steps"] = json!(20);
+    let mut wanted = publication(wrong);
+    wanted.inputs[1].field = "stepz".to_owned();
+    let outcome = bench
+        .service
+        .publish(&operator(), publishing("poster"), wanted, 1000)
+        .await
+        .unwrap();
+    let Outcome::Published { findings, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (findings[0].code.as_str(), findings[0].is_error()),
+        ("not_checked", false)
+    );
+    published(&bench, "good", graph()).await;
+    // Nobody can tell: the instance will.
+    called(&bench, "poster", json!({})).await.unwrap();
+    bench.learn(info()).await;
+    let refused = called(&bench, "poster", json!({})).await.unwrap_err();
+    let CallError::Unfit(findings) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(findings[0].code, "unknown_field");
+    called(&bench, "good", json!({})).await.unwrap();
+    let loaded = bench
+        .service
+        .load_workflow(&key("good"), None, None)
+        .await
+        .unwrap();
+    assert!(!loaded.definition.unchecked, "once is enough");
+}
+
+async fn called(bench: &Bench, id: &str, inputs: Value) -> Result<Called, CallError> {
+    let call = WorkflowCall {
+        tenant: "default".parse().unwrap(),
+        workflow: id.parse().unwrap(),
+        version: None,
+        alias: None,
+        inputs: inputs.as_object().unwrap().clone(),
+        randomise_seeds: false,
+        return_temp_files: false,
+        resources: Vec::new(),
+        may: &|_| true,
+        fetch: Fetch::Now,
+        priority: 0,
+        external_id: None,
+        meta: JobMeta::default(),
+        size_bytes: inputs.to_string().len(),
+        memory: Held::default(),
+    };
+    bench.service.call_workflow(call).await
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_had_are_told_by_the_names_that_callers_know() {
+    let bench = bench().await;
+    let graph = json!({
+        "1": {"class_type": "LoadImage", "inputs": {"image": "there.png"}},
+        "10": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+    });
+    let wanted: Publication = serde_json::from_value(json!({"endpoint": "default", "graph": graph,
+        "inputs": [{"name": "photo", "node": "1", "field": "image"}]}))
+    .unwrap();
+    bench
+        .service
+        .publish(&operator(), publishing("photo"), wanted, 9)
+        .await
+        .unwrap();
+    for (value, part) in [
+        ("mine.png", "there is no file 'mine.png'"),
+        ("a/mine.png [input]", "there is no file"),
+        ("mine.png [output]", "none of your jobs here made mine.png"),
+        ("s3://bucket/mine.png", "not supported"),
+        (
+            "data:image/png;base64,aGVsbG8gd29ybGQ=",
+            "the bytes are not an image",
+        ),
+        (
+            "http://127.0.0.1:1/a.png",
+            "http://127.0.0.1:1/a.png cannot be fetched: ",
+        ),
+    ] {
+        let refused = called(&bench, "photo", json!({"photo": value}))
+            .await
+            .unwrap_err();
+        let CallError::Inputs(problems) = &refused else {
+            panic!("{value}: {refused:?}")
+        };
+        assert_eq!(
+            (problems[0].input.as_str(), problems[0].kind),
+            ("photo", ProblemKind::BadFile),
+            "{value}"
+        );
+        let told = refused.to_string();
+        assert!(
+            told.starts_with("input 'photo': ") && told.contains(part),
+            "{value}: {told}"
+        );
+        assert!(
+            !told.contains("LoadImage") && !told.contains("node"),
+            "{value}: {told}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn large_calls_are_put_together_beside_the_runtime() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let bench = bench().await;
+    published(&bench, "poster", graph()).await;
+    let pieces = Arc::new(AtomicU32::new(0));
+    let count = pieces.clone();
+    let meanwhile: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let text = "word ".repeat(IN_PLACE_BYTES / 4);
+    let call = called(&bench, "poster", json!({"prompt": text}));
+    crate::beside::tests::MEANWHILE
+        .scope(meanwhile, call)
+        .await
+        .unwrap();
+    // Reading and writing the graph are the others.
+    assert_eq!(pieces.load(Ordering::SeqCst), 3);
 }

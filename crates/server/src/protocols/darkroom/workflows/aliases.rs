@@ -4,21 +4,15 @@ use axum::{
     Json,
     extract::{Path, Query, State, rejection::JsonRejection},
 };
-use darkroom_core::workflow::AliasName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{call::Call, error::ApiError},
-    show::{Which, load},
+    super::{call::Call, error::ApiError, page::PageParams},
     views,
 };
 use crate::{
-    auth::Scope,
-    service::{
-        Error,
-        published::{Target, WorkflowKey},
-    },
+    service::{Error, published::Target},
     state::AppState,
 };
 
@@ -29,32 +23,40 @@ pub struct Params {
     alias: Option<String>,
 }
 
-/// `GET /workflows/{workflow}/aliases?alias=`: what they point at, and every move, newest first.
+/// `GET /workflows/{workflow}/aliases?alias=`: what they point at, and every move, newest first, page by page.
 ///
 /// # Errors
-/// 404; for publishers only.
+/// 404; for those who may change the workflow.
 pub async fn history(
     State(state): State<AppState>,
     call: Call,
     Path(workflow): Path<String>,
     Query(params): Query<Params>,
+    Query(page): Query<PageParams>,
 ) -> Result<Json<Value>, ApiError> {
     call.publisher()?;
-    let record = call.workflow(&state.service, &workflow).await?;
+    let key = call.workflow_key(&workflow)?;
     let alias = params
         .alias
         .as_deref()
         .map(|alias| call.alias(alias))
         .transpose()?;
-    let moves = state
+    let not_a_page = || call.fail(Error::Invalid("after is not the 'next' of a page".into()));
+    let before = page
+        .after()
+        .map(|nr| nr.parse().map_err(|_| not_a_page()))
+        .transpose()?;
+    let actor = call.actor();
+    let (record, moves) = state
         .service
-        .alias_history(&record.key, alias.as_ref())
+        .alias_history(&actor, &key, alias.as_ref(), before, page.limit())
         .await
-        .map_err(|e| call.fail(e))?;
+        .map_err(|e| call.denied(e))?;
     Ok(Json(json!({
         "workflow_id": workflow,
-        "aliases": views::workflow(&record)["aliases"],
+        "aliases": views::workflow(&record, &actor)["aliases"],
         "moves": moves.iter().map(views::alias_move).collect::<Vec<_>>(),
+        "next": page.next(&moves, |one| one.nr.to_string()),
     })))
 }
 
@@ -68,7 +70,7 @@ pub struct Point {
 /// `PUT /workflows/{workflow}/aliases/{alias}` `{"version": "v2"}`: makes it if need be.
 ///
 /// # Errors
-/// 404 for a workflow or version that is not there; without the scope on the version's endpoint.
+/// 404 for a workflow or version that is not there; 403 where a version runs on an endpoint that the key may not publish on.
 pub async fn point(
     State(state): State<AppState>,
     call: Call,
@@ -77,52 +79,34 @@ pub async fn point(
 ) -> Result<Json<Value>, ApiError> {
     call.publisher()?;
     let Json(body) = body.map_err(|e| call.fail(Error::Invalid(e.body_text())))?;
-    let (key, alias, version) = (
-        call.workflow_key(&workflow)?,
-        call.alias(&alias)?,
-        call.version(&body.version)?,
-    );
-    let loaded = load(
-        &state,
-        &call,
-        &workflow,
-        &Which {
-            version: Some(body.version),
-            alias: None,
-        },
-    )
-    .await?;
-    call.needs(Scope::Publish, &loaded.record.endpoint)?;
-    moved(&state, &call, &key, &alias, Target::Version(version)).await
+    let to = Target::Version(call.version(&body.version)?);
+    moved(&state, &call, &workflow, &alias, to).await
 }
 
-/// `POST /workflows/{workflow}/aliases/{alias}/rollback`: back to where it pointed before its last move.
+/// `POST /workflows/{workflow}/aliases/{alias}/rollback`: back to where it pointed before its last move that was not taken
+/// back yet.
 ///
 /// # Errors
-/// 404; 400 when there is nothing to go back to.
+/// As [`point`]; 400 when there is nothing to go back to.
 pub async fn roll_back(
     State(state): State<AppState>,
     call: Call,
     Path((workflow, alias)): Path<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     call.publisher()?;
-    let record = call.workflow(&state.service, &workflow).await?;
-    if let Some(endpoint) = &record.endpoint {
-        call.needs(Scope::Publish, endpoint)?;
-    }
-    let alias = call.alias(&alias)?;
-    moved(&state, &call, &record.key, &alias, Target::Back).await
+    moved(&state, &call, &workflow, &alias, Target::Back).await
 }
 
 async fn moved(
     state: &AppState,
     call: &Call,
-    key: &WorkflowKey,
-    alias: &AliasName,
+    workflow: &str,
+    alias: &str,
     to: Target,
 ) -> Result<Json<Value>, ApiError> {
-    let moved = state.service.move_alias(key, alias, to, &call.by()).await;
-    let (from, to) = moved.map_err(|e| call.fail(e))?;
+    let (key, alias) = (call.workflow_key(workflow)?, call.alias(alias)?);
+    let moved = state.service.move_alias(&call.actor(), &key, &alias, to).await;
+    let (from, to) = moved.map_err(|e| call.denied(e))?;
     Ok(Json(
         json!({ "workflow_id": key.id, "alias": alias, "from": from, "version": to }),
     ))

@@ -9,12 +9,12 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::super::{body::read_json, call::Call, error::ApiError, views::time};
-use crate::{auth::Scope, service::published::Publication, state::AppState};
+use crate::{service::published::Publication, state::AppState};
 
 /// `PUT /workflows/{workflow}/draft`: kept also with mistakes in it, which are told.
 ///
 /// # Errors
-/// Without the scope `publish` on the endpoint.
+/// 403 without the right to publish on all its endpoints.
 pub async fn keep(
     State(state): State<AppState>,
     call: Call,
@@ -25,12 +25,11 @@ pub async fn keep(
     call.publisher()?;
     let key = call.new_workflow_key(&workflow)?;
     let read = read_json::<Publication>(&call, &state.service.memory, &headers, body).await?;
-    call.needs(Scope::Publish, &read.parsed.endpoint)?;
     let findings = state
         .service
-        .put_draft(&key, read.parsed, read.size)
+        .put_draft(&call.actor(), &key, read.parsed, read.size)
         .await
-        .map_err(|e| call.fail(e))?;
+        .map_err(|e| call.denied(e))?;
     Ok(Json(json!({ "workflow_id": key.id, "findings": findings })))
 }
 
@@ -45,8 +44,8 @@ pub async fn show(
 ) -> Result<Json<Value>, ApiError> {
     call.publisher()?;
     let key = call.workflow_key(&workflow)?;
-    let (at, draft) = state.service.draft(&key).await.map_err(|e| call.fail(e))?;
-    call.needs(Scope::Publish, &draft.endpoint)?;
+    let draft = state.service.draft(&call.actor(), &key).await;
+    let (at, draft) = draft.map_err(|e| call.denied(e))?;
     Ok(Json(
         json!({ "workflow_id": key.id, "written_at": time(Some(at)), "draft": draft }),
     ))
@@ -63,8 +62,7 @@ pub async fn remove(
 ) -> Result<StatusCode, ApiError> {
     call.publisher()?;
     let key = call.workflow_key(&workflow)?;
-    let (_, draft) = state.service.draft(&key).await.map_err(|e| call.fail(e))?;
-    call.needs(Scope::Publish, &draft.endpoint)?;
-    state.service.remove_draft(&key).await.map_err(|e| call.fail(e))?;
+    let removed = state.service.remove_draft(&call.actor(), &key).await;
+    removed.map_err(|e| call.denied(e))?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,17 +1,22 @@
 //! Published workflows: publish, list, show, compare, move aliases, draft, export, import.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     routing::{get, post, put},
 };
-use darkroom_core::workflow::{AliasName, Version, WorkflowId};
+use darkroom_core::{
+    EndpointName,
+    workflow::{AliasName, Version, WorkflowId},
+};
 
 use super::{call::Call, error::ApiError};
 use crate::{
-    auth::Scope,
+    auth::{self, Scope},
     service::{
-        Error, Service,
-        published::{WorkflowKey, WorkflowRecord, workflow_key},
+        Error,
+        published::{Actor, Denied, WorkflowKey, workflow_key},
     },
     state::AppState,
 };
@@ -33,6 +38,7 @@ pub fn routes() -> Router<AppState> {
         .route("/", get(show::list).post(publish::publish))
         .route("/import", post(transfer::import))
         .route("/{workflow}", get(show::show))
+        .route("/{workflow}/versions", get(show::versions))
         .route("/{workflow}/versions/{version}", get(show::version))
         .route("/{workflow}/diff", get(show::diff))
         .route("/{workflow}/schema", get(show::schema))
@@ -81,28 +87,27 @@ impl Call {
         self.needs_anywhere(Scope::Publish)
     }
 
-    /// Who publishes, for the record.
-    fn by(&self) -> String {
-        self.caller.key_name.clone().unwrap_or_default()
-    }
-
-    /// Whether they may see or call what runs on this endpoint.
-    fn sees(&self, endpoint: &darkroom_core::EndpointName) -> bool {
-        self.caller.may(Scope::Client, endpoint).is_ok() || self.caller.may(Scope::Publish, endpoint).is_ok()
-    }
-
-    /// A workflow that the caller may see; others are as unknown as one that never was. One without any version is for
-    /// publishers.
-    async fn workflow(&self, service: &Service, text: &str) -> Result<WorkflowRecord, ApiError> {
-        let key = self.workflow_key(text)?;
-        let record = service.workflow(&key).await.map_err(|e| self.fail(e))?;
-        let seen = match &record.endpoint {
-            Some(endpoint) => self.sees(endpoint),
-            None => self.publisher().is_ok(),
+    /// Who acts, as the service asks.
+    fn actor(&self) -> Actor {
+        let on = |scope| {
+            let caller = self.caller.clone();
+            Arc::new(move |endpoint: &EndpointName| caller.may(scope, endpoint).is_ok())
         };
-        match seen {
-            true => Ok(record),
-            false => Err(self.fail(Error::not_found("workflow", text))),
+        Actor {
+            by: self.caller.key_name.clone().unwrap_or_default(),
+            publishes: on(Scope::Publish),
+            calls: on(Scope::Client),
+        }
+    }
+
+    /// The answer to who may not change a workflow.
+    fn denied(&self, denied: Denied) -> ApiError {
+        match denied {
+            Denied::Service(error) => self.fail(error),
+            Denied::Endpoint(endpoint) => {
+                let endpoint = endpoint.to_string();
+                ApiError::access(auth::Error::ForeignEndpoint { endpoint }, &self.caller.request_id)
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `GET /darkroom/openapi.json`: an operation for each workflow that the caller may call, as its alias `main` stands now.
 
+use std::collections::BTreeSet;
+
 use axum::{Json, extract::State};
 use serde_json::{Map, Value, json};
 
@@ -24,12 +26,12 @@ pub async fn document(
     call: Call,
     BaseUrl(base): BaseUrl,
 ) -> Result<Json<Value>, ApiError> {
-    let page = state
+    let (page, _) = state
         .service
-        .workflows(&call.caller.tenant, None, MAX_WORKFLOWS)
+        .workflows(&call.actor(), &call.caller.tenant, None, MAX_WORKFLOWS)
         .await
         .map_err(|e| call.fail(e))?;
-    let mut paths = Map::new();
+    let (mut paths, mut ids) = (Map::new(), BTreeSet::new());
     for record in page {
         // One that only has versions, or runs where the caller may not, is none to be called.
         let Ok(loaded) = load(&state, &call, record.key.id.as_str(), &Which::default()).await else {
@@ -38,7 +40,7 @@ pub async fn document(
         let id = record.key.id.as_str();
         paths.insert(
             format!("/darkroom/v1/workflows/{id}/run"),
-            json!({ "post": operation(id, &loaded) }),
+            json!({ "post": operation(id, operation_id(id, &mut ids), &loaded) }),
         );
     }
     Ok(Json(json!({
@@ -54,8 +56,30 @@ pub async fn document(
     })))
 }
 
-fn operation(id: &str, loaded: &Loaded) -> Value {
+/// A name for programs that are generated from the document: letters, digits and `_` of ASCII alone, none twice.
+fn operation_id(workflow: &str, taken: &mut BTreeSet<String>) -> String {
+    let plain = workflow.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let mut id = match plain == workflow {
+        true => format!("run_{plain}"),
+        // Others become the same: `a.b` and `a-b`, and any two names of two characters in another script.
+        false => {
+            let hash = blake3::hash(workflow.as_bytes()).to_hex();
+            format!("run_{}_{}", plain.trim_matches('_'), &hash[..8])
+        }
+    };
+    while !taken.insert(id.clone()) {
+        id.push('_');
+    }
+    id
+}
+
+fn operation(id: &str, operation_id: String, loaded: &Loaded) -> Value {
     let published = &loaded.definition.published;
+    let inputs = published.schema();
+    let needs_inputs = inputs["required"]
+        .as_array()
+        .is_some_and(|names| !names.is_empty());
+    let required: &[&str] = if needs_inputs { &["inputs"] } else { &[] };
     let outputs: Map<String, Value> = published
         .outputs
         .iter()
@@ -70,16 +94,16 @@ fn operation(id: &str, loaded: &Loaded) -> Value {
         { "type": "object", "properties": { "outputs": { "type": "object", "properties": outputs } } },
     ]});
     json!({
-        "operationId": format!("run_{}", id.replace(|c: char| !c.is_ascii_alphanumeric(), "_")),
+        "operationId": operation_id,
         "summary": format!("Run {id}"),
         "description": loaded.definition.description,
         "parameters": [{ "name": "mode", "in": "query", "required": false,
             "description": "sync waits for the end, async answers at once, stream sends events",
             "schema": { "enum": ["sync", "async", "stream"], "default": "sync" } }],
-        "requestBody": { "required": true, "content": { "application/json": { "schema": {
+        "requestBody": { "required": needs_inputs, "content": { "application/json": { "schema": {
             "type": "object",
             "properties": {
-                "inputs": published.schema(),
+                "inputs": inputs,
                 "version": { "type": "string", "pattern": "^v[1-9][0-9]*$" },
                 "alias": { "type": "string", "default": "main" },
                 "randomise_seeds": { "type": "boolean", "default": false },
@@ -89,6 +113,7 @@ fn operation(id: &str, loaded: &Loaded) -> Value {
                 "reference": { "type": "string", "maxLength": 200 },
                 "webhook": { "type": "string", "format": "uri" },
             },
+            "required": required,
             "additionalProperties": false,
         }}}},
         "responses": {
@@ -119,4 +144,27 @@ fn schemas() -> Value {
             "code": text, "message": text, "request_id": text, "details": {},
         }, "required": ["code", "message"] }}},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_have_names_of_their_own_whatever_workflows_are_called() {
+        let mut taken = BTreeSet::new();
+        let names = ["poster", "a_b", "a-b", "a.b", "海报", "图片", "一-二", "run"];
+        let ids: Vec<String> = names.iter().map(|name| operation_id(name, &mut taken)).collect();
+        let all: BTreeSet<&String> = ids.iter().collect();
+        assert_eq!(all.len(), names.len(), "{ids:?}");
+        assert_eq!((ids[0].as_str(), ids[1].as_str()), ("run_poster", "run_a_b"));
+        assert!(
+            ids.iter()
+                .all(|id| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')),
+            "{ids:?}"
+        );
+        // The same in every document, whatever else is in it.
+        assert_eq!(operation_id("海报", &mut BTreeSet::new()), ids[4]);
+        assert_ne!(operation_id("poster", &mut taken), "run_poster");
+    }
 }

@@ -42,6 +42,11 @@ pub fn of_record(service: &Service, record: &JobRecord, base: &str) -> Value {
             .collect(),
         (None, _) | (Some(_), false) => Map::new(),
     };
+    let mut failure = json!(record.failure);
+    let input = called.as_ref().zip(record.failure.as_ref());
+    if let Some(input) = input.and_then(|(called, failure)| called.input_of(failure)) {
+        failure["input"] = Value::from(input);
+    }
     json!({
         "job": record.id,
         "workflow_id": called.as_ref().map(|called| &called.id),
@@ -49,7 +54,7 @@ pub fn of_record(service: &Service, record: &JobRecord, base: &str) -> Value {
         "endpoint": record.endpoint,
         "state": record.state,
         "outputs": outputs,
-        "failure": record.failure,
+        "failure": failure,
         "created_at": time(Some(record.created_at)),
         "started_at": time(record.started_at),
         "finished_at": time(record.finished_at),

@@ -16,11 +16,7 @@ use super::{
     views,
 };
 use crate::{
-    auth::Scope,
-    service::{
-        Error,
-        published::{Outcome, Publication, Publishing},
-    },
+    service::published::{Outcome, Publication, Publishing},
     state::AppState,
 };
 
@@ -53,13 +49,11 @@ pub struct Publish {
     dry_run: bool,
 }
 
-/// Longest note and description, in bytes.
-const MAX_TEXT_BYTES: usize = 16 * 1024;
-
 /// 201 with the version; 422 with the findings when some are errors.
 ///
 /// # Errors
-/// Without the scope `publish` on the endpoint, for names that are none.
+/// Without the scope `publish` on the endpoint, and on every other that versions of the workflow run on; for names that are
+/// none.
 pub async fn publish(
     State(state): State<AppState>,
     call: Call,
@@ -69,11 +63,7 @@ pub async fn publish(
     call.publisher()?;
     let read = read_json::<Publish>(&call, &state.service.memory, &headers, body).await?;
     let (body, size, _held) = (read.parsed, read.size, read.held);
-    let key = call.new_workflow_key(&body.workflow_id)?;
-    if body.note.len().max(body.description.len()) > MAX_TEXT_BYTES {
-        let text = format!("note and description are at most {MAX_TEXT_BYTES} bytes each");
-        return Err(call.fail(Error::Invalid(text)));
-    }
+    let (actor, key) = (call.actor(), call.new_workflow_key(&body.workflow_id)?);
     let alias = body.alias.as_deref().map(|alias| call.alias(alias)).transpose()?;
     let from_draft = body.graph.is_none();
     let publication = match body.graph {
@@ -84,27 +74,30 @@ pub async fn publish(
             outputs: body.outputs,
             description: body.description,
         },
-        None => state.service.draft(&key).await.map_err(|e| call.fail(e))?.1,
+        None => {
+            let draft = state.service.draft(&actor, &key).await;
+            draft.map_err(|e| call.denied(e))?.1
+        }
     };
-    call.needs(Scope::Publish, &publication.endpoint)?;
     if body.dry_run {
         let checked = state
             .service
-            .check_publication(&key.tenant, &publication, size)
+            .try_publication(&actor, &key, &publication, size)
             .await;
-        let (definition, findings) = checked.map_err(|e| call.fail(e))?;
-        return Ok(Json(json!({ "ok": definition.is_some(), "findings": findings })).into_response());
+        let checked = checked.map_err(|e| call.denied(e))?.good();
+        let ok = checked.is_ok();
+        let findings = checked.map_or_else(|findings| findings, |(_, findings)| findings);
+        return Ok(Json(json!({ "ok": ok, "findings": findings })).into_response());
     }
     let id = key.id.clone();
     let publishing = Publishing {
         workflow: key,
         note: body.note,
         alias,
-        by: call.by(),
         from_draft,
     };
-    let outcome = state.service.publish(publishing, publication, size).await;
-    match outcome.map_err(|e| call.fail(e))? {
+    let outcome = state.service.publish(&actor, publishing, publication, size).await;
+    match outcome.map_err(|e| call.denied(e))? {
         Outcome::Published { newly, findings } => {
             let view = json!({
                 "workflow_id": id,
@@ -114,6 +107,6 @@ pub async fn publish(
             });
             Ok((StatusCode::CREATED, Json(view)).into_response())
         }
-        Outcome::Refused(findings) => Ok(views::refused(&findings, &call)),
+        Outcome::Refused(findings) => Ok(views::refused("published", &findings, &call)),
     }
 }

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{body::read_json, call::Call, error::ApiError, events},
+    super::{body::read_json, call::Call, error::ApiError, events, facts::Said},
     outcome::{self, job_failed},
 };
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
     service::{
         Error,
         intake::Fetch,
-        jobs::{ExternalId, JobMeta, OnDuplicate},
         published::{CallError, NoResource, Unknown, WorkflowCall},
     },
     state::{AppState, BaseUrl},
@@ -115,24 +114,12 @@ pub async fn run(
     let mode = Mode::of(&params, &headers);
     let read = read_json::<Run>(&call, &state.service.memory, &headers, body).await?;
     let (run, size_bytes, memory) = (read.parsed, read.size, read.held);
-    if run
-        .reference
-        .as_ref()
-        .is_some_and(|r| r.is_empty() || r.len() > 200)
-    {
-        return Err(call.fail(Error::Invalid("reference must be 1 to 200 bytes".into())));
-    }
-    let mut meta = JobMeta {
-        dialect: "darkroom".into(),
-        request_id: call.caller.request_id.to_string(),
-        ..JobMeta::default()
+    let said = Said {
+        priority: run.priority,
+        reference: run.reference,
+        webhook: run.webhook,
     };
-    if let Some(url) = &run.webhook {
-        state
-            .service
-            .set_webhook(&mut meta, url, &base)
-            .map_err(|e| call.fail(e))?;
-    }
+    let facts = call.job_facts(&state.service, said, &base)?;
     let key = call.workflow_key(&workflow)?;
     let version = run
         .version
@@ -164,13 +151,9 @@ pub async fn run(
                 Mode::Sync => Fetch::Now,
                 Mode::Async | Mode::Stream => Fetch::Later,
             },
-            priority: run.priority.clamp(-100, 100),
-            external_id: run.reference.map(|id| ExternalId {
-                dialect: "darkroom".into(),
-                id,
-                on_duplicate: OnDuplicate::Existing,
-            }),
-            meta,
+            priority: facts.priority,
+            external_id: facts.external_id,
+            meta: facts.meta,
             size_bytes,
             memory,
         })
@@ -248,6 +231,11 @@ fn refused(error: CallError, call: &Call) -> Result<Response, ApiError> {
                 json!({ "inputs": problems }),
             )
         }
+        CallError::Unfit(findings) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "workflow_unfit",
+            json!({ "findings": findings }),
+        ),
         CallError::Resource(NoResource::Unknown(_)) => {
             (StatusCode::NOT_FOUND, "resource_not_found", Value::Null)
         }

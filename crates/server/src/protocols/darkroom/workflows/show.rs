@@ -5,65 +5,52 @@ use axum::{
     extract::{Path, Query, State},
 };
 use darkroom_comfy::published::Diff;
+use darkroom_core::workflow::AliasName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{call::Call, error::ApiError},
+    super::{call::Call, error::ApiError, page::PageParams},
     views,
 };
 use crate::{
     auth::Scope,
-    service::{
-        Error,
-        published::{Loaded, Unknown},
-    },
+    service::published::{Loaded, Unknown},
     state::AppState,
 };
 
-/// The query of a list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ListParams {
-    limit: Option<u32>,
-    after: Option<String>,
-}
-
-/// `GET /workflows`: by id; `after` is the last id of the page before.
+/// `GET /workflows`: by id, page by page.
 ///
 /// # Errors
 /// Without a key.
 pub async fn list(
     State(state): State<AppState>,
     call: Call,
-    Query(params): Query<ListParams>,
+    Query(page): Query<PageParams>,
 ) -> Result<Json<Value>, ApiError> {
     if call.publisher().is_err() {
         call.needs_anywhere(Scope::Client)?;
     }
-    let limit = params.limit.unwrap_or(100).clamp(1, 1000);
-    let after = params
-        .after
-        .as_deref()
-        .map(|id| call.workflow_key(id))
-        .transpose()?;
-    let page = state
+    let actor = call.actor();
+    let after = page.after().map(|id| call.workflow_key(id)).transpose()?;
+    let (workflows, next) = state
         .service
-        .workflows(&call.caller.tenant, after.as_ref().map(|key| &key.id), limit)
+        .workflows(
+            &actor,
+            &call.caller.tenant,
+            after.as_ref().map(|key| &key.id),
+            page.limit(),
+        )
         .await
         .map_err(|e| call.fail(e))?;
-    let next = (page.len() == limit as usize)
-        .then(|| page.last().map(|w| w.key.id.clone()))
-        .flatten();
-    let seen = page.iter().filter(|record| match &record.endpoint {
-        Some(endpoint) => call.sees(endpoint),
-        None => call.publisher().is_ok(),
-    });
-    let workflows: Vec<Value> = seen.map(views::workflow).collect();
+    let workflows: Vec<Value> = workflows
+        .iter()
+        .map(|record| views::workflow(record, &actor))
+        .collect();
     Ok(Json(json!({ "workflows": workflows, "next": next })))
 }
 
-/// `GET /workflows/{workflow}`: with its versions, and what the one of `main` (else the newest) takes and gives.
+/// `GET /workflows/{workflow}`: with its newest versions, and what the one of `main` (else the newest) takes and gives.
 ///
 /// # Errors
 /// 404.
@@ -72,33 +59,58 @@ pub async fn show(
     call: Call,
     Path(workflow): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let record = call.workflow(&state.service, &workflow).await?;
-    let mut view = views::workflow(&record);
+    let (actor, key) = (call.actor(), call.workflow_key(&workflow)?);
+    let record = state.service.seen_workflow(&actor, &key).await;
+    let record = record.map_err(|e| call.fail(e))?;
+    let mut view = views::workflow(&record, &actor);
+    let page = PageParams::default();
     let versions = state
         .service
-        .workflow_versions(&record.key)
-        .await
-        .map_err(|e| call.fail(e))?;
+        .workflow_versions(&actor, &key, None, page.limit())
+        .await;
+    let (versions, next) = versions.map_err(|e| call.fail(e))?;
     view["versions"] = versions.iter().map(views::version).collect();
-    let main = record
-        .aliases
-        .iter()
-        .find(|(name, _)| name.as_str() == "main")
-        .map(|(_, version)| *version);
-    if let Some(version) = main.or(record.latest) {
-        let loaded = load(
-            &state,
-            &call,
-            &workflow,
-            &Which {
-                version: Some(version.to_string()),
-                alias: None,
-            },
-        )
-        .await?;
+    view["next"] = json!(next);
+    let main = actor
+        .seen_aliases(&record)
+        .find(|one| one.name == AliasName::main());
+    let current = main
+        .map(|one| one.version)
+        .or(versions.first().map(|one| one.version));
+    if let Some(version) = current {
+        let loaded = state
+            .service
+            .seen_version(&actor, &key, Some(version), None)
+            .await;
+        let loaded = loaded.map_err(|e| call.fail(Unknown::into_error(e)))?;
         view["current"] = views::version_in_full(&loaded.record, &loaded.definition, false);
     }
     Ok(Json(view))
+}
+
+/// `GET /workflows/{workflow}/versions`: newest first, page by page.
+///
+/// # Errors
+/// 404.
+pub async fn versions(
+    State(state): State<AppState>,
+    call: Call,
+    Path(workflow): Path<String>,
+    Query(page): Query<PageParams>,
+) -> Result<Json<Value>, ApiError> {
+    let (actor, key) = (call.actor(), call.workflow_key(&workflow)?);
+    let record = state.service.seen_workflow(&actor, &key).await;
+    record.map_err(|e| call.fail(e))?;
+    let before = page.after().map(|version| call.version(version)).transpose()?;
+    let versions = state
+        .service
+        .workflow_versions(&actor, &key, before, page.limit())
+        .await;
+    let (versions, next) = versions.map_err(|e| call.fail(e))?;
+    let versions: Vec<Value> = versions.iter().map(views::version).collect();
+    Ok(Json(
+        json!({ "workflow_id": workflow, "versions": versions, "next": next }),
+    ))
 }
 
 /// `GET /workflows/{workflow}/versions/{version}`: an alias does as well. Publishers get the graph.
@@ -154,8 +166,12 @@ pub async fn diff(
     Query(between): Query<Between>,
 ) -> Result<Json<Value>, ApiError> {
     call.publisher()?;
+    // What differs is in the graphs, which are for publishers.
     let from = load(&state, &call, &workflow, &Which::named(&between.from)).await?;
     let to = load(&state, &call, &workflow, &Which::named(&between.to)).await?;
+    for one in [&from, &to] {
+        call.needs(Scope::Publish, &one.record.endpoint)?;
+    }
     let diff = Diff::between(&from.definition.published, &to.definition.published);
     let endpoint = (from.record.endpoint != to.record.endpoint)
         .then(|| json!({ "from": from.record.endpoint, "to": to.record.endpoint }));
@@ -210,10 +226,9 @@ pub async fn load(state: &AppState, call: &Call, workflow: &str, which: &Which) 
         .map(|text| call.version(text))
         .transpose()?;
     let alias = which.alias.as_deref().map(|text| call.alias(text)).transpose()?;
-    let loaded = state.service.load_workflow(&key, version, alias.as_ref()).await;
-    let loaded = loaded.map_err(|e| call.fail(Unknown::into_error(e)))?;
-    match call.sees(&loaded.record.endpoint) {
-        true => Ok(loaded),
-        false => Err(call.fail(Error::not_found("workflow", workflow))),
-    }
+    let loaded = state
+        .service
+        .seen_version(&call.actor(), &key, version, alias.as_ref())
+        .await;
+    loaded.map_err(|e| call.fail(Unknown::into_error(e)))
 }

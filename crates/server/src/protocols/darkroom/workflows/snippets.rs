@@ -77,11 +77,12 @@ fn snippets(base: &str, workflow: &str, body: &Value) -> Value {
     );
     let javascript = format!(
         "const response = await fetch({url}, {{\n  method: \"POST\",\n  headers: {{\n    \"Content-Type\": \"application/json\",\n    \
-         Authorization: `Bearer ${{process.env.DARKROOM_KEY ?? \"\"}}`,\n  }},\n  body: JSON.stringify({pretty}),\n}});\n\
+         Authorization: `Bearer ${{process.env.DARKROOM_KEY ?? \"\"}}`,\n  }},\n  body: {literal},\n}});\n\
          const run = await response.json();\n\
          if (!response.ok) throw new Error(run.error.message);\n\
          for (const [name, items] of Object.entries(run.outputs))\n  for (const item of items) console.log(name, item.url ?? item.text);\n",
         url = json!(url),
+        literal = javascript_body(body, &pretty),
     );
     let curl = format!(
         "curl -sS {} -H 'Content-Type: application/json' -H \"Authorization: Bearer $DARKROOM_KEY\" -d {}\n",
@@ -96,6 +97,27 @@ fn snippets(base: &str, workflow: &str, body: &Value) -> Value {
         inputs = python_text(&body["inputs"].to_string()),
     );
     json!({ "python": python, "javascript": javascript, "curl": curl, "speedpix": speedpix })
+}
+
+/// The body of a call in JavaScript. Its numbers are exact up to 2^53 only: a body with larger ones is a text.
+fn javascript_body(body: &Value, pretty: &str) -> String {
+    match has_large_number(body) {
+        true => Value::from(pretty).to_string(),
+        false => format!("JSON.stringify({pretty})"),
+    }
+}
+
+fn has_large_number(value: &Value) -> bool {
+    const EXACT: u64 = 1 << 53;
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
+            whole.is_some_and(|whole| whole > EXACT)
+        }
+        Value::Array(items) => items.iter().any(has_large_number),
+        Value::Object(fields) => fields.values().any(has_large_number),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
 /// A text as a Python literal: JSON's escapes are Python's as well, but for U+2028, which JSON leaves alone and so may Python.
@@ -126,6 +148,14 @@ mod tests {
         assert!(text("python").contains(r#"json.loads("{\n"#));
         assert!(text("javascript").contains(r#"await fetch("http://h:1/"#));
         assert!(text("speedpix").contains("workflow_id=\"海报\""));
+        assert!(text("javascript").contains("body: JSON.stringify({\n"));
+        let large = json!({ "inputs": { "seed": (1_u64 << 53) + 1 } });
+        let made = snippets("http://h:1", "w", &large);
+        let javascript = made["javascript"].as_str().unwrap();
+        assert!(
+            javascript.contains(r#"\"seed\": 9007199254740993"#),
+            "{javascript}"
+        );
         assert_eq!(shell_text("a'b"), r"'a'\''b'");
     }
 }

@@ -9,18 +9,17 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::super::{call::Call, views::time};
-use crate::service::published::{Definition, MoveRecord, VersionRecord, WorkflowRecord};
+use crate::service::published::{Actor, Definition, MoveRecord, VersionRecord, WorkflowRecord};
 
-/// A workflow.
-pub fn workflow(record: &WorkflowRecord) -> Value {
-    let aliases = record
-        .aliases
-        .iter()
-        .map(|(name, version)| (name.to_string(), json!(version)));
+/// A workflow, as far as somebody sees it.
+pub fn workflow(record: &WorkflowRecord, actor: &Actor) -> Value {
+    let aliases = actor.seen_aliases(record);
+    let aliases = aliases.map(|one| (one.name.to_string(), json!(one.version)));
+    let endpoint = record.endpoint.as_ref().filter(|endpoint| actor.sees(endpoint));
     json!({
         "workflow_id": record.key.id,
-        "endpoint": record.endpoint,
-        "latest": record.latest,
+        "endpoint": endpoint,
+        "latest": endpoint.and(record.latest),
         "aliases": Map::from_iter(aliases),
         "has_draft": record.draft_at.is_some(),
         "draft_at": time(record.draft_at),
@@ -48,6 +47,7 @@ pub fn version_in_full(record: &VersionRecord, definition: &Definition, with_gra
     view["inputs"] = json!(published.inputs);
     view["outputs"] = json!(published.outputs);
     view["schema"] = published.schema();
+    view["checked"] = Value::from(!definition.unchecked);
     view["nodes"] = Value::from(published.graph.as_object().map_or(0, Map::len));
     if with_graph {
         view["graph"] = published.graph.clone();
@@ -67,8 +67,8 @@ pub fn alias_move(record: &MoveRecord) -> Value {
     })
 }
 
-/// The answer to a publish with mistakes in it.
-pub fn refused(findings: &[Finding], call: &Call) -> Response {
+/// The answer to a publish or an import with mistakes in it.
+pub fn refused(done: &str, findings: &[Finding], call: &Call) -> Response {
     let first = findings.iter().find(|finding| finding.is_error());
     let more = match findings.iter().filter(|finding| finding.is_error()).count() {
         0 | 1 => String::new(),
@@ -77,7 +77,7 @@ pub fn refused(findings: &[Finding], call: &Call) -> Response {
     let message = first.map_or("", |finding| finding.message.as_str());
     let body = json!({ "error": {
         "code": "not_publishable",
-        "message": format!("the workflow cannot be published: {message}{more}"),
+        "message": format!("the workflow cannot be {done}: {message}{more}"),
         "request_id": call.caller.request_id.as_str(),
         "details": { "findings": findings },
     }});
