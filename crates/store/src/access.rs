@@ -65,6 +65,11 @@ pub trait Access: Send + Sync {
     /// Revokes a key by name; `false` when there is no live one.
     async fn revoke_key(&self, name: &str) -> Result<bool, Error>;
 
+    /// Notes that a signed request with this nonce (hashed with its app) was let in; `false` when one was before, until
+    /// `until`, from when on such a request is too old anyway. Survives kill -9 when this returns, and nothing that is written
+    /// durably later is ever there without it.
+    async fn use_nonce(&self, nonce: [u8; 16], until: Timestamp) -> Result<bool, Error>;
+
     /// Due rows of one kind, oldest first.
     async fn outbox_due(&self, kind: &str, limit: u32) -> Result<Vec<OutboxRow>, Error>;
 

@@ -3,12 +3,14 @@
 import base64
 import http.server
 import json
+import socket
 import threading
 import time
 
 import pytest
 
 import pictures
+from darkroom_server import Server
 from signing import HTTP, JSON, App, check_progress
 
 SOURCE = pictures.png(seed=3)
@@ -225,6 +227,46 @@ def test_requests_that_are_not_signed_right(app, flow):
     # Time and nonce must be among what is signed, else a recorded request could be made new.
     for names in ("x-ca-key", "x-ca-key,x-ca-timestamp", "x-ca-key,x-ca-nonce"):
         rejected(app.post(path, body, x_ca_signature_headers=names), 400, "Invalid Signature")
+
+
+def test_nobody_without_a_secret_makes_the_server_read_a_body(darkroom, app):
+    path = "/scc/comfy_prompt"
+    for headers in (app.headers(path, b"{}", x_ca_key="ak_unknown"), {**app.headers(path, b"{}"), "x-ca-signature": "AAAA"}):
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{darkroom.server.port}", "Content-Length: 60000000",
+                             "Expect: 100-continue", *lines])
+        with socket.create_connection(("127.0.0.1", darkroom.server.port), timeout=60) as wire:
+            # The body is sent to who asks for it.
+            wire.sendall(f"{head}\r\n\r\n".encode())
+            answer = wire.recv(65536).decode()
+        assert answer.startswith("HTTP/1.1 400") and "x-ca-error-code: I400HD" in answer, answer
+
+
+def test_a_recorded_request_runs_once_whatever_becomes_of_the_server():
+    config = """
+[[keys]]
+name = "shop"
+app_key = "ak_shop"
+app_secret = "sk_shop"
+scopes = ["client"]
+"""
+    path, body = "/scc/comfy_get_progress", b'{"taskId":"t_1"}'
+    with Server(config, holds_socket=True) as server:
+        shop = App(server.url, "ak_shop", "sk_shop")
+        sent, waiting = shop.headers(path, body), shop.headers(path, body)
+
+        def post(headers):
+            return HTTP.post(server.url + path, data=body, headers=headers, timeout=60)
+
+        assert post(sent).status_code == 200
+        rejected(post(sent), 400, "Nonce Used")
+        server.process.kill()
+        server.process.wait()
+        server.start()
+        rejected(post(sent), 400, "Nonce Used")
+        # One that was signed before and comes after is nobody's recording.
+        assert post(waiting).status_code == 200
+        rejected(post(waiting), 400, "Nonce Used")
 
 
 def test_paths_and_types_that_clients_send_otherwise_than_they_sign(app):

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use bytes::Bytes;
 use darkroom_core::{Clock, Ids, TenantId};
 use darkroom_store::access::Scope;
 use http::{HeaderMap, Uri};
@@ -18,9 +19,9 @@ use super::{
     keyring::{Grant, Key, KeyHash, Keyring, hash_key},
     origin,
     sessions::{LINK_LIFETIME, SESSION_LIFETIME, Sessions},
-    signed::{BodyDigest, Nonces, SignatureError, Signed},
+    signed::{BodyDigest, Nonces, SignatureError, Signed, Verified},
 };
-use crate::{config::ServerConfig, http::RequestId};
+use crate::{beside::beside, config::ServerConfig, http::RequestId};
 
 /// Decides who a caller is. Cheap to clone.
 #[derive(Clone)]
@@ -56,7 +57,12 @@ pub struct Rules {
 
 /// Who signed a request.
 #[derive(Debug)]
-pub struct AppCaller(pub Caller);
+pub struct AppCaller {
+    /// Who.
+    pub caller: Caller,
+    /// What is still to be judged of the request; `None` where nothing need be signed.
+    pub verified: Option<Verified>,
+}
 
 /// Why a caller of a signed protocol is turned away.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +192,8 @@ impl AuthState {
         self.with_hash(&hash_key(key), request_id, keyring)
     }
 
-    /// Who signed this request. On a server without keys everyone may do all, and signatures are not looked at.
+    /// Who signed this request, before its body is read. On a server without keys everyone may do all, and signatures are
+    /// not looked at.
     ///
     /// # Errors
     /// [`AppError`].
@@ -198,21 +205,32 @@ impl AuthState {
     ) -> Result<AppCaller, AppError> {
         let keyring = self.keyring();
         if self.is_open(&keyring) {
-            return Ok(AppCaller(self.identify(signed.headers, uri, request_id)?));
+            return Ok(AppCaller {
+                caller: self.identify(signed.headers, uri, request_id)?,
+                verified: None,
+            });
         }
         let known = keyring.app(signed.app_key()?);
         let (secret, key) = known.ok_or(SignatureError::InvalidAppKey)?;
-        let rules = &self.inner.rules;
         let now = self.inner.clock.now();
-        signed.verify(
-            secret.expose(),
-            &self.inner.nonces,
-            now,
-            rules.body_digest,
-            self.public_prefix(),
-        )?;
+        let nonces = &self.inner.nonces;
+        let verified = signed.verify(secret.expose(), nonces, now, self.public_prefix())?;
         let key = key.clone();
-        Ok(AppCaller(Caller::with_key(key, None, request_id, keyring)))
+        Ok(AppCaller {
+            caller: Caller::with_key(key, None, request_id, keyring),
+            verified: Some(verified),
+        })
+    }
+
+    /// Judges the body of a request whose signature is right, and uses its nonce up in this process. The store has the last
+    /// word on the nonce: this process may not be the first to see it.
+    ///
+    /// # Errors
+    /// [`SignatureError::InvalidContentMd5`], [`SignatureError::NonceUsed`], [`SignatureError::Throttled`].
+    pub async fn admit(&self, verified: &Verified, body: &Bytes) -> Result<(), SignatureError> {
+        let (judged, bytes, how) = (verified.clone(), body.clone(), self.inner.rules.body_digest);
+        beside(body.len(), move || judged.check_body(&bytes, how)).await?;
+        self.inner.nonces.take(&verified.nonce, self.inner.clock.now())
     }
 
     /// The path of the public URL, in front of the server's own paths; empty for most.

@@ -1,5 +1,6 @@
 //! Keys made through the API: shown once, stored as a hash.
 
+use darkroom_core::Timestamp;
 pub use darkroom_store::access::{AppCredential, KeyRecord};
 
 use super::{Error, Service};
@@ -9,6 +10,14 @@ use crate::{
 };
 
 impl Service {
+    /// Notes that a signed request was let in; `false` when one with its nonce was before.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn use_nonce(&self, nonce: [u8; 16], good_until: Timestamp) -> Result<bool, Error> {
+        Ok(self.store.use_nonce(nonce, good_until).await?)
+    }
+
     /// Makes a key; the secret is in the answer and nowhere else.
     ///
     /// # Errors

@@ -43,6 +43,18 @@ tests! {
         assert!(!world.store().add_key(KeyRecord { name: "other".to_owned(), ..first }).await.unwrap());
     }
 
+    async fn a_nonce_counts_once_until_it_is_too_old_anyway(world: World) {
+        let minutes = |n: u64| world.clock.now().plus(Duration::from_secs(n * 60));
+        assert!(world.store().use_nonce([1; 16], minutes(15)).await.unwrap());
+        assert!(world.store().use_nonce([2; 16], minutes(30)).await.unwrap());
+        assert!(!world.store().use_nonce([1; 16], minutes(15)).await.unwrap());
+        world.clock.advance(Duration::from_secs(40 * 60));
+        assert!(!world.store().use_nonce([1; 16], minutes(15)).await.unwrap(), "the clock may have been set");
+        world.clock.advance(Duration::from_secs(10 * 60));
+        assert!(world.store().use_nonce([1; 16], minutes(15)).await.unwrap());
+        assert!(!world.store().use_nonce([2; 16], minutes(15)).await.unwrap());
+    }
+
     async fn a_delivery_is_tried_until_it_is_acknowledged(world: World) {
         let mut job = world.new_job();
         job.meta.webhook = Some("https://example.com".to_owned());

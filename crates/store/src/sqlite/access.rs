@@ -12,6 +12,9 @@ use crate::{
 };
 
 const SMALL: usize = 512;
+/// Nonces stay for this long after nobody could use them any more, should the clock be set back: half an hour. Each that
+/// comes takes two such with it, so that there are never many.
+const NONCE_MARGIN_US: i64 = 30 * 60 * 1_000_000;
 
 fn read_key(row: &Row<'_>) -> Result<KeyRecord, Error> {
     let hash: Vec<u8> = row.get("secret_sha256")?;
@@ -86,6 +89,27 @@ impl Access for SqliteStore {
                 params![name, tx.now.as_micros()],
             )?;
             Ok(revoked > 0)
+        })
+        .await
+    }
+
+    async fn use_nonce(&self, nonce: [u8; 16], until: Timestamp) -> Result<bool, Error> {
+        // A later durable write is behind it in the log: no job that it began is ever there without it.
+        self.riding(SMALL, move |tx| {
+            let gone = tx.now.as_micros().saturating_sub(NONCE_MARGIN_US);
+            sql::execute(
+                tx.conn,
+                "DELETE FROM signed_nonces WHERE nonce IN \
+                 (SELECT nonce FROM signed_nonces WHERE until < ?1 ORDER BY until LIMIT 2)",
+                [gone],
+            )?;
+            let noted = sql::execute(
+                tx.conn,
+                "INSERT INTO signed_nonces (nonce, until) VALUES (?1, ?2) \
+                 ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?3",
+                params![nonce.as_slice(), until.as_micros(), gone],
+            )?;
+            Ok(noted > 0)
         })
         .await
     }

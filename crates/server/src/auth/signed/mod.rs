@@ -1,8 +1,9 @@
 //! Requests signed with an app key and its secret, as Alibaba Cloud's API gateway takes them and the SpeedPix SDKs send them
 //! (`protocols/speedpix.md` §2).
 //!
-//! [`verify`](Signed::verify) looks at a request in the gateway's order; what it refuses says in words what was wrong, and
-//! for a wrong signature the text that the server signed. Pure but for the [`Nonces`].
+//! [`verify`](Signed::verify) looks at a request in the gateway's order, before its body is read: nobody without a secret makes
+//! the server take one in. What it refuses says in words what was wrong, and for a wrong signature the text that the server
+//! signed. Then [`Verified`] judges the body. Pure but for the [`Nonces`].
 
 mod content_md5;
 mod nonces;
@@ -13,8 +14,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::Sha256;
 
-pub use self::nonces::Nonces;
-use self::string_to_sign::{Algorithm, candidates, signs};
+pub use self::nonces::{Nonce, Nonces};
+use self::string_to_sign::{Algorithm, SignedNames, candidates};
 
 /// How far a client's clock may be off.
 const WINDOW_MS: i64 = 15 * 60 * 1000;
@@ -28,6 +29,29 @@ pub enum BodyDigest {
     Tolerant,
 }
 
+/// A request whose signature is right. What is left to judge are its body, and whether it is the first with its nonce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// From then on it is refused for its age alone.
+    pub good_until: Timestamp,
+    content_md5: Option<String>,
+}
+
+impl Verified {
+    /// Whether the body is the one that was signed; a request may leave that open. Large bodies take milliseconds.
+    ///
+    /// # Errors
+    /// [`SignatureError::InvalidContentMd5`].
+    pub fn check_body(&self, body: &[u8], how: BodyDigest) -> Result<(), SignatureError> {
+        match &self.content_md5 {
+            Some(md5) if !content_md5::fits(body, md5, how) => Err(SignatureError::InvalidContentMd5),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 /// A request that claims to be signed.
 pub struct Signed<'a> {
     /// Its method.
@@ -38,8 +62,6 @@ pub struct Signed<'a> {
     pub query: Option<&'a str>,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// Its body.
-    pub body: &'a [u8],
 }
 
 /// Why a signed request is refused.
@@ -97,9 +119,9 @@ impl Signed<'_> {
         self.header("x-ca-key").ok_or(SignatureError::InvalidAppKey)
     }
 
-    /// Checks everything but the app key, which the caller looked up, in the reference's order. The nonce counts as used
-    /// only when all the rest is right: nobody without the secret can use up another's. `prefix`: a path in front of the
-    /// server's own, which clients do not sign.
+    /// Checks everything but the app key, which the caller looked up, and the body, in the reference's order. The nonce
+    /// is not used up by this: it counts as used when all the rest is right, so that nobody without the secret uses up
+    /// another's. `prefix`: a path in front of the server's own, which clients do not sign.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -108,9 +130,8 @@ impl Signed<'_> {
         app_secret: &str,
         nonces: &Nonces,
         now: Timestamp,
-        digest: BodyDigest,
         prefix: &str,
-    ) -> Result<(), SignatureError> {
+    ) -> Result<Verified, SignatureError> {
         let app_key = self.app_key()?;
         let signature = self
             .header("x-ca-signature")
@@ -124,27 +145,22 @@ impl Signed<'_> {
             return Err(SignatureError::TimestampExpired { at_ms, now_ms });
         }
         let nonce = self.header("x-ca-nonce").ok_or(SignatureError::EmptyNonce)?;
-        let nonce = Nonces::of(app_key, nonce);
+        let nonce = Nonce::of(app_key, nonce);
         if nonces.is_used(&nonce, now) {
             return Err(SignatureError::NonceUsed);
         }
         self.check_signature(app_secret, signature, prefix)?;
-        // What is not signed could be made new by whoever recorded the request.
-        if !signs(self, &["x-ca-timestamp", "x-ca-nonce"]) {
-            let string_to_sign = candidates(self, prefix).into_iter().next().unwrap_or_default();
-            return Err(SignatureError::InvalidSignature { string_to_sign });
-        }
-        if let Some(md5) = self.header("content-md5")
-            && !content_md5::fits(self.body, md5, digest)
-        {
-            return Err(SignatureError::InvalidContentMd5);
-        }
-        nonces.take(nonce, now)
+        Ok(Verified {
+            nonce,
+            good_until: Timestamp::from_millis(at_ms.saturating_add(WINDOW_MS)),
+            content_md5: self.header("content-md5").map(str::to_owned),
+        })
     }
 
     fn check_signature(&self, app_secret: &str, signature: &str, prefix: &str) -> Result<(), SignatureError> {
         use base64::{Engine, engine::general_purpose::STANDARD};
-        let texts = candidates(self, prefix);
+        let names = SignedNames::of(self);
+        let texts = candidates(self, &names, prefix);
         let wrong = |text: &str| SignatureError::InvalidSignature {
             string_to_sign: text.to_owned(),
         };
@@ -167,7 +183,8 @@ impl Signed<'_> {
             }
             None => false,
         };
-        match texts.iter().any(fits) {
+        // What is not signed could be made new by whoever recorded the request.
+        match names.hold(&["x-ca-timestamp", "x-ca-nonce"]) && texts.iter().any(fits) {
             true => Ok(()),
             false => Err(wrong(&texts[0])),
         }

@@ -35,7 +35,7 @@ impl Algorithm {
 
 /// The texts that a right signature may be of, the most likely first: clients differ in whether they sign the path with
 /// what stands before it, the query in its own order or sorted, and the type that they send.
-pub(super) fn candidates(request: &Signed<'_>, prefix: &str) -> Vec<String> {
+pub(super) fn candidates(request: &Signed<'_>, names: &SignedNames, prefix: &str) -> Vec<String> {
     let mut paths = vec![own_path(request.path, prefix)];
     push_new(&mut paths, request.path);
     let mut targets = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn candidates(request: &Signed<'_>, prefix: &str) -> Vec<String> {
     }
     let mut types = vec![request.header("content-type").unwrap_or_default()];
     push_new(&mut types, SDK_CONTENT_TYPE);
-    let headers = signed_headers(request);
+    let headers = names.lines(request);
     let mut texts = Vec::new();
     for content_type in types {
         for target in &targets {
@@ -87,25 +87,39 @@ fn own_path<'a>(path: &'a str, prefix: &str) -> &'a str {
     }
 }
 
-/// Whether the client says that it signed all of these headers.
-pub(super) fn signs(request: &Signed<'_>, wanted: &[&str]) -> bool {
-    let names = request.header("x-ca-signature-headers").unwrap_or_default();
-    let signed = |name: &&str| names.split(',').any(|n| n.trim().eq_ignore_ascii_case(name));
-    wanted.iter().all(signed)
-}
+/// The headers that a client says it signed, in lower case, sorted.
+pub(super) struct SignedNames(Vec<String>);
 
-/// `name:value` lines of the headers that the client says it signed, sorted by name.
-fn signed_headers(request: &Signed<'_>) -> String {
-    let names = request.header("x-ca-signature-headers").unwrap_or_default();
-    let mut names: Vec<String> = names
-        .split(',')
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    names.retain(|name| !NOT_AMONG_SIGNED.contains(&name.as_str()));
-    names.sort();
-    names.dedup();
-    let line = |name: &String| format!("{name}:{}\n", request.header(name).unwrap_or_default());
-    names.iter().map(line).collect()
+impl SignedNames {
+    /// As the request says it.
+    pub(super) fn of(request: &Signed<'_>) -> Self {
+        let names = request.header("x-ca-signature-headers").unwrap_or_default();
+        let mut names: Vec<String> = names
+            .split(',')
+            .map(|name| name.trim().to_ascii_lowercase())
+            .collect();
+        names.sort();
+        names.dedup();
+        SignedNames(names)
+    }
+
+    /// Whether all of these are among them.
+    pub(super) fn hold(&self, wanted: &[&str]) -> bool {
+        wanted
+            .iter()
+            .all(|wanted| self.0.iter().any(|name| name == wanted))
+    }
+
+    /// `name:value` lines.
+    fn lines(&self, request: &Signed<'_>) -> String {
+        let names = self
+            .0
+            .iter()
+            .filter(|name| !NOT_AMONG_SIGNED.contains(&name.as_str()));
+        names
+            .map(|name| format!("{name}:{}\n", request.header(name).unwrap_or_default()))
+            .collect()
+    }
 }
 
 /// By key, the first value of each, a key alone where the value is empty.

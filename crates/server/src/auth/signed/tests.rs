@@ -73,9 +73,10 @@ impl Request {
             path,
             query,
             headers: &self.headers,
-            body: self.body.as_bytes(),
         };
-        signed.verify(SECRET, nonces, now, digest, prefix)
+        let verified = signed.verify(SECRET, nonces, now, prefix)?;
+        verified.check_body(self.body.as_bytes(), digest)?;
+        nonces.take(&verified.nonce, now)
     }
 }
 

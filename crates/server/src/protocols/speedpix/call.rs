@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Request};
 use bytes::Bytes;
-use http::request::Parts;
+use http::{header, request::Parts};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -10,9 +10,12 @@ use super::{
     error::{Refused, Rejected, Trouble},
 };
 use crate::{
-    auth::{AppCaller, Caller, Scope, signed::Signed},
+    auth::{
+        AppCaller, Caller, Scope,
+        signed::{SignatureError, Signed},
+    },
     beside::beside,
-    http::{RequestId, read_body},
+    http::{RequestId, drain_body, read_body},
     memory::Held,
     service::{
         Error,
@@ -41,17 +44,36 @@ pub struct SpeedpixCall {
 }
 
 impl SpeedpixCall {
-    /// Reads and verifies a request.
+    /// Verifies and reads a request: its body only when its signature is right.
     ///
     /// # Errors
     /// As the gateway refuses it.
     pub async fn read(state: &AppState, request: Request) -> Result<Self, Rejected> {
         let (mut parts, body) = request.into_parts();
         let request_id = RequestId::of(&parts.extensions);
+        let AppCaller { caller, verified } = match identified(state, &parts, &request_id) {
+            Ok(app) => app,
+            Err(rejected) => {
+                if !parts.headers.contains_key(header::EXPECT) {
+                    drain_body(body).await;
+                }
+                return Err(rejected);
+            }
+        };
         let (body, held) = read_body(&parts.headers, body, MAX_BODY_BYTES, &state.service.memory)
             .await
             .map_err(|error| Rejected::body(&error, &request_id))?;
-        let caller = verified(state, &parts, &body, &request_id)?;
+        if let Some(verified) = verified {
+            let wrong = |error: SignatureError| Rejected::auth(error.into(), &request_id);
+            state.auth.admit(&verified, &body).await.map_err(wrong)?;
+            let first = state
+                .service
+                .use_nonce(verified.nonce.hash(), verified.good_until)
+                .await;
+            if !first.map_err(|error| Rejected::passing(&error, &request_id))? {
+                return Err(wrong(SignatureError::NonceUsed));
+            }
+        }
         let Ok(BaseUrl(base_url)) = BaseUrl::from_request_parts(&mut parts, state).await;
         let resources = parts
             .headers
@@ -105,22 +127,14 @@ impl SpeedpixCall {
     }
 }
 
-fn verified(
-    state: &AppState,
-    parts: &Parts,
-    body: &[u8],
-    request_id: &RequestId,
-) -> Result<Caller, Rejected> {
+fn identified(state: &AppState, parts: &Parts, request_id: &RequestId) -> Result<AppCaller, Rejected> {
     let sent = parts.extensions.get::<AsSent>();
     let signed = Signed {
         method: parts.method.as_str(),
         path: sent.map_or(parts.uri.path(), |AsSent(path)| path.as_str()),
         query: parts.uri.query(),
         headers: &parts.headers,
-        body,
     };
-    match state.auth.identify_app(&signed, &parts.uri, request_id.clone()) {
-        Ok(AppCaller(caller)) => Ok(caller),
-        Err(error) => Err(Rejected::auth(error, request_id)),
-    }
+    let identified = state.auth.identify_app(&signed, &parts.uri, request_id.clone());
+    identified.map_err(|error| Rejected::auth(error, request_id))
 }

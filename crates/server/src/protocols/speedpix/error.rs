@@ -51,6 +51,19 @@ impl Rejected {
         Rejected::new(status, code, error.to_string(), request_id)
     }
 
+    /// For what passes.
+    pub fn passing(error: &Error, request_id: &RequestId) -> Self {
+        if let Error::Internal(cause) = error {
+            tracing::error!(error = ?cause, request.id = %request_id, "a signed request could not be noted");
+        }
+        Rejected::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "I503EX",
+            error.to_string(),
+            request_id,
+        )
+    }
+
     /// For a body that cannot be read.
     pub fn body(error: &BodyError, request_id: &RequestId) -> Self {
         let (status, code) = match error {
