@@ -123,10 +123,15 @@ pub struct Agent {
 impl Agent {
     /// Starts one for the endpoint `default` of a server, and does not wait for anything.
     pub fn start(server: &Server, engine: &Engine, name: &str, key: Option<&str>) -> Self {
+        Self::start_at(&server.url(), server, engine, name, key)
+    }
+
+    /// The same for one that reaches its server at another address.
+    pub fn start_at(url: &str, server: &Server, engine: &Engine, name: &str, key: Option<&str>) -> Self {
         let mut command = Command::new(binary::darkroom());
         command
             .args(["agent", "--endpoint", "default", "--name", name, "--grace", "60"])
-            .args(["--server", &server.url(), "--comfyui", &engine.url(), "--spool"])
+            .args(["--server", url, "--comfyui", &engine.url(), "--spool"])
             .arg(server.home().join(format!("spool-{name}")))
             .env_remove("DARKROOM_KEY");
         if let Some(key) = key {
@@ -200,6 +205,11 @@ impl Agent {
         Agent { child, log }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process has a number")
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -208,7 +218,7 @@ impl Agent {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        processes::signal(i32::try_from(self.child.id()).unwrap_or(0), Signal::TERM);
+        processes::signal(self.pid(), Signal::TERM);
     }
 
     /// Its exit code, once it ended by itself.

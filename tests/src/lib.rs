@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod native;
 pub mod pixels;
 pub mod processes;
+pub mod proxy;
 pub mod receiver;
 pub mod server;
 pub mod wait;

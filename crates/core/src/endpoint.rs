@@ -248,6 +248,14 @@ pub struct Limits {
     pub retention: Duration,
     /// Also enforce the vendor's own limits.
     pub vendor_limits: bool,
+    /// The longest file that is taken of what a job made, in bytes.
+    #[serde(default = "longest_output")]
+    pub max_output_bytes: u64,
+}
+
+/// Hours of film: an instance elsewhere does not fill the disk by one answer that has no end.
+const fn longest_output() -> u64 {
+    32 << 30
 }
 
 impl Default for Limits {
@@ -262,6 +270,7 @@ impl Default for Limits {
             cancel_grace: Duration::from_secs(10),
             retention: Duration::from_secs(30 * 24 * 3600),
             vendor_limits: false,
+            max_output_bytes: longest_output(),
         }
     }
 }

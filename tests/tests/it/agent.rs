@@ -2,6 +2,7 @@
 
 mod installation;
 mod keys;
+mod network;
 mod sharing;
 
 use std::{path::Path, time::Duration};

@@ -167,9 +167,14 @@ fn file(call: &Call<'_>) -> Result<Output, Raised> {
     let name = call.text("filename")?;
     let path = inside(call.host.directories.path(folder), name.as_ref())
         .ok_or_else(|| Raised::new("ValueError", format!("'{name}' is outside the folder")))?;
+    let size = call.any("size").map_or(Ok(0), |_| call.size("size"))? as u64;
     let write = || -> std::io::Result<()> {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::write(&path, call.text("content").unwrap_or_default())
+        std::fs::write(&path, call.text("content").unwrap_or_default())?;
+        match call.any("size").is_some() {
+            true => std::fs::File::options().write(true).open(&path)?.set_len(size),
+            false => Ok(()),
+        }
     };
     write().map_err(|error| Raised::io(&error))?;
     let (subfolder, filename) = name.rsplit_once('/').unwrap_or(("", name));

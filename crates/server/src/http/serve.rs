@@ -50,6 +50,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// A client that takes nothing of its answer for so long is gone, and what was made for it is let go.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A connection on which nothing comes is asked after this long whether anybody is there, this often, and given up when nobody
+/// answered so many times: a box that lost its power, or whose way here was forgotten by a router between, closes nothing.
+const ASKED_AFTER: Duration = Duration::from_secs(60);
+const ASKED_EVERY: Duration = Duration::from_secs(15);
+const ASKED_TIMES: u32 = 4;
+
 /// Serves until the stop is complete.
 ///
 /// # Errors
@@ -112,6 +118,15 @@ async fn wait_for_grace(stop: &Stop, connections: &TaskTracker) {
     let _ = tokio::time::timeout(stop.grace, connections.wait()).await;
 }
 
+fn find_out_who_is_gone(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ASKED_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, ASKED_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, ASKED_TIMES)?;
+    Ok(())
+}
+
 fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -140,6 +155,12 @@ impl Connection {
         } = self;
         // Small events must not wait for more to come.
         let _ = stream.set_nodelay(true);
+        if let Err(error) = find_out_who_is_gone(&stream) {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a connection is not watched"
+            );
+        }
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
             let stopping = stopping.clone();
@@ -175,5 +196,24 @@ impl Connection {
         if let Err(error) = ended {
             tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_connects_is_asked_whether_he_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        assert!(!rustix::net::sockopt::socket_keepalive(&stream).unwrap());
+        find_out_who_is_gone(&stream).unwrap();
+        assert!(rustix::net::sockopt::socket_keepalive(&stream).unwrap());
+        let given_up = ASKED_AFTER + ASKED_EVERY * ASKED_TIMES;
+        assert!(given_up <= HEAD_TIMEOUT, "no later than who sends nothing");
+        assert_eq!(rustix::net::sockopt::tcp_keepidle(&stream).unwrap(), ASKED_AFTER);
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn read(mut section: Section<'_>) -> Limits {
         retention: section
             .positive_duration("retention")
             .unwrap_or(default.retention),
+        max_output_bytes: section.size("max_output").unwrap_or(default.max_output_bytes),
         vendor_limits: section.flag("vendor_limits").unwrap_or(default.vendor_limits),
     };
     section.finish();

@@ -175,7 +175,8 @@ impl AttemptLink for SlotLink {
     }
 
     async fn put_output(&self, lease: Lease, file: ProducedFile) -> Result<Output, LinkError> {
-        self.service.store_output(lease, file).await
+        let longest = self.limits().max_output_bytes;
+        self.service.store_output(lease, file, longest).await
     }
 
     async fn finish(&self, lease: Lease, completion: Completion) -> Result<JobState, LinkError> {

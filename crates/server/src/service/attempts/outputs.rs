@@ -12,18 +12,20 @@ use futures::TryStreamExt;
 use super::{blobs_away, store_away};
 use crate::service::Service;
 
-/// The longest file that is taken from a stream, in bytes: hours of film. An instance elsewhere does not fill the disk by one
-/// answer that has no end.
-const MAX_STREAMED_BYTES: u64 = 32 << 30;
-
 impl Service {
-    /// Stores one produced file; durable when this returns, and named by no row yet.
-    pub(super) async fn store_output(&self, lease: Lease, file: ProducedFile) -> Result<Output, LinkError> {
+    /// Stores one produced file; durable when this returns, and named by no row yet. One that comes as a stream is refused
+    /// beyond `max_bytes`.
+    pub(super) async fn store_output(
+        &self,
+        lease: Lease,
+        file: ProducedFile,
+        max_bytes: u64,
+    ) -> Result<Output, LinkError> {
         let key = BlobKey::output(lease.job, self.ids.uuid_v4(), &file.file_name);
         self.store.intend(&key).await.map_err(store_away)?;
         let meta = match file.body {
             ProducedBody::Path(path) => self.blobs.put_file(&key, &path).await,
-            ProducedBody::Stream(stream) => self.blobs.put_stream(&key, stream, MAX_STREAMED_BYTES).await,
+            ProducedBody::Stream(stream) => self.blobs.put_stream(&key, stream, max_bytes).await,
         };
         let meta = meta.map_err(|e| blobs_away(&e))?;
         self.reach("blob_stored");
