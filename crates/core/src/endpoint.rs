@@ -255,7 +255,7 @@ pub struct Limits {
 
 /// Hours of film: an instance elsewhere does not fill the disk by one answer that has no end.
 const fn longest_output() -> u64 {
-    32 << 30
+    32_000_000_000
 }
 
 impl Default for Limits {
