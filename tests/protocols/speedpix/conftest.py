@@ -101,11 +101,19 @@ def app(darkroom):
 
 @pytest.fixture(scope="session")
 def older(tmp_path_factory):
-    """A directory that, put before the installed packages, gives the SDK its older libraries."""
-    target = tmp_path_factory.mktemp("older")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-         "--target", str(target), "-r", str(HERE / "older.txt")],
-        check=True, timeout=300, stdin=subprocess.DEVNULL,
-    )
-    return target
+    """For each of the SDK's two libraries a directory that, put before the installed packages, gives it the older one."""
+    wanted = {}
+    for line in (HERE / "older.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            library = "wizard" if line.startswith("dataclass-wizard") else "httpx"
+            wanted.setdefault(library, []).append(line)
+    places = {library: tmp_path_factory.mktemp(f"older-{library}") for library in wanted}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+             "--target", str(place), *wanted[library]], stdin=subprocess.DEVNULL,
+        )
+        for library, place in places.items()
+    ]
+    assert [process.wait(300) for process in running] == [0] * len(running)
+    return places

@@ -242,6 +242,26 @@ def test_nobody_without_a_secret_makes_the_server_read_a_body(darkroom, app):
         assert answer.startswith("HTTP/1.1 400") and "x-ca-error-code: I400HD" in answer, answer
 
 
+@pytest.mark.parametrize("path", ["/scc/sd_get_progress", "/scc/comfy_prompt"])
+def test_a_connection_outlives_a_refusal(darkroom, path):
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{darkroom.server.port}\r\nContent-Length: 2\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", darkroom.server.port), timeout=60) as wire:
+        # As clients send it: the head first. Who refuses it then and there closes the connection under the body.
+        wire.sendall(head)
+        wire.settimeout(0.5)
+        answer = b""
+        try:
+            answer = wire.recv(65536)
+        except TimeoutError:
+            pass
+        wire.settimeout(60)
+        wire.sendall(b"{}" + head + b"{}")
+        while answer.count(b"HTTP/1.1 400") < 2:
+            more = wire.recv(65536)
+            assert more, answer
+            answer += more
+
+
 def test_a_recorded_request_runs_once_whatever_becomes_of_the_server():
     config = """
 [[keys]]

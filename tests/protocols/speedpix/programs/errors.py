@@ -1,5 +1,4 @@
 """What a program sees when something is wrong: at the call, in the run, and of its credentials."""
-import asyncio
 
 import httpx
 
@@ -31,7 +30,6 @@ attempt("missing", lambda: client.run(workflow_id=WORKFLOW, input={"text": "x"})
 attempt("path", lambda: client.run(workflow_id=WORKFLOW, input={"image": "./nope.jpg", "text": "x"}))
 attempt("wrapped", lambda: client.run(WORKFLOW, {"input": {"text": "x"}}))
 attempt("fails", lambda: client.run(workflow_id=f"{WORKFLOW}-fails", input={}))
-attempt("fails_async", lambda: asyncio.run(Client().async_run(workflow_id=f"{WORKFLOW}-fails", input={})))
 attempt("secret", lambda: Client(client.app_key, "wrong", client.endpoint).run(workflow_id=WORKFLOW, input={}))
 attempt("resource", lambda: client.run(workflow_id=WORKFLOW, input={"image": IMAGE, "text": "x"}, resource_config_id="none"))
 said(**seen)

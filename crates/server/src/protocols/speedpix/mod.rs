@@ -19,10 +19,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, post},
 };
-use http::Uri;
+use http::{Uri, header};
 
 use self::{call::AsSent, error::Rejected};
-use crate::{http::RequestId, state::AppState};
+use crate::{
+    http::{RequestId, drain_body},
+    state::AppState,
+};
 
 /// The protocol's name in a job's facts.
 const DIALECT: &str = "speedpix";
@@ -42,7 +45,11 @@ pub fn routes() -> Router<AppState> {
         .layer(DefaultBodyLimit::disable())
 }
 
-async fn not_found(request_id: RequestId) -> Response {
+/// The body is taken off the wire: a connection that was closed over it would fail the client's next request.
+async fn not_found(request_id: RequestId, request: Request) -> Response {
+    if !request.headers().contains_key(header::EXPECT) {
+        drain_body(request.into_body()).await;
+    }
     Rejected::api_not_found(&request_id).into_response()
 }
 

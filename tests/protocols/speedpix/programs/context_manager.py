@@ -1,4 +1,4 @@
-"""The same under asyncio."""
+"""A client that is closed when its work is done."""
 import asyncio
 
 from speedpix import Client
