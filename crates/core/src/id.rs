@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::name::{name_type, shorten};
+
 /// Where new ids come from; a seeded source in tests.
 pub trait Ids: Send + Sync {
     /// A fresh time-ordered UUID (version 7).
@@ -79,55 +81,30 @@ uuid_id!(
     /// One started ComfyUI or worker process, container, or pod.
     InstanceId, "instance");
 
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(std::sync::Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-        impl FromStr for $name {
-            type Err = Error;
-            fn from_str(text: &str) -> Result<Self, Error> {
-                check_name(text, $what)?;
-                Self::check_reserved(text)?;
-                Ok(Self(text.into()))
-            }
-        }
-        impl TryFrom<String> for $name {
-            type Error = Error;
-            fn try_from(text: String) -> Result<Self, Error> {
-                text.parse()
-            }
-        }
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0.to_string()
-            }
-        }
-    };
-}
-
 name_type!(
     /// The name of an endpoint (`default`, `sdxl`).
-    EndpointName, "endpoint");
+    EndpointName,
+    Error,
+    |text| {
+        check_name(text, "endpoint")?;
+        match RESERVED_ENDPOINT_NAMES.contains(&text) {
+            true => Err(Error::Reserved(text.to_owned())),
+            false => Ok(()),
+        }
+    }
+);
 name_type!(
     /// Whom a key, a job, and a file belong to.
-    TenantId, "tenant");
+    TenantId,
+    Error,
+    |text| check_name(text, "tenant")
+);
 name_type!(
     /// A server of the cluster (not a node of a graph). One box: `local`.
-    NodeName, "node");
+    NodeName,
+    Error,
+    |text| check_name(text, "node")
+);
 
 /// First path segments of the server's own routes; an endpoint cannot have these names.
 pub const RESERVED_ENDPOINT_NAMES: &[&str] = &[
@@ -152,13 +129,6 @@ impl EndpointName {
     pub fn no_such() -> Self {
         EndpointName("".into())
     }
-
-    fn check_reserved(text: &str) -> Result<(), Error> {
-        if RESERVED_ENDPOINT_NAMES.contains(&text) {
-            return Err(Error::Reserved(text.to_owned()));
-        }
-        Ok(())
-    }
 }
 
 impl TenantId {
@@ -168,16 +138,6 @@ impl TenantId {
     /// Whether it is that one.
     pub fn is_anonymous(&self) -> bool {
         self.as_str() == Self::ANONYMOUS
-    }
-
-    fn check_reserved(_: &str) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl NodeName {
-    fn check_reserved(_: &str) -> Result<(), Error> {
-        Ok(())
     }
 }
 
@@ -189,15 +149,6 @@ fn check_name(text: &str, what: &'static str) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::BadName(shorten(text), what))
-    }
-}
-
-/// Error texts quote what the caller sent, but never a megabyte of it.
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= 80 {
-        text.to_owned()
-    } else {
-        text.chars().take(80).chain("…".chars()).collect()
     }
 }
 

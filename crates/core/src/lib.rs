@@ -16,6 +16,7 @@ pub mod instance;
 pub mod job;
 pub mod keep;
 pub mod limits;
+mod name;
 pub mod output;
 pub mod payload;
 pub mod presence;

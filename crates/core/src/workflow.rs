@@ -1,8 +1,10 @@
 //! Names around published workflows: the workflow's id, its versions (`v1`, `v2`, …), and aliases that point at one.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::name::{name_type, shorten};
 
 /// Longest name, in characters.
 pub const MAX_NAME_CHARS: usize = 63;
@@ -21,53 +23,18 @@ pub enum Error {
     NotAVersion(String),
 }
 
-macro_rules! unicode_name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-        impl FromStr for $name {
-            type Err = Error;
-            fn from_str(text: &str) -> Result<Self, Error> {
-                match is_name(text) {
-                    true => Ok(Self(text.into())),
-                    false => Err(Error::BadName(shorten(text), $what)),
-                }
-            }
-        }
-        impl TryFrom<String> for $name {
-            type Error = Error;
-            fn try_from(text: String) -> Result<Self, Error> {
-                text.parse()
-            }
-        }
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0.to_string()
-            }
-        }
-    };
-}
-
-unicode_name!(
+name_type!(
     /// What callers call a published workflow by; fixed for all its versions.
-    WorkflowId, "workflow id");
-unicode_name!(
+    WorkflowId,
+    Error,
+    |text| check_name(text, "workflow id")
+);
+name_type!(
     /// A name that points at a version (`main`, `v2.1`, `beta`).
-    AliasName, "alias");
+    AliasName,
+    Error,
+    |text| check_name(text, "alias")
+);
 
 impl AliasName {
     /// The alias that the first publish creates, and that callers mean who name none.
@@ -126,17 +93,14 @@ impl From<Version> for String {
     }
 }
 
-fn is_name(text: &str) -> bool {
+fn check_name(text: &str, what: &'static str) -> Result<(), Error> {
     let mut chars = text.chars();
-    chars.next().is_some_and(char::is_alphanumeric)
+    let is_name = chars.next().is_some_and(char::is_alphanumeric)
         && chars.all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-'))
-        && text.chars().count() <= MAX_NAME_CHARS
-}
-
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
+        && text.chars().count() <= MAX_NAME_CHARS;
+    match is_name {
+        true => Ok(()),
+        false => Err(Error::BadName(shorten(text), what)),
     }
 }
 
