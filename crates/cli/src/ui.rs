@@ -18,10 +18,10 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// Prints `value` as one JSON document, or what `human` says of it.
+    /// Prints `value` as JSON on one line, so that the last line of every command is a document, or what `human` says of it.
     pub fn show(&self, value: &Value, human: impl FnOnce(&Value) -> String) {
         if self.json {
-            self.line(&serde_json::to_string_pretty(value).expect("a JSON value prints"));
+            self.line(&value.to_string());
         } else {
             self.line(human(value).trim_end());
         }

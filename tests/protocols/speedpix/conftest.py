@@ -71,11 +71,7 @@ class Darkroom:
             capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL,
         )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        text = done.stdout.strip()
-        try:
-            return json.loads(text)
-        except ValueError:
-            return json.loads(text.splitlines()[-1])
+        return json.loads(done.stdout.splitlines()[-1])
 
     def publish(self, tmp_path, name, graph, *arguments):
         file = tmp_path / f"{name}.json"

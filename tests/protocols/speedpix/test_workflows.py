@@ -78,6 +78,8 @@ def test_versions_aliases_and_their_history(darkroom, tmp_path):
     brought = darkroom.cli("workflows", "import", file, "--name", "copy")
     assert brought["versions"] == ["v1", "v2"] and sorted(brought["aliases"]) == ["main", "v2.1"]
     assert darkroom.api("GET", "workflows/copy/export").json() == {**json.loads(file.read_text()), "workflow_id": "copy"}
+    error = darkroom.cli("workflows", "import", tmp_path / "海报.json", code=2)["error"]
+    assert "not what `darkroom workflows export` writes" in error["message"], error
     wrong = json.loads(file.read_text())
     wrong["versions"][1]["definition"]["graph"]["2"]["class_type"] = "ImageFlips"
     file.write_text(json.dumps(wrong))

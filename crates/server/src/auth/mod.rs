@@ -19,7 +19,7 @@ pub mod signed;
 mod state;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use darkroom_store::access::Scope;
 

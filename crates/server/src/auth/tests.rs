@@ -18,7 +18,7 @@ use crate::{
     http::RequestId,
 };
 
-fn rules(on_loopback: bool) -> Rules {
+pub fn rules(on_loopback: bool) -> Rules {
     Rules {
         on_loopback,
         insecure_no_auth: false,
@@ -28,7 +28,7 @@ fn rules(on_loopback: bool) -> Rules {
     }
 }
 
-fn state(rules: Rules, keyring: Keyring) -> AuthState {
+pub fn state(rules: Rules, keyring: Keyring) -> AuthState {
     AuthState::new(rules, keyring, Arc::new(SystemClock::new()), Arc::new(SystemIds))
 }
 

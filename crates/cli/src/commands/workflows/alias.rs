@@ -36,7 +36,7 @@ pub async fn alias(args: AliasArgs, global: &Global) -> Result<Exit, Failure> {
         }
         _ => {
             let answer = pages(&client, &path, "moves").await?;
-            global.ui().show_line(&answer, &history(&answer));
+            global.ui().show(&answer, history);
         }
     }
     Ok(Exit::Ok)

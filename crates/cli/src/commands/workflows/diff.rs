@@ -31,7 +31,7 @@ pub async fn diff(args: DiffArgs, global: &Global) -> Result<Exit, Failure> {
         segment(&args.to)
     );
     let answer = global.client()?.get(&path).await?;
-    global.ui().show_line(&answer, &human(&answer));
+    global.ui().show(&answer, human);
     Ok(Exit::Ok)
 }
 

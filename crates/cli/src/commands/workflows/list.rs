@@ -12,7 +12,7 @@ use crate::{
 /// Prints all of them, page by page.
 pub async fn list(global: &Global) -> Result<Exit, Failure> {
     let answer = pages(&global.client()?, "workflows", "workflows").await?;
-    global.ui().show_line(&answer, &human(&answer));
+    global.ui().show(&answer, human);
     Ok(Exit::Ok)
 }
 

@@ -33,7 +33,7 @@ pub async fn show(args: ShowArgs, global: &Global) -> Result<Exit, Failure> {
             let answer = client
                 .get(&format!("{path}/versions/{}", segment(version)))
                 .await?;
-            ui.show_line(&answer, &one(&args.workflow, &answer));
+            ui.show(&answer, |answer| one(&args.workflow, answer));
         }
         None => {
             let mut answer = client.get(&path).await?;
@@ -42,7 +42,7 @@ pub async fn show(args: ShowArgs, global: &Global) -> Result<Exit, Failure> {
                     pages(&client, &format!("{path}/versions"), "versions").await?["versions"].take();
                 answer["next"] = Value::Null;
             }
-            ui.show_line(&answer, &whole(&answer));
+            ui.show(&answer, whole);
         }
     }
     Ok(Exit::Ok)

@@ -63,6 +63,11 @@ pub async fn import(args: ImportArgs, global: &Global) -> Result<Exit, Failure> 
     let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", args.file.display()));
     let text = fs::read_to_string(&args.file).map_err(|error| wrong(&error))?;
     let file: Value = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    if !file["format"].is_string() {
+        return Err(wrong(
+            &"this is not what `darkroom workflows export` writes; `darkroom publish` takes a graph",
+        ));
+    }
     let mut body = json!({"file": file, "force": args.force});
     if let Some(name) = &args.name {
         body["workflow_id"] = json!(name);

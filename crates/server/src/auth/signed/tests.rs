@@ -259,3 +259,39 @@ fn a_java_client_that_sends_another_type_than_it_signed_is_understood() {
     request.set("content-type", "application/json");
     assert_eq!(request.verify(request.now(), BodyDigest::Tolerant, ""), Ok(()));
 }
+
+#[tokio::test]
+async fn large_bodies_are_judged_beside_the_runtime_and_before_the_nonce_is_used_up() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use md5::{Digest, Md5};
+
+    let body = bytes::Bytes::from(vec![b'x'; crate::beside::IN_PLACE_BYTES + 1]);
+    let verified = |md5: &str| Verified {
+        nonce: Nonce::of("ak", "n"),
+        good_until: Timestamp::ZERO,
+        content_md5: Some(md5.to_owned()),
+    };
+    let auth = crate::auth::tests::state(crate::auth::tests::rules(true), crate::auth::Keyring::default());
+    let pieces = Arc::new(AtomicU32::new(0));
+    let count = pieces.clone();
+    let meanwhile: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let judge = async {
+        let tampered = verified("AAAA");
+        assert_eq!(
+            auth.admit(&tampered, &body).await,
+            Err(SignatureError::InvalidContentMd5)
+        );
+        let right = verified(&STANDARD.encode(Md5::digest(&body)));
+        assert_eq!(auth.admit(&right, &body).await, Ok(()));
+        assert_eq!(auth.admit(&right, &body).await, Err(SignatureError::NonceUsed));
+    };
+    crate::beside::tests::MEANWHILE.scope(meanwhile, judge).await;
+    assert_eq!(pieces.load(Ordering::SeqCst), 3);
+}

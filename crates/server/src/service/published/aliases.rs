@@ -28,7 +28,7 @@ impl Service {
             Moved::NoWorkflow => Error::not_found("workflow", &key.id),
             Moved::NoAlias => Error::not_found("alias", alias),
             Moved::NothingBefore => Error::Invalid(format!(
-                "alias '{alias}' did not point at another version before: there is nothing to go back to"
+                "alias '{alias}' points where it began: there is no move of it to take back"
             )),
             Moved::NoVersion => match to {
                 Target::Version(version) => Error::not_found("version", version),

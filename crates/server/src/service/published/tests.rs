@@ -826,6 +826,25 @@ async fn files_that_cannot_be_had_are_told_by_the_names_that_callers_know() {
 }
 
 #[tokio::test]
+async fn an_export_counts_against_the_memory_for_answers_until_it_is_sent() {
+    let bench = bench().await;
+    let mut large = graph();
+    large["6"]["inputs"]["text"] = json!("word ".repeat(IN_PLACE_BYTES / 4));
+    published(&bench, "large", large).await;
+    let memory = &bench.service.memory;
+    // All there is of it.
+    let all = || Box::pin(memory.answer(u64::MAX / 8));
+    let file = bench
+        .service
+        .export_workflow(&operator(), &key("large"))
+        .await
+        .unwrap();
+    assert!(futures::poll!(all()).is_pending());
+    drop(file);
+    assert!(futures::poll!(all()).is_ready());
+}
+
+#[tokio::test]
 async fn large_calls_are_put_together_beside_the_runtime() {
     use std::sync::atomic::{AtomicU32, Ordering};
     let bench = bench().await;
