@@ -87,25 +87,50 @@ pub async fn run(
     ids: Arc<dyn Ids>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let mut pace = Pace::new();
+    let mut rounds = Rounds::new();
     loop {
         let Some(up) = options.comfyui.up(&options.endpoint, &*ids, &stop).await else {
             return Ok(());
         };
-        let up_at = clock.monotonic();
+        rounds.begin(clock.monotonic());
         let served = serve_with(&options, &up, &clock, &ids, &stop).await;
         options.comfyui.down(&up).await;
         match served? {
             Served::Stopped => return Ok(()),
             Served::Broken | Served::Gone => {}
         }
-        if clock.monotonic().saturating_sub(up_at) >= SHORT_LIFE {
-            pace = Pace::new();
-        }
         tokio::select! {
-            () = pace.wait() => {}
+            () = rounds.pause(clock.monotonic()) => {}
             () = stop.cancelled() => return Ok(()),
         }
+    }
+}
+
+/// Lives of an installation, one after the other: between short ones there is a pause, which grows.
+struct Rounds {
+    pace: Pace,
+    began: Duration,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Rounds {
+            pace: Pace::new(),
+            began: Duration::ZERO,
+        }
+    }
+
+    /// Another begins; `now` is monotonic.
+    fn begin(&mut self, now: Duration) {
+        self.began = now;
+    }
+
+    /// It is over; waits until the next one may begin.
+    async fn pause(&mut self, now: Duration) {
+        if now.saturating_sub(self.began) >= SHORT_LIFE {
+            self.pace = Pace::new();
+        }
+        self.pace.wait().await;
     }
 }
 
@@ -240,5 +265,28 @@ async fn serve(
             }
             Ok(Served::Stopped)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_installation_that_breaks_at_once_is_not_started_at_once_again_and_again() {
+        let began = tokio::time::Instant::now();
+        let mut rounds = Rounds::new();
+        for _ in 0..20 {
+            rounds.begin(Duration::ZERO);
+            rounds.pause(Duration::from_secs(1)).await;
+        }
+        assert!(began.elapsed() > Duration::from_secs(40), "{:?}", began.elapsed());
+        let began = tokio::time::Instant::now();
+        rounds.begin(Duration::ZERO);
+        rounds.pause(SHORT_LIFE).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "one that lived may come back soon"
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::EndpointName;
+use crate::{EndpointName, Environment};
 
 /// What an endpoint takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -178,9 +178,9 @@ pub struct ProcessSpec {
     /// Working directory; unset: one of the instance's own.
     #[serde(default)]
     pub working_dir: Option<std::path::PathBuf>,
-    /// Extra environment.
-    #[serde(default)]
-    pub env: std::collections::BTreeMap<String, String>,
+    /// Extra environment; not serialised.
+    #[serde(skip)]
+    pub env: Environment,
 }
 
 /// How many instances, and when.
@@ -321,6 +321,22 @@ pub enum DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_is_told_is_neither_printed_nor_serialised() {
+        let secret = ("BUCKET_SECRET_ACCESS_KEY".to_owned(), "s3cret".to_owned());
+        let spec = ProcessSpec {
+            env: std::collections::BTreeMap::from([secret]).into(),
+            ..ProcessSpec::default()
+        };
+        let printed = format!("{spec:?}");
+        assert!(
+            printed.contains("BUCKET_SECRET_ACCESS_KEY") && !printed.contains("s3cret"),
+            "{printed}"
+        );
+        let written = serde_json::to_string(&Backend::Process(spec)).unwrap();
+        assert!(!written.contains("s3cret"), "{written}");
+    }
 
     #[test]
     fn a_box_is_an_installation_or_a_server() {

@@ -243,6 +243,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn events_that_are_refused_are_not_told_for_ever_and_what_comes_after_them_is() {
+        let link = MemoryLink::new();
+        link.refuse_events(1);
+        let mut feed = Feed::start(link.clone(), lease(1));
+        feed.durable(event(1));
+        feed.ephemeral(Subject::Run, message("a"));
+        feed.durable(event(2));
+        feed.close().await;
+        assert_eq!(link.told(lease(1)), ["a", "executing 2"]);
+    }
+
+    #[tokio::test]
     async fn a_link_that_is_away_does_not_make_the_backlog_grow() {
         let link = MemoryLink::new();
         link.fail_events(1);

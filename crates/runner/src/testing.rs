@@ -67,6 +67,7 @@ struct State {
     inputs: BTreeMap<String, Bytes>,
     blobs: BTreeMap<String, Vec<u8>>,
     failing_events: u32,
+    refused_events: u32,
     blobs_away: bool,
     can_reuse: bool,
 }
@@ -124,6 +125,11 @@ impl MemoryLink {
     /// The next `n` calls of `event` are unavailable.
     pub fn fail_events(&self, n: u32) {
         self.change(|s| s.failing_events = n);
+    }
+
+    /// The next `n` calls of `event` are refused for good.
+    pub fn refuse_events(&self, n: u32) {
+        self.change(|s| s.refused_events = n);
     }
 
     /// How many calls of `event` will still be unavailable.
@@ -276,6 +282,14 @@ impl AttemptLink for MemoryLink {
         });
         if failing {
             return Err(LinkError::Unavailable("events fail for a test".into()));
+        }
+        let refused = self.change(|s| {
+            let refused = s.refused_events > 0;
+            s.refused_events = s.refused_events.saturating_sub(1);
+            refused
+        });
+        if refused {
+            return Err(LinkError::Rejected("events are refused for a test".into()));
         }
         self.write(lease, |seen| {
             seen.batches.push(events.len());

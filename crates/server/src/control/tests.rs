@@ -23,6 +23,8 @@ use tokio::sync::watch;
 use super::*;
 use crate::service::testing::Bench;
 
+mod workers;
+
 const REQUEST: &str = r#"{"graph":{"1":{"class_type":"PreviewAny","inputs":{"source":1}}}}"#;
 
 /// How an instance of [`Scripted`] comes up.

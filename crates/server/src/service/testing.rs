@@ -57,6 +57,7 @@ impl Bench {
         let clock = Arc::new(MovedClock {
             system: SystemClock::new(),
             ahead_micros: AtomicU64::new(0),
+            at_each_look_micros: AtomicU64::new(0),
         });
         let free_space = Arc::new(AtomicU64::new(u64::MAX));
         let told = free_space.clone();
@@ -229,9 +230,16 @@ impl Bench {
 pub struct MovedClock {
     system: SystemClock,
     ahead_micros: AtomicU64,
+    at_each_look_micros: AtomicU64,
 }
 
 impl MovedClock {
+    /// From now on so much time passes whenever somebody reads the time that never jumps.
+    pub fn pass_at_each_look(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap();
+        self.at_each_look_micros.store(micros, Ordering::SeqCst);
+    }
+
     /// Lets so much time pass.
     pub fn advance(&self, by: Duration) {
         let micros = u64::try_from(by.as_micros()).unwrap();
@@ -249,6 +257,8 @@ impl Clock for MovedClock {
     }
 
     fn monotonic(&self) -> Duration {
+        let passed = self.at_each_look_micros.load(Ordering::SeqCst);
+        self.ahead_micros.fetch_add(passed, Ordering::SeqCst);
         self.system.monotonic() + self.ahead()
     }
 }

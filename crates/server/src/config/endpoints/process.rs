@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use darkroom_core::Environment;
 use darkroom_core::endpoint::{Kind, ProcessSpec};
 use toml::Value;
 
@@ -82,7 +83,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
             name: None,
             command,
             working_dir: None,
-            env: variables,
+            env: variables.into(),
         };
     }
     if comfyui.is_none() {
@@ -119,7 +120,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Kind, used: bool) -> Process
         name: None,
         command,
         working_dir,
-        env: variables,
+        env: variables.into(),
     }
 }
 
@@ -159,7 +160,7 @@ pub fn comfyui_process(
         name: None,
         command: comfyui_command(&directory, python, args),
         working_dir: Some(directory),
-        env: BTreeMap::new(),
+        env: Environment::default(),
     })
 }
 

@@ -276,13 +276,13 @@ impl Task {
             worker: &name,
             ping_interval: ping_interval(&spec.env),
         });
-        env.extend(spec.env.clone());
+        env.extend(spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         ProcessSpec {
             name: None,
             command: spec.command.clone(),
             // Two workers in one directory break each other (`protocols/async-endpoints.md` §5).
             working_dir: None,
-            env,
+            env: env.into(),
         }
     }
 }

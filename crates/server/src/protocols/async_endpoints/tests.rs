@@ -1,8 +1,9 @@
-//! How long jobs are kept, through the routes and a clock that is moved: a job whose time is over is nobody's any more.
+//! What time does to jobs and workers, through the routes and a clock that is moved: a job whose time is over is nobody's any
+//! more, and a worker that was given up is heard without harm.
 
 use std::time::Duration;
 
-use darkroom_core::JobId;
+use darkroom_core::{InstanceState, JobId};
 use serde_json::{Value, json};
 
 use crate::{service::testing::Bench, state::AppState};
@@ -149,5 +150,74 @@ async fn with_the_vendors_limits_results_are_kept_as_long_as_theirs() {
         assert_eq!(calls.status(job).await, 200, "{path}");
         calls.later(Duration::from_secs(10) + second);
         assert_eq!(calls.status(job).await, 404, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_of_a_worker_that_was_given_up_is_taken_for_what_it_is() {
+    let calls = Calls::configured(WORKERS).await;
+    let job = calls.run("/v2/w/run", json!({})).await;
+    let (status, taken) = calls.call("GET", "/v2/w/job-take/box", json!(null)).await;
+    assert_eq!((status, taken["id"].as_str()), (200, Some(&*job.to_string())));
+    let pinged = calls
+        .http
+        .get(format!("{}/v2/w/ping/box?job_id={job}", calls.base));
+    assert_eq!(pinged.send().await.unwrap().status().as_u16(), 200);
+    calls.later(MINUTE);
+    let (service, stop) = (
+        calls.bench.service.clone(),
+        tokio_util::sync::CancellationToken::new(),
+    );
+    let _looks = stop.clone().drop_guard();
+    tokio::spawn(async move { service.keep_workers(stop).await });
+    let waits = async {
+        while calls.bench.record(job).await.state.as_str() != "queued" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waits)
+        .await
+        .expect("its silence is found out");
+    let post = async |worker: &str| {
+        let url = format!("{}/v2/w/job-done/{worker}/{job}", calls.base);
+        let posted = calls.http.post(url).json(&json!({"output": 1})).send().await;
+        posted.unwrap().status().as_u16()
+    };
+    assert_eq!(
+        post("box").await,
+        200,
+        "it had the job, and is not told to try again"
+    );
+    assert_eq!(post("stranger").await, 409, "who never had it is");
+    let (_, told) = calls
+        .call("GET", &format!("/v2/w/status/{job}"), json!(null))
+        .await;
+    assert_eq!(told["status"], "IN_QUEUE", "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_says_it_cannot_work_is_handed_nothing_more() {
+    let calls = Calls::configured(WORKERS).await;
+    let first = calls.run("/v2/w/run", json!({})).await;
+    calls.end().await;
+    assert_eq!(calls.status(first).await, 200);
+    let url = format!(
+        "{}/v2/w/ping/box?status=unhealthy&check=_memory_check&reason=RuntimeError%3A+x",
+        calls.base
+    );
+    let told = calls.http.get(url).send().await.unwrap();
+    assert_eq!(told.status().as_u16(), 200);
+    let rows = calls.bench.service.store.instances(false).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].state, InstanceState::Draining);
+    assert_eq!(rows[0].state_reason, "memory_check failed: RuntimeError: x");
+    let waiting = calls.run("/v2/w/run", json!({})).await;
+    let poll = calls.call("GET", "/v2/w/job-take/box", json!(null));
+    let fit = calls.call("GET", "/v2/w/job-take/fit", json!(null));
+    tokio::select! {
+        answered = poll => panic!("{answered:?}"),
+        (status, taken) = fit => {
+            assert_eq!((status, taken["id"].as_str()), (200, Some(&*waiting.to_string())));
+        }
     }
 }

@@ -836,3 +836,20 @@ async fn a_batch_is_bounded_in_bytes() {
     assert_eq!(take(&bench, &a, 4).await.len(), 3);
     assert_eq!(waits(&bench).await, 1);
 }
+
+#[tokio::test]
+async fn a_look_that_takes_long_is_no_time_in_which_nobody_could_be_heard() {
+    let bench = bench();
+    let worker = worker(&bench, "a").await;
+    // A machine so slow that three seconds pass between any two steps: a look takes longer than what counts as a gap.
+    bench.clock.pass_at_each_look(Duration::from_secs(3));
+    let (service, stop) = (bench.service.clone(), CancellationToken::new());
+    let _looks = stop.clone().drop_guard();
+    tokio::spawn(async move { service.keep_workers(stop).await });
+    let mut phases = worker.phases();
+    let gone = phases.wait_for(|phase| *phase == Phase::Gone);
+    tokio::time::timeout(Duration::from_secs(90), gone)
+        .await
+        .expect("it is silent, and that is found out")
+        .unwrap();
+}

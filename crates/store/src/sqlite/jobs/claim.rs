@@ -158,7 +158,8 @@ impl Boxes {
 }
 
 /// An instance that drains or stops claims nothing more; asked in the claim's own transaction, so that no job slips in
-/// between the planner's decision and its end. Slots without a row (pull workers) are their own masters.
+/// between the planner's decision and its end. Every instance of a server has a row, pull workers and agents too; who works on
+/// the store without one (its own tests, a bench) is nobody's to stop.
 fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
     let state: Option<String> = sql::value(
         tx.conn,
