@@ -241,6 +241,12 @@ impl BodyMemory {
         }
     }
 
+    /// What is left for answers, in bytes.
+    #[cfg(test)]
+    pub fn left_for_answers(&self) -> u64 {
+        self.answers.available()
+    }
+
     /// For a socket whose first frame has not come.
     ///
     /// # Errors

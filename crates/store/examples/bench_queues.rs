@@ -82,9 +82,11 @@ async fn main() {
     let begun = clock.monotonic();
     let mut delivered = 0;
     let mut scan = Scan::default();
+    let mut sent = Vec::new();
     while delivered < all {
         let deliver = Deliver {
             session,
+            sent,
             at_most: 256,
             max_bytes: 4_000_000,
             bodies: true,
@@ -103,9 +105,9 @@ async fn main() {
             .expect("the newest");
         scan = got.scan;
         delivered += got.items.len() as u64;
-        let indexes = got.items.iter().map(|item| item.index).collect();
-        store.commit_sent(session, indexes).await.expect("a commit");
+        sent = got.items.iter().map(|item| item.index).collect();
     }
+    store.commit_sent(session, sent).await.expect("a commit");
     report("deliver and commit", delivered, clock.monotonic() - begun);
     store.close().await;
 }

@@ -162,6 +162,8 @@ impl Wanted {
 pub struct Take {
     /// Which.
     pub wanted: Wanted,
+    /// Items below this index need not be looked at: [`There::first`] of an earlier look, or 0.
+    pub past: u64,
     /// What consumers of this group hold is left alone, unless `wanted` is exact.
     pub group: String,
     /// Nothing at all unless there are this many.
@@ -172,6 +174,15 @@ pub struct Take {
     pub hold: Duration,
     /// Which server sends them.
     pub node: NodeName,
+}
+
+/// What a reader would find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct There {
+    /// As many as it wants at least.
+    pub enough: bool,
+    /// No item below this index will ever be one that it wants.
+    pub first: u64,
 }
 
 /// A consumer that connects.
@@ -238,6 +249,8 @@ pub struct Scan {
 pub struct Deliver {
     /// Who.
     pub session: Session,
+    /// What was sent to it and counts as committed with that, as [`Queues::commit_sent`] has it.
+    pub sent: Vec<u64>,
     /// Not more than this many, whatever its window.
     pub at_most: u32,
     /// Not more than this much payload (but always one item).
@@ -343,7 +356,8 @@ pub trait Queues: Send + Sync {
     async fn put_job(&self, queue: &QueueId, item: NewItem, job: NewJob) -> Result<Put, Error>;
 
     /// Puts the result of a job on a sink and forgets the outbox row that asked for it, in one transaction; `None` when
-    /// the row is gone already. No bound counts: a result is never lost.
+    /// the row is gone already, [`Put::Existing`] when a result of the same job under the same request id waits there. No
+    /// bound counts: a result is never lost.
     async fn put_result(&self, outbox: i64, sink: &QueueId, item: NewItem) -> Result<Option<Put>, Error>;
 
     /// Connects a consumer; an older connection of the same name ends with its next [`Queues::deliver`]. What the consumer
@@ -383,6 +397,9 @@ pub trait Queues: Send + Sync {
     /// Takes items away for a reader: nobody else sees them until they come back ([`Queues::give_back`], the hold's end) or
     /// are deleted. Survives kill -9, does not wait for the disk.
     async fn take(&self, queue: &QueueId, take: Take) -> Result<Vec<Item>, Error>;
+
+    /// What [`Queues::take`] would find, without the writer: a reader that waits looks before it takes.
+    async fn there(&self, queue: &QueueId, take: Take) -> Result<There, Error>;
 
     /// The reader could not be sent them. Does not wait for the disk.
     async fn give_back(&self, queue: &QueueId, indexes: Vec<u64>) -> Result<(), Error>;

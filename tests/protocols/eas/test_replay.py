@@ -30,6 +30,10 @@ scopes = ["client"]
 name = "boss"
 secret = "sk_boss"
 scopes = ["admin"]
+[[keys]]
+name = "hand"
+secret = "sk_hand"
+scopes = ["worker"]
 [endpoints.svc]
 kind = "worker"
 command = {command}
@@ -143,6 +147,9 @@ def test_a_request_starts_an_instance_and_its_answer_comes_to_the_sink(running):
     assert running.sink().attributes()["stream.length"] == "0"
     queue = client(running.server, "svc")
     assert queue.search(index) == {} and queue.attributes()["stream.length"] == "0"
+    # The input is bounded as its jobs are; the queue's own bound is the sink's.
+    bounds = [side.attributes()["stream.approxMaxLength"] for side in (queue, running.sink())]
+    assert bounds[1] == "1" and int(bounds[0]) > 1
 
 
 def test_the_sdks_client_with_a_path_and_without_one(running):
@@ -288,7 +295,6 @@ def test_bad_requests_are_refused_before_they_are_jobs(running):
     for method, path, status, word in [
         ("GET", "svc/health", 405, "POST"),
         ("PUT", "svc/health", 405, "POST"),
-        ("POST", "pull/infer", 404, "no such path"),
         ("POST", "nobody/infer", 404, "nobody"),
         ("PUT", "svc?_indexes_=1", 400, "its own instances"),
     ]:
@@ -301,6 +307,40 @@ def test_bad_requests_are_refused_before_they_are_jobs(running):
     )
     assert (run.status_code, "/api/predict/svc/" in run.text) == (400, True), run.text
     assert len(running.jobs()) == before
+
+
+def test_what_is_posted_to_a_service_of_handlers_is_their_input_and_its_output_comes_to_the_sink(running):
+    worker = requests.Session()
+    worker.headers["Authorization"] = "sk_hand"
+
+    def handled(answer):
+        polled = worker.get(f"{running.server.url}/v2/pull/job-take/hand?job_in_progress=0", timeout=LIMIT_S)
+        assert polled.status_code == 200, polled.text
+        job = polled.json()
+        done = worker.post(
+            f"{running.server.url}/v2/pull/job-done/hand/{job['id']}?isStream=false", data=json.dumps(answer), timeout=LIMIT_S
+        )
+        assert done.status_code == 200, done.text
+        return job["input"]
+
+    for path, body in [("", '{"prompt": "a cat"}'), ("/any/path", '{"input": {"prompt": "a cat"}}'), ("/api_prompt", '{"prompt": "a cat"}')]:
+        _, request_id = running.put(path, body, "pull", task_id="7", requestId=f"r{len(path)}")
+        assert handled({"output": {"image": "b64"}}) == {"prompt": "a cat"}
+        (item,) = running.results(1, "pull")
+        assert json.loads(item.data) == {"image": "b64"}
+        assert item.tags == {"task_id": "7", "requestId": request_id}
+    running.put("/any", "3", "pull")
+    assert handled({"error": "no such model"}) == 3
+    (item,) = running.results(1, "pull")
+    assert (item.data, item.tags["lastCode"]) == (b"no such model", "500")
+    # One that nobody took goes with its item.
+    index, _ = running.put("", "4", "pull")
+    queue = client(running.server, "pull")
+    assert queue.search(index)["IsPending"] is False
+    queue.delete(index)
+    assert running.jobs("pull")[0]["state"] == "cancelled"
+    refused = running.post("", "no JSON", "pull")
+    assert (refused.status_code, "not JSON" in refused.text) == (400, True)
 
 
 def test_connect_shows_lines_that_work(running):

@@ -27,6 +27,7 @@ pub use self::{
     error::error_response,
     health::Readiness,
     outer::{Outer, with_outer},
+    patient::Flushed,
     request_id::{RequestId, X_REQUEST_ID},
     route_class::RouteClass,
     serve::{Ongoing, Peer, Stop, serve},

@@ -161,9 +161,12 @@ impl Connection {
                 "a connection is not watched"
             );
         }
+        let stream = Patient::new(stream, WRITE_TIMEOUT);
+        let flushed = stream.flushed();
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
             let stopping = stopping.clone();
+            let flushed = flushed.clone();
             let ongoing = Ongoing {
                 _counted: connections.token(),
             };
@@ -171,6 +174,7 @@ impl Connection {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(Peer(peer));
                 request.extensions_mut().insert(ongoing);
+                request.extensions_mut().insert(flushed);
                 let mut response = router.oneshot(request).await?;
                 let upgrades = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
                 if stopping.is_cancelled() && !upgrades {
@@ -183,7 +187,7 @@ impl Connection {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let ended = tokio::select! {

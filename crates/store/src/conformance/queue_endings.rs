@@ -179,6 +179,16 @@ tests! {
         }
     }
 
+    async fn a_result_is_put_beside_somebody_elses_item_of_the_same_name(world: World) {
+        put_job(&world, "x").await;
+        let sink = queue(Side::Sink);
+        assert_eq!(world.store().put(&sink, item("x")).await.unwrap(), Put::At(1));
+        let held = world.claim_lease().await;
+        world.finish(held, failed()).await;
+        let due = world.store().outbox_due("sink", 9).await.unwrap();
+        assert_eq!(world.store().put_result(due[0].id, &sink, item("x")).await.unwrap(), Some(Put::At(2)));
+    }
+
     async fn deleting_or_truncating_an_unfinished_one_cancels_it(world: World) {
         let (waits, _) = put_job(&world, "x").await;
         let held = world.claim_lease().await;

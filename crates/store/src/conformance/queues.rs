@@ -10,7 +10,7 @@ use super::{
 };
 use crate::queues::{
     Committed, Deliver, Delivered, Join, NewItem, Place, Policy, Put, QueueId, Scan, Session, Side, Start,
-    Tags, Take, TakenOver, Wanted,
+    Tags, Take, TakenOver, There, Wanted,
 };
 
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -70,6 +70,7 @@ pub(super) fn policy() -> Policy {
 pub(super) fn deliver(session: Session) -> Deliver {
     Deliver {
         session,
+        sent: Vec::new(),
         at_most: 100,
         max_bytes: 1 << 20,
         bodies: true,
@@ -117,6 +118,7 @@ impl World {
 pub(super) fn take(at_least: u32, at_most: u32) -> Take {
     Take {
         wanted: Wanted::default(),
+        past: 0,
         group: "eas".to_owned(),
         at_least,
         at_most,
@@ -322,6 +324,27 @@ tests! {
         world.clock.advance(Duration::from_secs(30));
         assert_eq!(world.store().take(&input(), take(9, 9)).await.unwrap().len(), 0);
         assert_eq!(world.length().await, 2, "a hold ends");
+    }
+
+    async fn a_reader_that_looks_learns_where_to_look_next(world: World) {
+        let mine = || Wanted { tags: tags(&[("k", "v")]), ..Wanted::default() };
+        let there = async |past, now_enough, first| {
+            let look = Take { wanted: mine(), past, ..take(1, 1) };
+            let expected = There { enough: now_enough, first };
+            assert_eq!(world.store().there(&input(), look).await.unwrap(), expected);
+        };
+        there(0, false, 0).await;
+        world.put_many(3).await;
+        there(0, false, 4).await;
+        world.put(NewItem { tags: tags(&[("k", "v")]), ..item("mine") }).await;
+        there(4, true, 4).await;
+        let wanted = Take { wanted: mine(), past: 4, ..take(1, 1) };
+        assert_eq!(world.store().take(&input(), wanted).await.unwrap().len(), 1);
+        there(4, false, 4).await;
+        world.clock.advance(Duration::from_secs(30));
+        there(4, true, 4).await;
+        world.store().delete(&input(), vec![4]).await.unwrap();
+        there(4, false, 5).await;
     }
 
     async fn a_session_looks_past_what_others_took_and_gets_it_when_it_is_given_back(world: World) {

@@ -24,6 +24,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0013_keep.sql"),
     include_str!("migrations/0014_workflow_rights.sql"),
     include_str!("migrations/0015_nonces.sql"),
+    include_str!("migrations/0016_items.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

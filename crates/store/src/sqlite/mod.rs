@@ -58,7 +58,7 @@ impl SqliteStore {
     /// # Errors
     /// [`Error::NewerSchema`] for a database of a newer program; [`Error::Driver`] when it cannot be opened.
     pub fn open(file: &Path, options: Options) -> Result<SqliteStore, Error> {
-        let conn = open(file, &options)?;
+        let mut conn = open(file, &options)?;
         migrations::migrate(&conn, file, migrations::STEPS)?;
         let checkpoints = open(file, &options)?;
 
@@ -66,7 +66,7 @@ impl SqliteStore {
         let queue = Arc::new(Queue::new(options.max_waiting_submits));
         let hub = Arc::new(hub::Hub::default());
         let readers = readers::Readers::new(file.to_owned(), options.vfs.clone(), options.readers);
-        let (checkpointer, copier) = checkpoint::Checkpointer::new(file);
+        let (checkpointer, copier) = checkpoint::Checkpointer::new(&mut conn)?;
         let writer = writer::Writer {
             conn,
             queue: queue.clone(),
@@ -180,11 +180,11 @@ fn open(file: &Path, options: &Options) -> Result<Connection, Error> {
         Durability::Promised => "FULL",
         Durability::Never => "OFF",
     };
-    // Checkpoints are ours (checkpoint.rs). 4 MiB of pages, given back when idle. After a reset the log's file is cut to
-    // `journal_size_limit`, so that its length says how much is in it.
+    // Checkpoints are ours (checkpoint.rs). 4 MiB of pages, given back when idle. When the log begins anew, its file is cut
+    // to `journal_size_limit`: long enough that it rarely has to grow again.
     conn.execute_batch(&format!(
         "PRAGMA page_size=4096; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};
-         PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=4194304;
+         PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=20971520;
          PRAGMA cache_size=-4096; PRAGMA foreign_keys=OFF; PRAGMA temp_store=MEMORY;"
     ))?;
     Ok(conn)

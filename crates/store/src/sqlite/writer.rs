@@ -112,7 +112,7 @@ impl Writer {
     }
 
     fn batch(&mut self, kind: Wait) -> Result<Answered, Broken> {
-        match self.conn.execute_batch("BEGIN IMMEDIATE") {
+        match self.run_cached("BEGIN IMMEDIATE") {
             Ok(()) => {}
             // Another process (an offline command) writes: what waits goes on waiting.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
@@ -149,7 +149,7 @@ impl Writer {
         }
         self.failpoint("before_commit");
         let before = self.options.clock.monotonic();
-        if let Err(error) = self.conn.execute_batch("COMMIT") {
+        if let Err(error) = self.run_cached("COMMIT") {
             return self.give_up(done, error);
         }
         let took = self.options.clock.monotonic().saturating_sub(before);
@@ -172,7 +172,7 @@ impl Writer {
 
     fn run_one(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
         let (wakes, ended) = (batch.wakes.borrow().len(), batch.ended.borrow().len());
-        self.conn.prepare_cached("SAVEPOINT op")?.execute([])?;
+        self.run_cached("SAVEPOINT op")?;
         let tx = batch.tx(&self.conn, &self.options, &self.file);
         if let Err(failed) = op.run(&tx) {
             let io = failed.0 == Some(ErrorCode::SystemIoFailure);
@@ -188,11 +188,15 @@ impl Writer {
                     Some(what),
                 ));
             }
-            self.conn.prepare_cached("ROLLBACK TO op")?.execute([])?;
+            self.run_cached("ROLLBACK TO op")?;
             batch.wakes.borrow_mut().truncate(wakes);
             batch.ended.borrow_mut().truncate(ended);
         }
-        self.conn.prepare_cached("RELEASE op")?.execute([])?;
+        self.run_cached("RELEASE op")
+    }
+
+    fn run_cached(&self, statement: &str) -> Result<(), rusqlite::Error> {
+        self.conn.prepare_cached(statement)?.execute([])?;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ pub async fn attributes(state: &AppState, queue: &OpenQueue, call: &EasCall) -> 
     set("meta.header.group", &HEADER_GROUP);
     set("meta.header.priority", &HEADER_PRIORITY);
     set("stream.length", &view.length);
-    set("stream.approxMaxLength", &limits.max_length);
+    set("stream.approxMaxLength", &queue.max_length());
     set("stream.firstEntry", &view.first.unwrap_or(0));
     set("stream.lastEntry", &view.last);
     let total = consumers.len();

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     auth::{self, Caller, Scope},
+    http::Flushed,
     state::{AppState, BaseUrl},
 };
 
@@ -45,6 +46,8 @@ pub struct EasCall {
     pub query: Query,
     /// The base of absolute addresses in the answer.
     pub base_url: String,
+    /// Tells when what was answered has left us; none where there is no socket.
+    pub flushed: Option<Flushed>,
 }
 
 impl FromRequestParts<AppState> for EasCall {
@@ -77,6 +80,7 @@ impl FromRequestParts<AppState> for EasCall {
             endpoint,
             query,
             base_url,
+            flushed: parts.extensions.get::<Flushed>().cloned(),
         })
     }
 }

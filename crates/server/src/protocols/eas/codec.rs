@@ -6,7 +6,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use prost::Message;
-use serde_json::{Value, json};
 
 use crate::service::queues::ReadItem;
 
@@ -65,11 +64,17 @@ pub fn list(items: Vec<ReadItem>, protobuf: bool) -> (&'static str, Bytes) {
         let index = items.into_iter().map(frame).collect();
         return (PROTOBUF, FrameList { index }.encode_to_vec().into());
     }
-    let items: Vec<Value> = items
-        .into_iter()
-        .map(|item| json!({ "index": item.index, "tags": item.tags, "data": STANDARD.encode(&item.data) }))
-        .collect();
-    ("application/json", Value::Array(items).to_string().into())
+    // Written piece by piece: bodies are what is large, and lie here once.
+    let mut text = String::from("[");
+    for (place, item) in items.into_iter().enumerate() {
+        let tags = serde_json::to_string(&item.tags).expect("texts are JSON");
+        let comma = if place > 0 { "," } else { "" };
+        text += &format!("{comma}{{\"index\":{},\"tags\":{tags},\"data\":\"", item.index);
+        STANDARD.encode_string(&item.data, &mut text);
+        text += "\"}";
+    }
+    text += "]";
+    ("application/json", text.into())
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::{call::EasCall, codec, error::EasError, query::Index};
 use crate::{
-    service::queues::{Get, OpenQueue, Taken, Wanted},
+    http::Flushed,
+    memory::accounted,
+    service::queues::{Get, Got, OpenQueue, ReadItems, Taken, Wanted},
     state::AppState,
 };
 
@@ -33,23 +35,25 @@ pub async fn get(state: &AppState, queue: &OpenQueue, call: &EasCall) -> Result<
         group: call.gid.clone(),
         delete: query.flag_or("_auto_delete_", true),
     };
-    let got = tokio::select! {
+    let Got { read, taken } = tokio::select! {
         got = state.service.get_items(queue, get) => got?,
         () = state.stopping.cancelled() => return Ok(StatusCode::NO_CONTENT.into_response()),
     };
-    if got.items.is_empty() {
+    let ReadItems { items, memory } = read;
+    if items.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let (content_type, body) = match raw {
         true => {
-            let first = got.items.into_iter().next().map(|item| item.data);
+            let first = items.into_iter().next().map(|item| item.data);
             ("application/octet-stream", first.unwrap_or_default())
         }
-        false => codec::list(got.items, call.protobuf),
+        false => codec::list(items, call.protobuf),
     };
     let length = body.len();
-    let body = match got.taken {
-        Some(taken) => written_then_gone(body, taken),
+    let body = accounted(body, memory);
+    let body = match taken {
+        Some(taken) => written_then_gone(body, taken, call.flushed.clone()),
         None => Body::from(body),
     };
     let mut response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
@@ -79,26 +83,34 @@ fn earlier(wait: Duration) -> Duration {
     wait.saturating_sub(EARLIER_AT_LEAST.max(wait / EARLIER_PART))
 }
 
-/// A body in two parts, with a breath between them in which the first is written out: a connection that is gone is found
-/// out then, the body is dropped, and the items come back. The items go when the last part is asked for.
-fn written_then_gone(body: Bytes, taken: Taken) -> Body {
+/// A body in two parts: the second, a single byte, follows when the first has left us. A connection that is gone before
+/// drops the body, and the items come back. The items go with the last byte.
+fn written_then_gone(body: Bytes, taken: Taken, flushed: Option<Flushed>) -> Body {
     enum Part {
         First(Bytes, Taken),
         Last(Bytes, Taken),
     }
-    let steps = stream::unfold(Some(Part::First(body, taken)), |part| async move {
-        match part? {
-            Part::First(mut body, taken) => {
-                let last = body.split_off(body.len().saturating_sub(1));
-                Some((Ok::<_, Infallible>(body), Some(Part::Last(last, taken))))
+    let steps = stream::unfold(
+        (Some(Part::First(body, taken)), flushed),
+        |(part, mut flushed)| async move {
+            match part? {
+                Part::First(mut body, taken) => {
+                    let last = body.split_off(body.len().saturating_sub(1));
+                    Some((
+                        Ok::<_, Infallible>(body),
+                        (Some(Part::Last(last, taken)), flushed),
+                    ))
+                }
+                Part::Last(last, taken) => {
+                    if let Some(flushed) = &mut flushed {
+                        flushed.all().await;
+                    }
+                    taken.written();
+                    Some((Ok(last), (None, flushed)))
+                }
             }
-            Part::Last(last, taken) => {
-                tokio::task::yield_now().await;
-                taken.written();
-                Some((Ok(last), None))
-            }
-        }
-    });
+        },
+    );
     Body::from_stream(steps)
 }
 

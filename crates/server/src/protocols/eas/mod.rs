@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
+use darkroom_core::endpoint::Kind;
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
@@ -31,6 +32,7 @@ mod remove;
 mod replay;
 mod search;
 mod watch;
+mod work;
 
 use self::{
     call::{EasCall, service_name},
@@ -70,7 +72,7 @@ pub async fn before_routes_of_others(
     let (mut parts, body) = request.into_parts();
     let name = service_name(&mut parts, &state).await;
     let service = state.service.service_named(&name);
-    if !service.is_ok_and(|endpoint| endpoint.is_http_worker()) {
+    if !service.is_ok_and(|endpoint| endpoint.kind == Kind::Worker) {
         return next.run(Request::from_parts(parts, body)).await;
     }
     match EasCall::from_request_parts(&mut parts, &state).await {
@@ -94,7 +96,7 @@ async fn other_than_post(
     call: EasCall,
     request: Request,
 ) -> Result<Response, Refused> {
-    match call.endpoint.is_http_worker() {
+    match call.endpoint.kind == Kind::Worker {
         true => elsewhere(state, call, request).await,
         false => Err(call.refuse(EasError::method_not_allowed("POST"))),
     }
@@ -105,7 +107,7 @@ async fn other_than_get(
     call: EasCall,
     request: Request,
 ) -> Result<Response, Refused> {
-    match call.endpoint.is_http_worker() {
+    match call.endpoint.kind == Kind::Worker {
         true => elsewhere(state, call, request).await,
         false => Err(call.refuse(EasError::method_not_allowed("GET"))),
     }
@@ -120,10 +122,10 @@ async fn elsewhere(
 ) -> Result<Response, Refused> {
     let queue = OpenQueue::new(&call.caller.tenant, call.endpoint.clone(), Side::Input);
     let is_put = *request.method() == Method::POST && !call.query.flag("_eos_");
-    if !queue.takes_requests() {
+    if !queue.takes_requests() && !queue.takes_work() {
         return Err(call.refuse(EasError::not_found(format!(
-            "service '{}' has no such path: there are sink, api_prompt and output; other paths are for services whose \
-             instances answer HTTP (kind \"worker\" with {{port}} in its command, or with urls)",
+            "service '{}' has no such path: there are sink, api_prompt and output; other paths are for services of kind \
+             \"worker\"",
             call.endpoint.name
         ))));
     }
@@ -143,6 +145,7 @@ async fn serve(state: AppState, call: EasCall, side: Side, request: Request) -> 
     let answer = match *request.method() {
         Method::POST if query.flag("_eos_") => remove::end(&state, &queue, &call).await,
         Method::POST if queue.takes_requests() => replay::replay(&state, &queue, &call, request).await,
+        Method::POST if queue.takes_work() => work::work(&state, &queue, &call, request).await,
         Method::POST => put::put(&state, &queue, &call, request).await,
         Method::PUT => commit::commit(&state, &queue, &call, request).await,
         Method::DELETE => remove::remove(&state, &queue, &call).await,

@@ -5,6 +5,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use darkroom_core::endpoint::Kind;
 use serde_json::Value;
 
 use super::{
@@ -32,7 +33,7 @@ pub async fn handler(
     request: Request,
 ) -> Result<Response, Refused> {
     // Where instances are programs of somebody's own, this path is theirs.
-    if call.endpoint.is_http_worker() {
+    if call.endpoint.kind == Kind::Worker {
         return super::elsewhere(State(state), call, request).await;
     }
     submit(&state, &call, request)

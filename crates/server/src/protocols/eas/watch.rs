@@ -25,7 +25,9 @@ use super::{
 };
 use crate::{
     auth::Lasting,
-    service::queues::{OpenQueue, ReadItem, Start, Step, Watch, WatchOptions},
+    http::Flushed,
+    memory::accounted,
+    service::queues::{OpenQueue, ReadItem, ReadItems, Start, Step, Watch, WatchOptions},
     state::AppState,
 };
 
@@ -63,7 +65,7 @@ pub async fn watch(
             .max_message_size(MAX_MESSAGE_BYTES)
             .max_frame_size(MAX_MESSAGE_BYTES)
             .on_upgrade(move |socket| over_socket(socket, watch, until)),
-        None => over_http(watch, until),
+        None => over_http(watch, until, call.flushed.clone()),
     })
 }
 
@@ -129,6 +131,7 @@ enum End {
 
 async fn over_socket(mut socket: WebSocket, mut watch: Watch, mut until: Until) {
     let end = pump(&mut socket, &mut watch, &mut until).await;
+    settle(&mut watch).await;
     if until.stopping.is_cancelled() {
         watch.stays();
     }
@@ -168,8 +171,8 @@ async fn pump(socket: &mut WebSocket, watch: &mut Watch, until: &mut Until) -> E
                 }
             }
         };
-        let items = match step {
-            Ok(Step::Items(items)) => items,
+        let ReadItems { items, memory } = match step {
+            Ok(Step::Items(read)) => read,
             Ok(Step::TakenOver) => {
                 return End::Close(closed(
                     close_code::NORMAL,
@@ -186,10 +189,14 @@ async fn pump(socket: &mut WebSocket, watch: &mut Watch, until: &mut Until) -> E
         if send_all(socket, items).await.is_err() {
             return End::Gone;
         }
-        if let Err(error) = watch.sent(indexes).await {
-            tracing::warn!(error = ?error, "items that were sent could not be committed; they will be sent again");
-            return End::Close(closed(close_code::AGAIN, "try again"));
-        }
+        drop(memory);
+        watch.sent(indexes);
+    }
+}
+
+async fn settle(watch: &mut Watch) {
+    if let Err(error) = watch.settle().await {
+        tracing::warn!(error = ?error, "items that were sent could not be committed; they will be sent again");
     }
 }
 
@@ -215,29 +222,62 @@ async fn send(socket: &mut WebSocket, message: WsMessage) -> Result<(), ()> {
     sent.map_err(|_| ())?.map_err(|_| ())
 }
 
-/// The Go SDK's other way: `u32` length in big-endian order, then the frame.
-fn over_http(watch: Watch, until: Until) -> Response {
-    let steps = stream::unfold(
-        (watch, until, Vec::new()),
-        |(mut watch, mut until, sent)| async move {
-            // The one before was taken off our hands.
-            if !sent.is_empty() && watch.sent(sent).await.is_err() {
-                return None;
+/// A watch over plain HTTP.
+struct Chunks {
+    watch: Watch,
+    until: Until,
+    flushed: Option<Flushed>,
+    /// What the chunk before had, until it has left us.
+    given: Vec<u64>,
+}
+
+impl Chunks {
+    /// The next chunk; nothing at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(flushed) = self.flushed.as_mut().filter(|_| !self.given.is_empty()) {
+            tokio::select! {
+                () = flushed.all() => {}
+                // It may have come, and may not: it is sent again.
+                _ = self.until.over() => return None,
             }
-            let step = tokio::select! {
-                step = watch.next() => step,
-                _ = until.over() => {
-                    if until.stopping.is_cancelled() {
-                        watch.stays();
-                    }
-                    return None;
-                }
-            };
-            let Ok(Step::Items(items)) = step else { return None };
-            let indexes = items.iter().map(|item| item.index).collect();
-            Some((Ok::<_, Infallible>(framed(items)), (watch, until, indexes)))
-        },
-    );
+        }
+        self.watch.sent(std::mem::take(&mut self.given));
+        let step = tokio::select! {
+            step = self.watch.next() => step,
+            _ = self.until.over() => return None,
+        };
+        let Ok(Step::Items(ReadItems { items, memory })) = step else {
+            return None;
+        };
+        self.given = items.iter().map(|item| item.index).collect();
+        Some(accounted(framed(items), memory))
+    }
+
+    async fn end(mut self) {
+        settle(&mut self.watch).await;
+        if self.until.stopping.is_cancelled() {
+            self.watch.stays();
+        }
+    }
+}
+
+/// The Go SDK's other way: `u32` length in big-endian order, then the frame.
+fn over_http(watch: Watch, until: Until, flushed: Option<Flushed>) -> Response {
+    let chunks = Chunks {
+        watch,
+        until,
+        flushed,
+        given: Vec::new(),
+    };
+    let steps = stream::unfold(chunks, |mut chunks| async move {
+        match chunks.next().await {
+            Some(chunk) => Some((Ok::<_, Infallible>(chunk), chunks)),
+            None => {
+                chunks.end().await;
+                None
+            }
+        }
+    });
     ([(header::CONTENT_TYPE, PROTOBUF)], Body::from_stream(steps)).into_response()
 }
 

@@ -8,13 +8,13 @@ use darkroom_store::{
 };
 use tokio::sync::mpsc;
 
-use super::{Chore, OpenQueue, ReadItem};
+use super::{Chore, OpenQueue, ReadItems, bytes_of};
 use crate::service::{Error, Service};
 
 /// Items of one answer at most.
 const MAX_ITEMS: u32 = 256;
 /// Bytes of one answer at most, unless a single item is larger.
-const MAX_BYTES: u64 = 64_000_000;
+const MAX_BYTES: u64 = 16_000_000;
 /// A reader that was not sent its items by then goes without: longer than any answer takes to write.
 const HOLD: Duration = Duration::from_secs(120);
 
@@ -34,10 +34,10 @@ pub struct Get {
 }
 
 /// What a reader gets.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Got {
     /// The items, by index.
-    pub items: Vec<ReadItem>,
+    pub read: ReadItems,
     /// To be told once they were written; dropped before, they come back.
     pub taken: Option<Taken>,
 }
@@ -80,18 +80,48 @@ impl Service {
         let mut woken = self.store.subscribe(Topic::Items(queue.id.clone()));
         let mut patience = pin!(tokio::time::sleep(get.patience));
         let mut at_least = if get.patience.is_zero() { 1 } else { length };
+        // Taking is the writer's: one that had to look through others' items before, or has come in vain, looks first.
+        let mut looks_first = !get.wanted.tags.is_empty();
+        let mut past = 0;
         loop {
             let got = match get.delete {
-                true => self.take(queue, &get, at_least, length).await?,
+                true => {
+                    let take = self.taking(&get, past, at_least, length);
+                    let is_there = !looks_first || {
+                        let there = self.store.there(&queue.id, take.clone()).await?;
+                        past = there.first;
+                        there.enough
+                    };
+                    match is_there {
+                        true => self.take(queue, take).await?,
+                        false => Got::default(),
+                    }
+                }
                 false => self.look(queue, &get, at_least, length).await?,
             };
-            if !got.items.is_empty() || (at_least == 1 && patience.is_elapsed()) || get.patience.is_zero() {
+            if !got.read.items.is_empty() {
                 return Ok(got);
             }
+            if (at_least == 1 && patience.is_elapsed()) || get.patience.is_zero() {
+                return Ok(Got::default());
+            }
+            looks_first = true;
             tokio::select! {
                 () = woken.woken() => {}
                 () = &mut patience, if !patience.is_elapsed() => at_least = 1,
             }
+        }
+    }
+
+    fn taking(&self, get: &Get, past: u64, at_least: u32, at_most: u32) -> Take {
+        Take {
+            wanted: get.wanted.clone(),
+            past,
+            group: get.group.clone(),
+            at_least,
+            at_most,
+            hold: HOLD,
+            node: self.node.clone(),
         }
     }
 
@@ -102,20 +132,12 @@ impl Service {
         }
         items.truncate(within_bytes(&items));
         Ok(Got {
-            items: self.read_items(items).await?,
+            read: self.read_items(items).await?,
             taken: None,
         })
     }
 
-    async fn take(&self, queue: &OpenQueue, get: &Get, at_least: u32, at_most: u32) -> Result<Got, Error> {
-        let take = Take {
-            wanted: get.wanted.clone(),
-            group: get.group.clone(),
-            at_least,
-            at_most,
-            hold: HOLD,
-            node: self.node.clone(),
-        };
+    async fn take(&self, queue: &OpenQueue, take: Take) -> Result<Got, Error> {
         let mut items = self.store.take(&queue.id, take).await?;
         let guard = |indexes| Taken {
             queue: queue.id.clone(),
@@ -129,13 +151,10 @@ impl Service {
         }
         let taken = guard(items.iter().map(|item| item.index).collect());
         if items.is_empty() {
-            return Ok(Got {
-                items: Vec::new(),
-                taken: None,
-            });
+            return Ok(Got::default());
         }
         Ok(Got {
-            items: self.read_items(items).await?,
+            read: self.read_items(items).await?,
             taken: Some(taken),
         })
     }
@@ -143,10 +162,6 @@ impl Service {
 
 /// How many of the items fit into one answer.
 fn within_bytes(items: &[Item]) -> usize {
-    let mut bytes = 0;
-    let fits = items.iter().position(|item| {
-        bytes += item.payload.as_ref().map_or(0, darkroom_core::Payload::size);
-        bytes > MAX_BYTES
-    });
-    fits.map_or(items.len(), |fits| fits.max(1)).min(items.len())
+    let too_many = (1..=items.len()).find(|n| bytes_of(&items[..*n]) > MAX_BYTES);
+    too_many.map_or(items.len(), |n| (n - 1).max(1))
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use darkroom_core::backoff::Backoff;
-use darkroom_store::{Topic, access::OutboxRow};
+use darkroom_store::{Topic, access::OutboxRow, queues::Session};
 use futures::{StreamExt, future::join_all, stream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +107,7 @@ impl Service {
 
     async fn do_chore(&self, chore: Chore) {
         let done = match chore {
-            Chore::Leave(session) => self.store.leave(session).await,
+            Chore::Leave(session, sent) => self.leave(session, sent).await,
             Chore::Delete(queue, indexes) => self.store.delete(&queue, indexes).await.map(|_| ()),
             Chore::GiveBack(queue, indexes) => self.store.give_back(&queue, indexes).await,
         };
@@ -115,6 +115,13 @@ impl Service {
             // A hold ends by itself, and a consumer that is gone is found out at the next start.
             tracing::warn!(error = ?error, "an ended connection of a queue could not be tidied up");
         }
+    }
+
+    async fn leave(&self, session: Session, sent: Vec<u64>) -> Result<(), darkroom_store::Error> {
+        if !sent.is_empty() {
+            self.store.commit_sent(session, sent).await?;
+        }
+        self.store.leave(session).await
     }
 
     async fn look_after(&self) {

@@ -15,8 +15,10 @@ pub use darkroom_store::queues::{ConsumerView, QueueId, QueueView, Side, Start, 
 use tokio::sync::mpsc;
 
 use super::{Error, Service};
+use crate::memory::Held;
 
 mod get;
+mod job_item;
 mod keeper;
 mod prompt;
 mod put;
@@ -25,6 +27,7 @@ pub mod results;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod work;
 
 pub use self::{
     get::{Get, Got, Taken},
@@ -32,6 +35,7 @@ pub use self::{
     put::{PutDone, PutItem},
     replay::RequestItem,
     watch::{Step, Watch, WatchOptions},
+    work::{WorkItem, input_of},
 };
 
 /// A queue that a caller may use, and the endpoint it belongs to.
@@ -61,13 +65,21 @@ impl OpenQueue {
         self.id.side == Side::Input && self.endpoint.kind != Kind::Queue
     }
 
+    /// How many items it takes: for instances, as many as jobs may wait.
+    pub fn max_length(&self) -> u64 {
+        match self.is_for_instances() {
+            true => self.endpoint.limits.max_queued,
+            false => self.endpoint.queue.max_length,
+        }
+    }
+
     fn refuse_instances(&self) -> Result<(), Error> {
         if !self.is_for_instances() {
             return Ok(());
         }
         let instead = match self.endpoint.kind {
             Kind::Worker if self.endpoint.is_http_worker() => "post requests to its paths",
-            Kind::Worker => "submit jobs through /v2 or /v1",
+            Kind::Worker => "post inputs to it",
             Kind::Comfyui | Kind::Queue => "post workflows to api_prompt",
         };
         Err(Error::Invalid(format!(
@@ -85,6 +97,15 @@ impl OpenQueue {
             to_rear: limits.dead_letter == DeadLetter::Rear,
         }
     }
+}
+
+/// Items with their bodies, and the memory that is accounted for them: to be held until they were sent.
+#[derive(Debug, Default)]
+pub struct ReadItems {
+    /// The items.
+    pub items: Vec<ReadItem>,
+    /// Their memory.
+    pub memory: Held,
 }
 
 /// An item with its body.
@@ -112,7 +133,8 @@ pub struct Standing {
 /// What is left to do after a connection ended, for the keeper: who asked cannot wait any more.
 #[derive(Debug)]
 enum Chore {
-    Leave(Session),
+    /// A session leaves; these were sent to it and not committed yet.
+    Leave(Session, Vec<u64>),
     Delete(QueueId, Vec<u64>),
     GiveBack(QueueId, Vec<u64>),
 }
@@ -322,7 +344,16 @@ impl Service {
         Ok(jobs)
     }
 
-    async fn read_items(&self, items: Vec<Item>) -> Result<Vec<ReadItem>, Error> {
+    /// Items with their bodies.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where no memory can be had for them in time, and when the blobs fail.
+    async fn read_items(&self, items: Vec<Item>) -> Result<ReadItems, Error> {
+        let memory = self.memory.answer(bytes_of(&items)).await?;
+        self.read_into(items, memory).await
+    }
+
+    async fn read_into(&self, items: Vec<Item>, memory: Held) -> Result<ReadItems, Error> {
         let mut read = Vec::with_capacity(items.len());
         for item in items {
             let data = match &item.payload {
@@ -339,8 +370,14 @@ impl Service {
                 data,
             });
         }
-        Ok(read)
+        Ok(ReadItems { items: read, memory })
     }
+}
+
+/// The bodies of items in bytes, as far as they were asked for.
+fn bytes_of(items: &[Item]) -> u64 {
+    let size = |item: &Item| item.payload.as_ref().map_or(0, darkroom_core::Payload::size);
+    items.iter().map(size).sum()
 }
 
 fn told(committed: &Committed, group: &str) -> Result<(), Error> {

@@ -1,13 +1,8 @@
 //! The ComfyUI API edition: a workflow that is put on a queue is a job, and an item stands for it.
 
-use darkroom_core::BlobKey;
-use darkroom_store::queues::{NewItem, Put};
 use serde_json::{Map, Value, json};
 
-use super::{
-    OpenQueue, PutDone, Tags,
-    put::{check_tags, index_of},
-};
+use super::{OpenQueue, PutDone, Tags, job_item::JobItem, put::check_tags};
 use crate::{
     memory::Held,
     service::{Error, Service, intake::Fetch, jobs::JobMeta, submit::ComfySubmit},
@@ -65,46 +60,23 @@ impl Service {
             size_bytes: prompt.size_bytes,
             memory: prompt.memory,
         };
-        let mut written = Vec::new();
-        let put = self
-            .put_job(queue, submit, tags, &request_id, named, &mut written)
-            .await;
-        // Nothing stays of a request that was refused, or that was known already.
-        if !matches!(put, Ok(Put::At(_))) {
-            self.discard(written).await;
-        }
-        let put = put?;
-        if let Put::At(_) = put {
-            self.metrics.job_submitted(&queue.endpoint.name);
-        }
-        let index = index_of(put, queue)?;
-        Ok(PutDone { index, request_id })
-    }
-
-    async fn put_job(
-        &self,
-        queue: &OpenQueue,
-        submit: ComfySubmit,
-        tags: Tags,
-        request_id: &str,
-        named: bool,
-        written: &mut Vec<BlobKey>,
-    ) -> Result<Put, Error> {
-        let priority = submit.priority;
         // A full queue is told before any work; a named one may be there already, which only the transaction knows.
         if !named {
             self.known(&submit, queue.endpoint.limits.max_queued).await?;
         }
-        let (job, _) = self.prepare(submit, written).await?;
-        let item = NewItem {
-            // The body is the job's; the item only stands for it.
-            payload: darkroom_core::Payload::Inline(Vec::new()),
-            tags,
-            priority,
-            request_id: request_id.to_owned(),
-            named,
-            max_length: u64::MAX,
+        let mut written = Vec::new();
+        let job = match self.prepare(submit, &mut written).await {
+            Ok((job, _)) => job,
+            Err(refused) => {
+                self.discard(written).await;
+                return Err(refused);
+            }
         };
-        Ok(self.store.put_job(&queue.id, item, job).await?)
+        let standing = JobItem {
+            tags,
+            request_id,
+            named,
+        };
+        self.put_job_item(queue, standing, job, written).await
     }
 }

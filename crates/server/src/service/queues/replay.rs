@@ -2,17 +2,15 @@
 //! instance answered comes to the sink (`protocols/eas-queue.md` §2, §5).
 
 use bytes::Bytes;
-use darkroom_core::{BlobKey, JobId, JobState, Payload, failure::FailureCode, payload::INLINE_MAX_BYTES};
-use darkroom_store::{
-    jobs::{Entry, JobMeta, NewJob},
-    queues::{NewItem, Put},
-};
+use darkroom_core::{BlobKey, JobId, JobState, payload::INLINE_MAX_BYTES};
+use darkroom_store::jobs::{Entry, JobMeta, NewJob};
 use serde_json::json;
 
 use super::{
     OpenQueue, PutDone, Side, Tags,
-    put::{check_tags, index_of},
-    results::ForSink,
+    job_item::JobItem,
+    put::check_tags,
+    results::{ForSink, failed_code},
 };
 use crate::service::{
     Error, Service,
@@ -118,26 +116,12 @@ impl Service {
             entry: Entry::Back,
             keep: Default::default(),
         };
-        let item = NewItem {
-            // The body is the job's; the item only stands for it.
-            payload: Payload::Inline(Vec::new()),
+        let standing = JobItem {
             tags,
-            priority: item.priority,
-            request_id: request_id.clone(),
+            request_id,
             named,
-            max_length: u64::MAX,
         };
-        let put = self.store.put_job(&queue.id, item, job).await;
-        // Nothing stays of a request that was refused, or that was known already.
-        if !matches!(put, Ok(Put::At(_))) {
-            self.discard(vec![key]).await;
-        }
-        let put = put?;
-        if let Put::At(_) = put {
-            self.metrics.job_submitted(&endpoint.name);
-        }
-        let index = index_of(put, queue)?;
-        Ok(PutDone { index, request_id })
+        self.put_job_item(queue, standing, job, vec![key]).await
     }
 
     /// What a request's job puts on its sink: the answer as it came, with its status where that is no success, or else why
@@ -164,19 +148,14 @@ fn told(job: &JobRecord, answer: Option<Answer>) -> Option<ForSink> {
         }),
         // An instance that succeeded has answered; only its stored answer can be gone.
         None => {
-            let failure = job.failure.as_ref();
-            let code = match failure.map(|failure| failure.code) {
-                Some(FailureCode::ExecutionTimeout | FailureCode::QueueTimeout) => "504",
-                _ => "500",
-            };
-            let text = match (failure, job.state) {
+            let text = match (job.failure.as_ref(), job.state) {
                 (Some(failure), _) => failure.message.clone(),
                 (None, JobState::Succeeded) => "the answer is gone".to_owned(),
                 (None, state) => format!("the request was {}", state.as_str()),
             };
             Some(ForSink {
                 body: text.into(),
-                last_code: Some(code.to_owned()),
+                last_code: Some(failed_code(job).to_owned()),
             })
         }
     }

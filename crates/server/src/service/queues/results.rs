@@ -7,6 +7,7 @@ use bytes::Bytes;
 use darkroom_core::{
     EndpointName, JobId, JobState, TenantId,
     event::{Event, EventKind},
+    failure::FailureCode,
     output::Output,
 };
 use darkroom_store::{
@@ -16,7 +17,7 @@ use darkroom_store::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{OpenQueue, put::REQUEST_ID_TAG};
+use super::{OpenQueue, put::REQUEST_ID_TAG, work::is_work};
 use crate::service::{
     Error, Service,
     jobs::JobRecord,
@@ -29,6 +30,15 @@ pub(super) const OUTBOX_KIND: &str = "sink";
 /// The tag of a result that is an error: the status that an instance would have answered with.
 const LAST_CODE_TAG: &str = "lastCode";
 const FAILED_CODE: &str = "500";
+const TIMED_OUT_CODE: &str = "504";
+
+/// The tag's value for a job that ended without an answer of its own.
+pub(super) fn failed_code(job: &JobRecord) -> &'static str {
+    match job.failure.as_ref().map(|failure| failure.code) {
+        Some(FailureCode::ExecutionTimeout | FailureCode::QueueTimeout) => TIMED_OUT_CODE,
+        Some(_) | None => FAILED_CODE,
+    }
+}
 
 #[derive(Debug, Deserialize)]
 struct Asked {
@@ -96,6 +106,7 @@ impl Service {
         };
         let told = match is_request(&job.meta) {
             true => self.answer_for_sink(&job).await?,
+            false if is_work(&job.meta) => Some(self.output_for_sink(&job).await?),
             false => Some(self.outputs_for_sink(&job).await?),
         };
         match told {

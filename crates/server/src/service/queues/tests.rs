@@ -84,7 +84,7 @@ impl Kept {
 
 fn indexes(step: Step) -> Vec<u64> {
     match step {
-        Step::Items(items) => items.into_iter().map(|item| item.index).collect(),
+        Step::Items(read) => read.items.into_iter().map(|item| item.index).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -95,14 +95,17 @@ async fn what_a_reader_was_not_sent_comes_back_and_what_it_was_goes() {
     let large = 50_000;
     assert_eq!(kept.put(large).await.unwrap(), 1);
     let unsent = kept.get(Duration::ZERO).await;
-    assert_eq!((unsent.items[0].data.len(), kept.view().await.length), (large, 0));
+    assert_eq!(
+        (unsent.read.items[0].data.len(), kept.view().await.length),
+        (large, 0)
+    );
     assert!(
-        kept.get(Duration::ZERO).await.items.is_empty(),
+        kept.get(Duration::ZERO).await.read.items.is_empty(),
         "nobody else sees it"
     );
     drop(unsent);
     let again = kept.get(SOON).await;
-    assert_eq!(again.items[0].index, 1);
+    assert_eq!(again.read.items[0].index, 1);
     again.taken.unwrap().written();
     let queue = kept.queue();
     let bench = kept.end().await;
@@ -146,10 +149,11 @@ async fn a_watch_gets_what_comes_commits_what_was_sent_and_leaves_when_dropped()
     let (step, _) = tokio::join!(watch.next(), kept.put(1));
     assert_eq!(indexes(step.unwrap()), [1]);
     assert_eq!(kept.view().await.length, 1, "not before it was sent");
-    watch.sent(vec![1]).await.unwrap();
+    watch.sent(vec![1]);
+    watch.settle().await.unwrap();
     assert_eq!(kept.view().await.length, 0);
     let mut newer = kept.watch("a").await;
-    assert_eq!(watch.next().await.unwrap(), Step::TakenOver);
+    assert!(matches!(watch.next().await.unwrap(), Step::TakenOver));
     kept.put(1).await.unwrap();
     assert_eq!(indexes(newer.next().await.unwrap()), [2]);
     drop((watch, newer));
@@ -162,6 +166,121 @@ async fn a_watch_gets_what_comes_commits_what_was_sent_and_leaves_when_dropped()
         1,
         "it was never sent"
     );
+}
+
+#[tokio::test]
+async fn what_was_sent_is_committed_soon_though_nothing_comes_and_when_its_connection_ends() {
+    let kept = Kept::new();
+    let mut watch = kept.watch("a").await;
+    kept.put(1).await.unwrap();
+    assert_eq!(indexes(watch.next().await.unwrap()), [1]);
+    watch.sent(vec![1]);
+    let committed = async {
+        while kept.view().await.length > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        step = watch.next() => panic!("nothing came: {step:?}"),
+        in_time = tokio::time::timeout(SOON, committed) => in_time.unwrap(),
+    }
+    kept.put(1).await.unwrap();
+    assert_eq!(indexes(watch.next().await.unwrap()), [2]);
+    watch.sent(vec![2]);
+    drop(watch);
+    let queue = kept.queue();
+    let bench = kept.end().await;
+    assert_eq!(bench.service.queue_view(&queue.id).await.unwrap().length, 0);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_held_against_the_memory_for_answers() {
+    let bench = Bench::configured("[endpoints.q]\nkind = \"queue\"\n");
+    let service = &bench.service;
+    let endpoint = service.service_named("q").unwrap();
+    let queue = OpenQueue::new(&"t".parse().unwrap(), endpoint, Side::Input);
+    let put = PutItem {
+        tags: Tags::new(),
+        priority: 0,
+        body: Bytes::from(vec![7; 1 << 20]),
+    };
+    service.put_item(&queue, put).await.unwrap();
+    let all = service.memory.left_for_answers();
+    let get = Get {
+        wanted: Wanted::default(),
+        length: 1,
+        patience: Duration::ZERO,
+        group: "eas".to_owned(),
+        delete: false,
+    };
+    let got = service.get_items(&queue, get).await.unwrap();
+    assert!(all - service.memory.left_for_answers() >= 1 << 20);
+    drop(got);
+    assert_eq!(service.memory.left_for_answers(), all);
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_was_not_delivered() {
+    let kept = Kept::new();
+    kept.put(50_000).await.unwrap();
+    let queue = kept.queue();
+    let stored = kept.bench.service.store.items(&queue.id, Wanted::default(), 1);
+    let stored = stored.await.unwrap().remove(0).payload.unwrap();
+    let key = stored.blob().unwrap().clone();
+    let bytes = kept.bench.service.read_payload(&stored).await.unwrap().unwrap();
+    // Somebody else's hand: the blob is longer than its row says.
+    let longer = Bytes::from(vec![8; 60_000]);
+    kept.bench.blobs.put_bytes(&key, longer).await.unwrap();
+    for _ in 0..5 {
+        let mut watch = kept.watch("a").await;
+        assert!(watch.next().await.is_err());
+    }
+    kept.bench.blobs.put_bytes(&key, bytes).await.unwrap();
+    let mut watch = kept.watch("a").await;
+    assert_eq!(indexes(watch.next().await.unwrap()), [1], "not in the rear");
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_takes_what_comes_back_and_what_comes() {
+    let kept = Kept::new();
+    let tagged = |value: &str| PutItem {
+        tags: [("k".to_owned(), value.to_owned())].into(),
+        priority: 0,
+        body: Bytes::from_static(b"x"),
+    };
+    let service = kept.bench.service.clone();
+    let queue = kept.queue();
+    for value in ["other", "mine", "other"] {
+        service.put_item(&queue, tagged(value)).await.unwrap();
+    }
+    let get = || {
+        let get = Get {
+            wanted: Wanted {
+                tags: [("k".to_owned(), "mine".to_owned())].into(),
+                ..Wanted::default()
+            },
+            length: 1,
+            patience: SOON,
+            group: "eas".to_owned(),
+            delete: true,
+        };
+        service.get_items(&queue, get)
+    };
+    let first = get().await.unwrap();
+    assert_eq!(first.read.items[0].index, 2);
+    let mut second = Box::pin(get());
+    let mut third = Box::pin(get());
+    assert!(futures::poll!(&mut second).is_pending() && futures::poll!(&mut third).is_pending());
+    let given_back = async {
+        // Others' items do not serve.
+        service.put_item(&queue, tagged("other")).await.unwrap();
+        drop(first);
+        service.put_item(&queue, tagged("mine")).await.unwrap();
+    };
+    let (second, third, ()) = tokio::join!(second, third, given_back);
+    let mut got = [second, third].map(|got| got.unwrap().read.items[0].index);
+    got.sort_unstable();
+    assert_eq!(got, [2, 5]);
 }
 
 #[tokio::test]

@@ -133,12 +133,11 @@ impl Answer {
 
 /// Whether a path may be replayed: it begins at the root, and no segment leads out of it, however it is written.
 pub fn is_safe_path(path: &str) -> bool {
-    let is_dots = |segment: &str| {
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        plain == "." || plain == ".."
-    };
-    // A backslash is a slash to who parses addresses as browsers do.
-    path.starts_with('/') && !path.contains('\\') && !path.split('/').any(is_dots)
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/");
+    // A backslash is a slash to who parses addresses as browsers do, and an encoded one to who looks for files with it.
+    let plain = plain.replace("%5c", "/");
+    let is_dots = |segment: &str| segment == "." || segment == "..";
+    path.starts_with('/') && !path.contains('\\') && !plain.split('/').any(is_dots)
 }
 
 /// One line of JSON, then the body.
@@ -245,6 +244,10 @@ mod tests {
             "/a/%2e%2E/b",
             "/a/.%2e",
             "/a\\..\\b",
+            "/a/..%2fb",
+            "/a/..%2F..%5Cb",
+            "/a%2f..",
+            "/a/%5c.%2e/b",
         ] {
             assert!(!is_safe_path(bad), "{bad}");
         }

@@ -46,6 +46,33 @@ impl Service {
     /// # Errors
     /// Every refusal of [`Error`]; nothing is half-accepted then.
     pub async fn submit_worker(&self, submit: WorkerSubmit) -> Result<JobId, Error> {
+        let endpoint = submit.endpoint.clone();
+        let (job, key) = self.prepare_worker(submit).await?;
+        let id = job.id;
+        let submitted = self.store.submit(job).await;
+        if !matches!(submitted, Ok(Submitted::Accepted { .. })) {
+            self.discard(vec![key]).await;
+        }
+        match submitted? {
+            Submitted::Accepted { .. } | Submitted::Existing(_) | Submitted::Duplicate(_) => {
+                self.metrics.job_submitted(&endpoint);
+                Ok(id)
+            }
+            Submitted::QueueFull { queued } => Err(Error::QueueFull {
+                endpoint: endpoint.to_string(),
+                queued,
+            }),
+        }
+    }
+
+    /// The job that an input becomes, and where its input lies if it is large: to be discarded if the job is not accepted.
+    ///
+    /// # Errors
+    /// As [`Service::submit_worker`].
+    pub(in crate::service) async fn prepare_worker(
+        &self,
+        submit: WorkerSubmit,
+    ) -> Result<(NewJob, BlobKey), Error> {
         let endpoint = self.endpoint(&submit.endpoint)?;
         if endpoint.kind != endpoint::Kind::Worker {
             return Err(Error::Invalid(format!(
@@ -100,20 +127,7 @@ impl Service {
             entry: Default::default(),
             keep: submit.wishes.keep(&endpoint.limits),
         };
-        let submitted = self.store.submit(job).await;
-        if !matches!(submitted, Ok(Submitted::Accepted { .. })) {
-            self.discard(vec![key]).await;
-        }
-        match submitted? {
-            Submitted::Accepted { .. } | Submitted::Existing(_) | Submitted::Duplicate(_) => {
-                self.metrics.job_submitted(&submit.endpoint);
-                Ok(id)
-            }
-            Submitted::QueueFull { queued } => Err(Error::QueueFull {
-                endpoint: submit.endpoint.to_string(),
-                queued,
-            }),
-        }
+        Ok((job, key))
     }
 
     pub(in crate::service) async fn check_room(

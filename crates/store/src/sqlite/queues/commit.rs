@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::{
     super::{sql, tx::Tx},
     Head,
-    consumers::session,
+    consumers::{Consumer, session},
     remove::remove,
 };
 use crate::{
@@ -34,6 +34,15 @@ pub(super) fn commit_sent(tx: &Tx<'_>, of: Session, indexes: &[u64]) -> Result<(
     let Some(me) = session(tx.conn, of)? else {
         return Ok(());
     };
+    commit_all(tx, &me, indexes)
+}
+
+/// Commits what was sent to a session. Its window does not count, so that nobody has more room now: only the end of a queue
+/// that was ended is news.
+pub(super) fn commit_all(tx: &Tx<'_>, me: &Consumer, indexes: &[u64]) -> Result<(), Error> {
+    if indexes.is_empty() {
+        return Ok(());
+    }
     let head = Head::numbered(tx.conn, me.queue)?;
     for index in indexes {
         // Deleted while it was sent: nothing is left to commit.
@@ -41,7 +50,9 @@ pub(super) fn commit_sent(tx: &Tx<'_>, of: Session, indexes: &[u64]) -> Result<(
             commit_one(tx, &head, &me.group, sql::int(*index))?;
         }
     }
-    head.wake(tx);
+    if head.ended {
+        head.wake(tx);
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use rusqlite::params;
 use super::{
     super::{jobs::micros, sql, tx::Tx},
     Head,
+    commit::commit_all,
     consumers::{Consumer, session},
     read, rear, take,
 };
@@ -17,6 +18,8 @@ use crate::{
 
 /// New items looked at in one call; a filter that matches none of them must not hold the writer up.
 const LOOK_AT: usize = 1_000;
+/// Items moved to the rear in one call, for the same reason.
+const TIRED_AT_MOST: usize = 256;
 
 /// An item that could be handed out.
 struct Candidate {
@@ -31,6 +34,7 @@ pub(super) fn deliver(tx: &Tx<'_>, deliver: Deliver) -> Result<Result<Delivered,
     let Some(me) = session(tx.conn, deliver.session)? else {
         return Ok(Err(TakenOver));
     };
+    commit_all(tx, &me, &deliver.sent)?;
     let head = Head::numbered(tx.conn, me.queue)?;
     take::return_overdue(tx, &head)?;
     return_overdue(tx, &head, &me, &deliver.policy)?;
@@ -123,39 +127,37 @@ fn returned(
     room: usize,
     policy: &Policy,
 ) -> Result<Vec<Candidate>, Error> {
-    let rows: Vec<(Candidate, Tags)> = sql::rows(
-        tx.conn,
+    let mut statement = tx.conn.prepare_cached(
         "SELECT i.priority, i.idx, i.size, d.times, i.tags FROM deliveries d JOIN items i \
          ON i.queue = d.queue AND i.idx = d.idx \
          WHERE d.queue = ?1 AND d.grp = ?2 AND d.state = 'returned' AND d.state <> 'committed' \
          AND (d.consumer IS NULL OR d.consumer = ?3) AND i.idx >= ?4 AND i.taken_until IS NULL AND i.job IS NULL \
          ORDER BY i.priority DESC, i.idx",
-        params![head.nr, me.group, me.name, me.start],
-        |row| {
-            let candidate = Candidate {
-                priority: row.get("priority")?,
-                index: row.get("idx")?,
-                size: sql::unsigned(row, "size")?,
-                times: Some(sql::unsigned(row, "times")?),
-            };
-            Ok((candidate, sql::json(row, "tags", "items")?))
-        },
     )?;
-    let mut candidates = Vec::new();
-    for (candidate, tags) in rows {
-        if candidates.len() == room {
+    let mut rows = statement.query(params![head.nr, me.group, me.name, me.start])?;
+    let (mut candidates, mut tired) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        if candidates.len() == room || tired.len() == TIRED_AT_MOST {
             break;
         }
-        if !has_all(&tags, &me.tags) {
+        if !me.tags.is_empty() && !has_all(&sql::json(row, "tags", "items")?, &me.tags) {
             continue;
         }
-        let tired = candidate.times.is_some_and(|times| times >= policy.max_delivery);
+        let (index, times) = (row.get("idx")?, sql::unsigned(row, "times")?);
         match head.id.side.rear() {
-            Some(rear) if tired => {
-                rear::move_there(tx, head, &me.group, rear, candidate.index, policy.to_rear)?
-            }
-            Some(_) | None => candidates.push(candidate),
+            Some(rear) if times >= policy.max_delivery => tired.push((rear, index)),
+            Some(_) | None => candidates.push(Candidate {
+                priority: row.get("priority")?,
+                index,
+                size: sql::unsigned(row, "size")?,
+                times: Some(times),
+            }),
         }
+    }
+    // Rows do not change under the statement that reads them.
+    drop(rows);
+    for (rear, index) in tired {
+        rear::move_there(tx, head, &me.group, rear, index, policy.to_rear)?;
     }
     Ok(candidates)
 }

@@ -28,7 +28,7 @@ use crate::{
     jobs::{NewJob, Swept},
     queues::{
         Committed, ConsumerView, Deliver, Delivered, Item, Join, NewItem, Place, Put, QueueId, QueueView,
-        Session, Side, Take, TakenOver, Wanted,
+        Session, Side, Take, TakenOver, There, Wanted,
     },
 };
 
@@ -204,6 +204,13 @@ impl Queues for SqliteStore {
     async fn take(&self, queue: &QueueId, take: Take) -> Result<Vec<Item>, Error> {
         let queue = queue.clone();
         self.riding(SMALL, move |tx| take::take(tx, &queue, &take)).await
+    }
+
+    async fn there(&self, queue: &QueueId, take: Take) -> Result<There, Error> {
+        let (queue, now) = (queue.clone(), self.clock.now());
+        self.readers
+            .run(move |conn| read::there(conn, &queue, &take, now))
+            .await
     }
 
     async fn give_back(&self, queue: &QueueId, indexes: Vec<u64>) -> Result<(), Error> {

@@ -75,20 +75,30 @@ pub(super) fn put_result(
     sink: &QueueId,
     item: &NewItem,
 ) -> Result<Option<Put>, Error> {
-    if sql::execute(tx.conn, "DELETE FROM outbox WHERE id = ?1", [outbox])? == 0 {
-        return Ok(None);
-    }
+    let job: Option<Vec<u8>> = sql::value(
+        tx.conn,
+        "DELETE FROM outbox WHERE id = ?1 RETURNING job",
+        [outbox],
+    )?;
+    let Some(job) = job else { return Ok(None) };
     let head = Head::open(tx, sink)?;
     // A job that was retried while its first result waits: the client sees one.
     let first: Option<i64> = sql::value(
         tx.conn,
-        "SELECT idx FROM items WHERE queue = ?1 AND request_id = ?2 AND taken_until IS NULL ORDER BY idx LIMIT 1",
-        params![head.nr, item.request_id],
+        "SELECT idx FROM items WHERE queue = ?1 AND request_id = ?2 AND result_of = ?3 AND taken_until IS NULL \
+         ORDER BY idx LIMIT 1",
+        params![head.nr, item.request_id, job],
     )?;
-    match first {
-        Some(index) => Ok(Some(Put::Existing(index.unsigned_abs()))),
-        None => insert(tx, &head, item, None).map(|index| Some(Put::At(index))),
+    if let Some(index) = first {
+        return Ok(Some(Put::Existing(index.unsigned_abs())));
     }
+    let index = insert(tx, &head, item, None)?;
+    sql::execute(
+        tx.conn,
+        "UPDATE items SET result_of = ?3 WHERE queue = ?1 AND idx = ?2",
+        params![head.nr, sql::int(index), job],
+    )?;
+    Ok(Some(Put::At(index)))
 }
 
 /// A job reached its end: its item goes, and its result is asked for. In the transaction of the job's last change.

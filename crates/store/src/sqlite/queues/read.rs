@@ -1,12 +1,12 @@
 //! Reading queues: items, where one stands, numbers, consumers.
 
-use darkroom_core::{JobId, TenantId};
+use darkroom_core::{JobId, TenantId, Timestamp};
 use rusqlite::{Connection, Row, params};
 
 use super::{super::sql, Head, deliver::has_all};
 use crate::{
     Error,
-    queues::{ConsumerView, Item, Place, QueueId, QueueView, Wanted},
+    queues::{ConsumerView, Item, Place, QueueId, QueueView, Take, There, Wanted},
 };
 
 const ITEM: &str = "i.idx, i.priority, i.tags, i.size, i.put_at, i.blob, i.inline, \
@@ -47,33 +47,49 @@ pub(super) fn items(
     limit: u32,
 ) -> Result<Vec<Item>, Error> {
     match Head::find(conn, queue)? {
-        Some(head) => first(conn, head.nr, wanted, None, limit, ""),
+        Some(head) => first(conn, head.nr, &Look::at(wanted), limit),
         None => Ok(Vec::new()),
     }
 }
 
-/// Items that can be taken: those that stand for no job, and that no consumer of `group` holds.
-pub(super) fn free(
-    conn: &Connection,
-    queue: i64,
-    wanted: &Wanted,
-    group: Option<&str>,
-    limit: u32,
-) -> Result<Vec<Item>, Error> {
-    first(conn, queue, wanted, group, limit, "AND i.job IS NULL")
+/// Items that can be taken: those that stand for no job, and that no consumer of the group holds.
+pub(super) fn free(conn: &Connection, queue: i64, take: &Take) -> Result<Vec<Item>, Error> {
+    first(conn, queue, &Look::to_take(take), take.at_most)
 }
 
-fn first(
-    conn: &Connection,
-    queue: i64,
-    wanted: &Wanted,
-    group: Option<&str>,
-    limit: u32,
-    and: &str,
-) -> Result<Vec<Item>, Error> {
+/// Whether so many could be taken.
+pub(super) fn there(conn: &Connection, queue: &QueueId, take: &Take, now: Timestamp) -> Result<There, Error> {
+    let Some(head) = Head::find(conn, queue)? else {
+        return Ok(There {
+            enough: false,
+            first: 0,
+        });
+    };
+    let wants = Look {
+        now: Some(now),
+        ..Look::to_take(take)
+    };
+    let (mut free, mut first) = (0, None);
+    look(conn, head.nr, &wants, |row| {
+        let index: u64 = sql::unsigned(row, "idx")?;
+        first.get_or_insert(index);
+        free += u32::from(row.get::<_, bool>("free")?);
+        Ok(free < take.at_least)
+    })?;
+    // What is found along the indexes, from the oldest on, is looked at once.
+    let along = !take.wanted.newest && take.wanted.request_id.is_none();
+    Ok(There {
+        enough: free >= take.at_least,
+        first: if along { first.unwrap_or(head.next) } else { 0 },
+    })
+}
+
+fn first(conn: &Connection, queue: i64, wants: &Look<'_>, limit: u32) -> Result<Vec<Item>, Error> {
     let mut found = Vec::new();
-    look(conn, queue, wanted, group, and, |row| {
-        found.push(row.get::<_, i64>("idx")?);
+    look(conn, queue, wants, |row| {
+        if row.get("free")? {
+            found.push(row.get::<_, i64>("idx")?);
+        }
         Ok(found.len() < limit as usize)
     })?;
     let mut items = Vec::new();
@@ -94,28 +110,60 @@ pub(super) fn count(conn: &Connection, queue: &QueueId, wanted: &Wanted) -> Resu
         return Ok(head.length);
     }
     let mut count = 0;
-    look(conn, head.nr, wanted, None, "", |_| {
-        count += 1;
+    look(conn, head.nr, &Look::at(wanted), |row| {
+        count += u64::from(row.get::<_, bool>("free")?);
         Ok(true)
     })?;
     Ok(count)
 }
 
-/// Shows items that are wanted until `visit` says stop.
+/// Which items are looked at, and which of them are free.
+struct Look<'a> {
+    wanted: &'a Wanted,
+    past: u64,
+    /// What a consumer of it holds is not free.
+    group: Option<&'a str>,
+    /// Items that stand for jobs are not looked at.
+    to_take: bool,
+    /// What was taken until then is free again.
+    now: Option<Timestamp>,
+}
+
+impl<'a> Look<'a> {
+    fn at(wanted: &'a Wanted) -> Self {
+        Look {
+            wanted,
+            past: 0,
+            group: None,
+            to_take: false,
+            now: None,
+        }
+    }
+
+    fn to_take(take: &'a Take) -> Self {
+        Look {
+            past: take.past,
+            group: (!take.wanted.is_exact()).then_some(take.group.as_str()),
+            to_take: true,
+            ..Look::at(&take.wanted)
+        }
+    }
+}
+
+/// Shows items that are wanted, and whether each is free, until `visit` says stop.
 fn look(
     conn: &Connection,
     queue: i64,
-    wanted: &Wanted,
-    group: Option<&str>,
-    and: &str,
+    wants: &Look<'_>,
     mut visit: impl FnMut(&Row<'_>) -> Result<bool, Error>,
 ) -> Result<(), Error> {
+    let wanted = wants.wanted;
     // One statement per way in: by request, by priority, or along the indexes; each has its own index.
     let (index, order) = match (&wanted.request_id, wanted.priority, wanted.newest) {
-        (Some(_), _, _) => ("items_request", "i.idx"),
-        (None, Some(_), _) => ("items_line", "i.idx"),
-        (None, None, true) => ("sqlite_autoindex_items_1", "i.idx DESC"),
-        (None, None, false) => ("sqlite_autoindex_items_1", "i.idx"),
+        (Some(_), _, _) => ("INDEXED BY items_request", "i.idx"),
+        (None, Some(_), _) => ("INDEXED BY items_line", "i.idx"),
+        (None, None, true) => ("INDEXED BY sqlite_autoindex_items_1", "i.idx DESC"),
+        (None, None, false) => ("INDEXED BY sqlite_autoindex_items_1", "i.idx"),
     };
     let by_request = if wanted.request_id.is_some() {
         "i.request_id = ?3"
@@ -127,19 +175,27 @@ fn look(
     } else {
         "?4 IS NULL"
     };
-    let unheld = match group {
+    let unheld = match wants.group {
         Some(_) => {
             "NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.queue = i.queue AND d.grp = ?5 AND d.idx = i.idx \
              AND d.state = 'pending')"
         }
         None => "?5 IS NULL",
     };
+    let for_nobody = if wants.to_take { "i.job IS NULL" } else { "1" };
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT i.idx, i.tags FROM items i INDEXED BY {index} WHERE i.queue = ?1 AND i.idx >= ?2 \
-         AND {by_request} AND {by_priority} AND i.taken_until IS NULL AND {unheld} {and} ORDER BY {order}"
+        "SELECT i.idx, i.tags, (i.taken_until IS NULL OR i.taken_until <= ?6) AND {unheld} AS free \
+         FROM items i {index} WHERE i.queue = ?1 AND i.idx >= ?2 \
+         AND {by_request} AND {by_priority} AND {for_nobody} ORDER BY {order}"
     ))?;
-    let from = if wanted.newest { 0 } else { sql::int(wanted.from) };
-    let mut rows = statement.query(params![queue, from, wanted.request_id, wanted.priority, group])?;
+    let from = if wanted.newest {
+        0
+    } else {
+        sql::int(wanted.from.max(wants.past))
+    };
+    let now = wants.now.map_or(i64::MIN, Timestamp::as_micros);
+    let values = params![queue, from, wanted.request_id, wanted.priority, wants.group, now];
+    let mut rows = statement.query(values)?;
     while let Some(row) = rows.next()? {
         let fits = wanted.tags.is_empty() || has_all(&sql::json(row, "tags", "items")?, &wanted.tags);
         if fits && !visit(row)? {

@@ -16,8 +16,7 @@ pub(super) fn take(tx: &Tx<'_>, queue: &QueueId, take: &Take) -> Result<Vec<Item
         return Ok(Vec::new());
     };
     return_overdue(tx, &head)?;
-    let group = (!take.wanted.is_exact()).then_some(take.group.as_str());
-    let items = read::free(tx.conn, head.nr, &take.wanted, group, take.at_most)?;
+    let items = read::free(tx.conn, head.nr, take)?;
     if items.len() < take.at_least as usize {
         return Ok(Vec::new());
     }

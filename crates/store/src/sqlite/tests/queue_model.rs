@@ -82,7 +82,7 @@ struct Run {
     store: SqliteStore,
     clock: Arc<TestClock>,
     model: Model,
-    sessions: Vec<(Session, u8, u8, Scan)>,
+    sessions: Vec<(Session, u8, u8, Scan, Vec<u64>)>,
     dir: tempfile::TempDir,
     generation: u32,
 }
@@ -152,7 +152,8 @@ impl Run {
                 };
                 let session = self.store.join(&queue(), join).await.unwrap();
                 assert!(self.sessions.iter().all(|(older, ..)| *older < session));
-                self.sessions.push((session, group, consumer, Scan::default()));
+                self.sessions
+                    .push((session, group, consumer, Scan::default(), Vec::new()));
                 let start = if new { self.model.last + 1 } else { 0 };
                 self.model.groups.insert(group);
                 for ((g, index), d) in &mut self.model.deliveries {
@@ -174,7 +175,7 @@ impl Run {
             }
             Verb::Deliver { session, at_most } => self.deliver(session, at_most).await,
             Verb::Leave(n) => {
-                let Some((session, group, consumer, _)) = self.sessions.iter().rev().nth(n) else {
+                let Some((session, group, consumer, ..)) = self.sessions.iter().rev().nth(n) else {
                     return;
                 };
                 self.store.leave(*session).await.unwrap();
@@ -298,11 +299,12 @@ impl Run {
 
     async fn deliver(&mut self, n: usize, at_most: u32) {
         let now = self.clock.now();
-        let Some((session, group, consumer, scan)) = self.sessions.iter_mut().rev().nth(n) else {
+        let Some((session, group, consumer, scan, unsettled)) = self.sessions.iter_mut().rev().nth(n) else {
             return;
         };
         let wanted = Deliver {
             session: *session,
+            sent: unsettled.clone(),
             at_most,
             max_bytes: 1 << 20,
             bodies: true,
@@ -322,7 +324,16 @@ impl Run {
         }
         let told = told.unwrap();
         *scan = told.scan;
+        let auto = known.auto;
+        for index in std::mem::take(unsettled) {
+            if self.model.deliveries.contains_key(&(*group, index)) {
+                self.model.commit(*group, index);
+            }
+        }
         let indexes: Vec<u64> = told.items.iter().map(|item| item.index).collect();
+        if auto {
+            unsettled.clone_from(&indexes);
+        }
         assert_eq!(indexes, self.model.deliver(*group, *consumer, at_most, now));
         assert!(!told.more, "nothing was cut short");
         let waits = |((g, _), d): (&(u8, u64), &Delivery)| {
@@ -353,13 +364,18 @@ impl Run {
                 from,
                 ..Wanted::default()
             },
+            past: 0,
             group: group.to_string(),
             at_least,
             at_most,
             hold: HOLD,
             node: "a".parse().unwrap(),
         };
+        let there = self.store.there(&queue(), take.clone()).await.unwrap();
         let told = self.store.take(&queue(), take).await.unwrap();
+        if at_least <= at_most {
+            assert_eq!(there.enough, !told.is_empty());
+        }
         self.model.return_taken(now);
         let held = |index: u64| {
             let delivery = self.model.deliveries.get(&(group, index));

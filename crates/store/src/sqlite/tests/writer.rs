@@ -350,9 +350,9 @@ async fn the_log_stays_short_under_load() {
         }
         longest = longest.max(std::fs::metadata(&log).map_or(0, |m| m.len()));
     }
-    // More than 120 MB were written. The log is looked at every 8 batches of at most 4 MB, and the writer waits until it is
-    // cut, however slow the machine is: so this bound does not depend on its speed.
-    assert!(longest < (64 + 32 + 4) << 20, "{longest}");
+    // More than 120 MB were written, in batches of at most 4 MB (and their indexes). Nobody reads, so the log begins anew
+    // when the writer has finished the copy, however slow the machine is.
+    assert!(longest < 32 << 20, "{longest}");
     assert!(longest > 0);
 }
 
