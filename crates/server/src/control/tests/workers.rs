@@ -1,18 +1,13 @@
-//! Workers under the control loop: ended late for what else they hold, and not at all for a plan that is old.
+//! Workers under the control loop: a plan that is old ends none that works.
 
-use darkroom_core::{
-    AttemptState,
-    scheduler::plan::{Action, Seen},
-};
+use darkroom_core::scheduler::plan::{Action, Seen};
 
 use super::*;
 use crate::service::{
-    jobs::Cancelled,
     pull::{Worker, take::Taken},
     workers::WorkerSubmit,
 };
 
-const OURS: &str = "[endpoints.w]\nkind = \"worker\"\ncommand = [\"/nobody\"]\n[endpoints.w.limits]\ncancel_grace = \"1s\"\n";
 const THEIRS: &str = "[endpoints.w]\nkind = \"worker\"\n";
 
 fn w() -> EndpointName {
@@ -42,44 +37,6 @@ async fn take(bench: &Bench, worker: &Arc<Worker>, wanted: usize) -> Vec<JobId> 
         .unwrap();
     taken.iter_mut().for_each(Taken::handed_over);
     taken.iter().map(|one| one.job).collect()
-}
-
-#[tokio::test]
-async fn what_else_a_stuck_worker_holds_has_two_minutes_and_goes_back_then_at_no_cost() {
-    let bench = Bench::configured(OURS);
-    let (stuck, other) = (submit(&bench).await, submit(&bench).await);
-    let running = run(bench, Scripted::new(Start::Never));
-    let bench = &running.bench;
-    let service = &bench.service;
-    let known = |record: &InstanceRecord| service.worker(&w(), &record.id.to_string());
-    let all = running.instances(|all| all.first().is_some_and(|one| known(one).is_some()));
-    let worker = known(&all.await[0]).unwrap();
-    let mut jobs = take(bench, &worker, 2).await;
-    jobs.sort();
-    assert_eq!(jobs, [stuck, other]);
-
-    // It goes on with what is cancelled beyond the grace.
-    assert_eq!(service.cancel(None, stuck).await.unwrap(), Cancelled::Now);
-    bench.clock.advance(Duration::from_secs(2));
-    let looking = service.clone();
-    let stop = CancellationToken::new();
-    let _looks = stop.clone().drop_guard();
-    tokio::spawn(async move { looking.keep_workers(stop).await });
-    let drains = |all: &[InstanceRecord]| all.iter().any(|i| i.state == InstanceState::Draining);
-    running.instances(drains).await;
-    assert_eq!(
-        bench.record(other).await.state,
-        JobState::Running,
-        "its time is not over"
-    );
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(121)).await;
-    tokio::time::resume();
-    running.instances(failed).await;
-    let attempts = service.attempts(other).await.unwrap();
-    assert_eq!(attempts[0].state, AttemptState::Released);
-    let record = bench.record(other).await;
-    assert!(!record.state.is_final() && record.lost_attempts == 0);
 }
 
 #[tokio::test]
