@@ -83,6 +83,9 @@ fn one(id: &str, version: &Value) -> String {
         text(version, "version"),
         text(version, "endpoint")
     );
+    if version["checked"] == false {
+        out += "not checked: no instance of its endpoint had told what it can do; its first call after one has checks it\n";
+    }
     if !text(version, "description").is_empty() {
         let _ = writeln!(out, "{}", text(version, "description"));
     }
@@ -126,5 +129,31 @@ fn brief(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_version_takes_and_whether_it_was_checked_is_told() {
+        let mut version = json!({"version": "v1", "endpoint": "default", "checked": false, "inputs": [
+            {"name": "n", "type": "integer", "min": 1, "max": 9, "default": 4, "node": "3", "field": "steps"},
+            {"name": "text", "type": "string", "required": true, "node": "6", "field": "text"},
+        ], "outputs": [{"name": "images", "node": "10", "kind": "images"}]});
+        let told = one("poster", &version);
+        for part in [
+            "poster v1 on default\nnot checked: ",
+            "1..9",
+            "required",
+            "output images: 10.images\n",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+        version["checked"] = json!(true);
+        assert!(!one("poster", &version).contains("not checked"));
     }
 }
