@@ -39,7 +39,7 @@ def bucket():
 
 @pytest.fixture(scope="module")
 def server(bucket):
-    text = KEYS
+    text = KEYS + "[endpoints.0f43a6867e05fddd]\n"
     for name, program, env in [
         ("ppio", "ppio_handler.py", {}),
         ("runpod", "runpod_handler.py", {}),
@@ -84,6 +84,19 @@ def test_a_ppio_client_and_a_handler_with_progress_uploads_and_errors(server):
         assert requests.get(image["url"], timeout=60).content.startswith(b"\x89PNG")
     assert requests.get(output["text"], timeout=60).text == "a red apple 苹果"
     assert requests.get(output["raw"], timeout=60).content == b"\0\1\2"
+
+
+def test_a_task_for_comfyui_by_the_module_key_and_an_endpoints_id(server):
+    ran = subprocess.run(
+        [sys.executable, str(PROGRAMS / "ppio_comfyui_task.py"), "sk_test"], capture_output=True, text=True, timeout=LIMIT_S,
+        env={**os.environ, "PPIO_ENDPOINT_BASE_URL": f"{server.url}/v1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["first"] in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED") and told["last"] == "COMPLETED"
+    (image,) = told["output"]["images"]
+    assert image["filename"].startswith("apple")
+    assert requests.get(image["url"], timeout=60).content.startswith(b"\x89PNG")
 
 
 def test_a_runpod_handler_uploads_to_its_endpoints_bucket_and_to_its_callers(server, bucket):
