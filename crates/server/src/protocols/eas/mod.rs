@@ -25,6 +25,7 @@ mod commit;
 mod error;
 mod get_items;
 mod outputs;
+mod posted;
 mod prompt;
 mod put;
 mod query;

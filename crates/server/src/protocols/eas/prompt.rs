@@ -11,11 +11,11 @@ use serde_json::Value;
 use super::{
     call::EasCall,
     error::{EasError, Refused},
+    posted::Posted,
     put::answer,
 };
 use crate::{
     beside::beside,
-    http::read_body,
     service::queues::{OpenQueue, PromptItem, Side},
     state::AppState,
 };
@@ -42,20 +42,19 @@ pub async fn handler(
 }
 
 async fn submit(state: &AppState, call: &EasCall, request: Request) -> Result<Response, EasError> {
-    let priority = call.priority()?.unwrap_or(0);
-    let (parts, body) = request.into_parts();
-    let (body, memory) = read_body(&parts.headers, body, MAX_BODY_BYTES, &state.service.memory).await?;
+    let posted = Posted::read(state, call, request, MAX_BODY_BYTES).await?;
+    let body = posted.body;
     let size_bytes = body.len();
     let graph = beside(size_bytes, move || workflow(&body)).await?;
     let queue = OpenQueue::new(&call.caller.tenant, call.endpoint.clone(), Side::Input);
     let prompt = PromptItem {
         tags: call.query.tags.clone(),
-        priority,
+        priority: posted.priority,
         graph,
         size_bytes,
         base_url: call.base_url.clone(),
         request_id: call.caller.request_id.to_string(),
-        memory,
+        memory: posted.memory,
     };
     let done = state.service.put_prompt(&queue, prompt).await?;
     Ok(answer(&done))

@@ -6,9 +6,13 @@ use axum::{
 };
 use http::header;
 
-use super::{call::EasCall, error::EasError, named};
+use super::{
+    call::EasCall,
+    error::EasError,
+    named,
+    posted::{Posted, max_payload},
+};
 use crate::{
-    http::read_body,
     service::queues::{OpenQueue, PutDone, PutItem},
     state::AppState,
 };
@@ -20,17 +24,14 @@ pub async fn put(
     call: &EasCall,
     request: Request,
 ) -> Result<Response, EasError> {
-    let priority = call.priority()?.unwrap_or(0);
-    let (parts, body) = request.into_parts();
-    let limit = usize::try_from(queue.endpoint.queue.max_payload_bytes).unwrap_or(usize::MAX);
-    let (body, memory) = read_body(&parts.headers, body, limit, &state.service.memory).await?;
+    let posted = Posted::read(state, call, request, max_payload(queue)).await?;
     let put = PutItem {
         tags: call.query.tags.clone(),
-        priority,
-        body,
+        priority: posted.priority,
+        body: posted.body,
     };
     let done = state.service.put_item(queue, put).await?;
-    drop(memory);
+    drop(posted.memory);
     Ok(answer(&done))
 }
 

@@ -4,9 +4,14 @@
 use axum::{extract::Request, response::Response};
 use http::HeaderMap;
 
-use super::{call::EasCall, error::EasError, put::answer, query::Query};
+use super::{
+    call::EasCall,
+    error::EasError,
+    posted::{Posted, max_payload},
+    put::answer,
+    query::Query,
+};
 use crate::{
-    http::read_body,
     service::{
         queues::{OpenQueue, RequestItem},
         replay::HEADERS,
@@ -24,22 +29,19 @@ pub async fn replay(
     call: &EasCall,
     request: Request,
 ) -> Result<Response, EasError> {
-    let priority = call.priority()?.unwrap_or(0);
-    let (parts, body) = request.into_parts();
-    let limit = usize::try_from(queue.endpoint.queue.max_payload_bytes).unwrap_or(usize::MAX);
-    let (body, memory) = read_body(&parts.headers, body, limit, &state.service.memory).await?;
+    let posted = Posted::read(state, call, request, max_payload(queue)).await?;
     let item = RequestItem {
         tags: call.query.tags.clone(),
-        priority,
-        path: path_of(parts.uri.path()),
-        query: Query::for_the_program(parts.uri.query().unwrap_or_default()),
-        headers: kept(&parts.headers),
-        body,
+        priority: posted.priority,
+        path: path_of(posted.parts.uri.path()),
+        query: Query::for_the_program(posted.parts.uri.query().unwrap_or_default()),
+        headers: kept(&posted.parts.headers),
+        body: posted.body,
         base_url: call.base_url.clone(),
         request_id: call.caller.request_id.to_string(),
     };
     let done = state.service.put_request(queue, item).await?;
-    drop(memory);
+    drop(posted.memory);
     Ok(answer(&done))
 }
 

@@ -2,10 +2,14 @@
 
 use axum::{extract::Request, response::Response};
 
-use super::{call::EasCall, error::EasError, put::answer};
+use super::{
+    call::EasCall,
+    error::EasError,
+    posted::{Posted, max_payload},
+    put::answer,
+};
 use crate::{
     beside::beside,
-    http::read_body,
     service::queues::{OpenQueue, WorkItem, input_of},
     state::AppState,
 };
@@ -17,13 +21,11 @@ pub async fn work(
     call: &EasCall,
     request: Request,
 ) -> Result<Response, EasError> {
-    let priority = call.priority()?.unwrap_or(0);
-    let (parts, body) = request.into_parts();
-    let limit = usize::try_from(queue.endpoint.queue.max_payload_bytes).unwrap_or(usize::MAX);
-    let (body, memory) = read_body(&parts.headers, body, limit, &state.service.memory).await?;
+    let posted = Posted::read(state, call, request, max_payload(queue)).await?;
+    let (body, memory) = (posted.body, posted.memory);
     let item = WorkItem {
         tags: call.query.tags.clone(),
-        priority,
+        priority: posted.priority,
         input: beside(body.len(), move || input_of(&body)).await?,
         base_url: call.base_url.clone(),
         request_id: call.caller.request_id.to_string(),
