@@ -134,6 +134,14 @@ impl Declare<'_> {
             let near = nearest(field, names.into_iter(), 64);
             return Err(at(Finding::error("unknown_field", message).near(near)));
         }
+        let fitted;
+        let wish = match spec.filter(|_| wish.as_far_as_here) {
+            Some(spec) => {
+                fitted = as_far_as_here(wish, spec);
+                &fitted
+            }
+            None => wish,
+        };
         let stored = node.inputs.get(field);
         if class.is_none() && stored.is_none() {
             let names: Vec<&str> = node.inputs.keys().map(String::as_str).collect();
@@ -195,6 +203,13 @@ impl Declare<'_> {
         // A link that stands there is what it has without a value.
         let has_value = input.default.is_some() || stored.is_some();
         input.required = wish.required.unwrap_or(!has_value);
+        if wish.as_far_as_here && input.kind == Kind::Choice {
+            let offered = |default: &Value| input.choices.as_ref().is_none_or(|all| all.contains(default));
+            if !input.default.as_ref().is_none_or(offered) {
+                // Not to be had here: whoever calls chooses.
+                (input.default, input.required) = (None, true);
+            }
+        }
         match Self::fault(&input, wish, spec) {
             Some(finding) => Err(at(finding)),
             None => Ok(input),
@@ -312,6 +327,28 @@ impl Declare<'_> {
                 Err(Box::new(Finding::error("unknown_node", message).at(name, None)))
             }
         }
+    }
+}
+
+/// A wish with the choices and within the range that the class has here. Where it has none of the choices, its own count.
+fn as_far_as_here(wish: &InputWish, spec: &InputSpec) -> InputWish {
+    use std::cmp::Ordering;
+    let tighter = |own: &Option<Value>, class: Option<&Value>, beyond: Ordering| {
+        let within = |own: &Value| class.and_then(|class| compare(own, class)) != Some(beyond);
+        own.clone().filter(within).or(class.cloned())
+    };
+    let offered = spec.choices().unwrap_or_default();
+    let choices = wish.choices.as_ref().map(|all| {
+        let here = all
+            .iter()
+            .filter(|one| offered.is_empty() || offered.contains(one));
+        here.cloned().collect::<Vec<Value>>()
+    });
+    InputWish {
+        min: tighter(&wish.min, spec.min(), Ordering::Less),
+        max: tighter(&wish.max, spec.max(), Ordering::Greater),
+        choices: choices.filter(|choices| !choices.is_empty()),
+        ..wish.clone()
     }
 }
 

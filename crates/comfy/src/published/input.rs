@@ -176,6 +176,9 @@ pub struct InputWish {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Bounds and choices come from another server, or from before: they count as far as the node has them here.
+    #[serde(skip)]
+    pub as_far_as_here: bool,
 }
 
 impl From<Input> for InputWish {
@@ -192,6 +195,7 @@ impl From<Input> for InputWish {
             choices: input.choices,
             required: Some(input.required),
             description: Some(input.description),
+            as_far_as_here: false,
         }
     }
 }

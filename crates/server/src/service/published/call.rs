@@ -115,9 +115,21 @@ impl Service {
     /// [`CallError`]; nothing is half-accepted then.
     pub async fn call_workflow(&self, call: WorkflowCall<'_>) -> Result<Called, CallError> {
         let key = workflow_key(&call.tenant, &call.workflow);
-        let loaded = self
-            .load_workflow(&key, call.version, call.alias.as_ref())
-            .await?;
+        let loaded = self.load_workflow(&key, call.version, call.alias.as_ref()).await;
+        let loaded = match loaded {
+            // Aliases are told to who may use what they lead to.
+            Err(Unknown::Alias { workflow, alias, .. }) => {
+                let record = self.store.workflow(&key).await.map_err(Error::from)?;
+                let all = record.into_iter().flat_map(|record| record.aliases);
+                let others = all.filter(|one| (call.may)(&one.endpoint));
+                return Err(CallError::Unknown(Unknown::Alias {
+                    workflow,
+                    alias,
+                    others: others.map(|one| one.name.to_string()).collect(),
+                }));
+            }
+            other => other?,
+        };
         let own = &loaded.record.endpoint;
         let endpoint = self.choose_endpoint(own, &call.resources, call.may).await?;
         self.check_late(&key, &loaded).await?;
@@ -170,6 +182,9 @@ impl Service {
             })
             .await
             .map_err(|error| blame::of_inputs(error, published))?;
+        if accepted.existed {
+            self.same_workflow(accepted.job, &call.workflow).await?;
+        }
         Ok(Called {
             job: accepted.job,
             existed: accepted.existed,
@@ -177,6 +192,18 @@ impl Service {
             endpoint,
         })
     }
+
+    /// A caller's own name for a job stands for one run: that of another workflow is not the answer to this call.
+    async fn same_workflow(&self, job: JobId, workflow: &WorkflowId) -> Result<(), Error> {
+        let job = self.job(None, job).await?;
+        match results::called_as(&job) {
+            Some(called) if called.id == *workflow => Ok(()),
+            Some(_) | None => Err(Error::Invalid(
+                "this reference was used for something else already: use another one".to_owned(),
+            )),
+        }
+    }
+
     /// A version that was published before any instance of its endpoint had told what it can do is checked once one has.
     async fn check_late(&self, key: &WorkflowKey, loaded: &Loaded) -> Result<(), CallError> {
         let endpoint = &loaded.record.endpoint;

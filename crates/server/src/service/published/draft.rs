@@ -4,7 +4,10 @@ use darkroom_comfy::published::Finding;
 use darkroom_core::Timestamp;
 
 use super::{Actor, Denied, Publication, WorkflowKey};
-use crate::service::{Error, Service};
+use crate::{
+    beside::beside,
+    service::{Error, Service},
+};
 
 impl Service {
     /// Keeps a draft in place of an older one, and says what would be found at its publish.
@@ -44,8 +47,8 @@ impl Service {
             .map_err(Error::from)?
             .ok_or_else(none)?;
         let bytes = self.read_payload(&payload).await?.ok_or_else(none)?;
-        let draft: Publication =
-            serde_json::from_slice(&bytes).map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        let parsed = beside(bytes.len(), move || serde_json::from_slice(&bytes)).await;
+        let draft: Publication = parsed.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
         // One from before its endpoint was noted beside it.
         actor.may_change(None, Some(&draft.endpoint))?;
         Ok((at, draft))

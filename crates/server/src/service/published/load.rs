@@ -15,9 +15,12 @@ use crate::{
     service::{Error, Service},
 };
 
+/// Workflows looked at in one read.
+const PAGE: u32 = 500;
+
 impl Service {
-    /// A page of a tenant's workflows, by id, as far as somebody sees them, and the last id of the page where there may be
-    /// more.
+    /// A page of a tenant's workflows, by id, of those that somebody sees, and the last id of the page where there may be
+    /// more. Others are passed over without a trace.
     ///
     /// # Errors
     /// When the store fails.
@@ -28,11 +31,22 @@ impl Service {
         after: Option<&WorkflowId>,
         limit: u32,
     ) -> Result<(Vec<WorkflowRecord>, Option<WorkflowId>), Error> {
-        let mut page = self.store.workflows(tenant, after, limit).await?;
-        let last = page.last().map(|record| record.key.id.clone());
-        let next = last.filter(|_| page.len() >= limit as usize);
-        page.retain(|record| actor.sees_workflow(record));
-        Ok((page, next))
+        let limit = limit as usize;
+        let mut seen: Vec<WorkflowRecord> = Vec::new();
+        let mut after = after.cloned();
+        loop {
+            let page = self.store.workflows(tenant, after.as_ref(), PAGE).await?;
+            let is_last = page.len() < PAGE as usize;
+            after = page.last().map(|record| record.key.id.clone());
+            seen.extend(page.into_iter().filter(|record| actor.sees_workflow(record)));
+            if seen.len() > limit || is_last {
+                break;
+            }
+        }
+        let more = seen.len() > limit;
+        seen.truncate(limit);
+        let next = seen.last().map(|record| record.key.id.clone()).filter(|_| more);
+        Ok((seen, next))
     }
 
     /// A page of a workflow's versions before `before`, newest first, as far as somebody sees them, and the last version of

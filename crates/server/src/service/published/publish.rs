@@ -10,6 +10,9 @@ use crate::{
     service::{Error, Service},
 };
 
+/// The longest version or draft, as it is stored: each call works on a copy of it.
+const MAX_DEFINITION_BYTES: usize = 8 << 20;
+
 impl Service {
     /// Publishes the next version; durable when this returns. `size`: about how large the request was, in bytes.
     ///
@@ -61,6 +64,12 @@ impl Service {
     ) -> Result<Payload, Error> {
         let json = beside(size, move || serde_json::to_vec(&holds)).await;
         let json = json.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        if json.len() > MAX_DEFINITION_BYTES {
+            return Err(Error::TooLarge {
+                what: "the workflow (files belong into inputs)",
+                limit_bytes: MAX_DEFINITION_BYTES as u64,
+            });
+        }
         self.place_input(self.definition_key(key)?, json.into()).await
     }
 

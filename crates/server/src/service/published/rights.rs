@@ -36,6 +36,9 @@ pub enum Denied {
     /// It has to do with an endpoint that they may not publish on.
     #[error("it runs on the endpoint '{0}', on which this key may not publish")]
     Endpoint(EndpointName),
+    /// The id belongs to a workflow that they do not see.
+    #[error("this id is taken by a workflow on an endpoint that this key may not use")]
+    Taken,
     /// Something else went wrong.
     #[error(transparent)]
     Service(#[from] Error),
@@ -49,8 +52,12 @@ impl Actor {
 
     /// Whether they see a workflow.
     pub fn sees_workflow(&self, record: &WorkflowRecord) -> bool {
-        record.endpoints.iter().any(|endpoint| self.sees(endpoint))
-            || draft_of(record).is_some_and(|endpoint| (self.publishes)(&endpoint))
+        record.endpoints.iter().any(|endpoint| self.sees(endpoint)) || self.sees_draft(record)
+    }
+
+    /// Whether they see a workflow's draft.
+    pub fn sees_draft(&self, record: &WorkflowRecord) -> bool {
+        draft_of(record).is_some_and(|endpoint| (self.publishes)(&endpoint))
     }
 
     /// The aliases whose versions they see.
@@ -164,7 +171,11 @@ impl Service {
         to: &EndpointName,
     ) -> Result<Option<WorkflowRecord>, Denied> {
         let record = self.store.workflow(key).await.map_err(Error::from)?;
-        actor.may_change(record.as_ref(), Some(to))?;
+        actor.may_change(None, Some(to))?;
+        if record.as_ref().is_some_and(|record| !actor.sees_workflow(record)) {
+            return Err(Denied::Taken);
+        }
+        actor.may_change(record.as_ref(), None)?;
         Ok(record)
     }
 }

@@ -301,6 +301,7 @@ async fn a_draft_may_have_mistakes_and_is_published_when_it_has_none() {
 fn code(denied: Denied) -> &'static str {
     match denied {
         Denied::Endpoint(_) => "denied",
+        Denied::Taken => "taken",
         Denied::Service(error) => error.code(),
     }
 }
@@ -504,7 +505,7 @@ async fn a_key_of_one_endpoint_neither_takes_over_nor_sees_what_serves_another()
                 .await
                 .map(drop)
         ),
-        "denied"
+        "taken"
     );
     assert_eq!(
         denied(
@@ -513,11 +514,11 @@ async fn a_key_of_one_endpoint_neither_takes_over_nor_sees_what_serves_another()
                 .await
                 .map(drop)
         ),
-        "denied"
+        "taken"
     );
     assert_eq!(
         denied(service.put_draft(&theirs, &poster, on_other(), 9).await.map(drop)),
-        "denied"
+        "taken"
     );
     assert_eq!(
         denied(service.move_alias(&theirs, &poster, &main, v1).await.map(drop)),
@@ -545,8 +546,10 @@ async fn a_key_of_one_endpoint_neither_takes_over_nor_sees_what_serves_another()
     };
     assert_eq!(
         denied(service.import_workflow(&theirs, &poster, import).await.map(drop)),
-        "denied"
+        "taken"
     );
+    let page = service.workflows(&theirs, &poster.tenant, None, 1).await.unwrap();
+    assert_eq!(page, (vec![], None), "no trace of what others have");
     assert_eq!(
         service
             .workflow_versions(&theirs, &poster, None, 9)
@@ -669,7 +672,7 @@ async fn a_key_of_one_endpoint_neither_takes_over_nor_sees_what_serves_another()
                 .await
                 .map(drop)
         ),
-        "denied"
+        "taken"
     );
     assert_eq!(
         denied(
@@ -678,7 +681,7 @@ async fn a_key_of_one_endpoint_neither_takes_over_nor_sees_what_serves_another()
                 .await
                 .map(drop)
         ),
-        "denied"
+        "taken"
     );
     service.draft(&theirs, &key("sketch")).await.unwrap();
     service.remove_draft(&theirs, &key("sketch")).await.unwrap();
@@ -771,6 +774,83 @@ async fn called(bench: &Bench, id: &str, inputs: Value) -> Result<Called, CallEr
         memory: Held::default(),
     };
     bench.service.call_workflow(call).await
+}
+
+#[tokio::test]
+async fn pages_hold_as_many_as_are_seen_and_lead_on_by_them() {
+    let bench = bench().await;
+    for id in ["a", "b", "c"] {
+        published(&bench, id, graph()).await;
+    }
+    let (operator, tenant) = (operator(), key("a").tenant);
+    let list = async |after: Option<&str>| {
+        let after = after.map(|id| id.parse().unwrap());
+        let page = bench.service.workflows(&operator, &tenant, after.as_ref(), 2);
+        let (seen, next) = page.await.unwrap();
+        let ids: Vec<String> = seen.iter().map(|one| one.key.id.to_string()).collect();
+        (ids.join(" "), next.map(|id| id.to_string()))
+    };
+    assert_eq!(list(None).await, ("a b".to_owned(), Some("b".to_owned())));
+    assert_eq!(list(Some("b")).await, ("c".to_owned(), None));
+}
+
+#[tokio::test]
+async fn a_workflow_is_not_larger_than_calls_can_work_on() {
+    let bench = bench().await;
+    let mut large = graph();
+    large["6"]["inputs"]["text"] = json!("x".repeat(8 << 20));
+    let (service, operator, size) = (&bench.service, operator(), 9 << 20);
+    let code = |outcome: Result<_, Denied>| outcome.map(|_: ()| "done").unwrap_or_else(code);
+    let refused = service
+        .publish(&operator, publishing("poster"), publication(large.clone()), size)
+        .await;
+    assert_eq!(code(refused.map(drop)), "too_large");
+    let refused = service
+        .put_draft(&operator, &key("poster"), publication(large), size)
+        .await;
+    assert_eq!(code(refused.map(drop)), "too_large");
+}
+
+#[tokio::test]
+async fn choices_and_ranges_of_a_file_count_as_far_as_they_are_here() {
+    let bench = bench().await;
+    let mut file = {
+        let there = self::bench().await;
+        let mut wanted = publication(graph());
+        wanted
+            .inputs
+            .push(serde_json::from_value(json!({"name": "model", "node": "4", "field": "ckpt"})).unwrap());
+        let done = there
+            .service
+            .publish(&operator(), publishing("poster"), wanted, 9)
+            .await;
+        assert!(matches!(done.unwrap(), Outcome::Published { .. }));
+        exported(&there, "poster").await
+    };
+    let inputs = &mut file["versions"][0]["definition"]["inputs"];
+    let inputs = inputs.as_array_mut().expect("a list");
+    for input in inputs {
+        match input["name"].as_str().unwrap() {
+            "model" => input["choices"] = json!(["only-there.safetensors", "sdxl_base.safetensors"]),
+            "steps" => input["max"] = json!(90),
+            _ => {}
+        }
+    }
+    match brought(&bench, "poster", &file).await.unwrap() {
+        Brought::In { findings, .. } => assert_eq!(findings, []),
+        Brought::Refused(findings) => panic!("{findings:?}"),
+    }
+    let loaded = bench
+        .service
+        .load_workflow(&key("poster"), None, None)
+        .await
+        .unwrap();
+    let input = |name: &str| {
+        let inputs = &loaded.definition.published.inputs;
+        inputs.iter().find(|input| input.name == name).unwrap().clone()
+    };
+    assert_eq!(input("model").choices, Some(vec![json!("sdxl_base.safetensors")]));
+    assert_eq!(input("steps").max, Some(json!(50)));
 }
 
 #[tokio::test]

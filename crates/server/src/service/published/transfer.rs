@@ -311,7 +311,10 @@ pub(super) fn publication(definition: &Definition, endpoint: EndpointName) -> Pu
         inputs.and_then(|inputs| inputs.get(&input.field)).cloned()
     };
     let inputs = published.inputs.iter().cloned().map(|input| {
-        let mut wish = InputWish::from(input);
+        let mut wish = InputWish {
+            as_far_as_here: true,
+            ..InputWish::from(input)
+        };
         // What stands in the graph is the default without being said.
         if wish.default == stored(&wish) {
             wish.default = None;

@@ -104,6 +104,11 @@ impl Call {
     fn denied(&self, denied: Denied) -> ApiError {
         match denied {
             Denied::Service(error) => self.fail(error),
+            Denied::Taken => {
+                // Which one it is, is not theirs to know.
+                let endpoint = "that this workflow runs on".to_owned();
+                ApiError::access(auth::Error::ForeignEndpoint { endpoint }, &self.caller.request_id)
+            }
             Denied::Endpoint(endpoint) => {
                 let endpoint = endpoint.to_string();
                 ApiError::access(auth::Error::ForeignEndpoint { endpoint }, &self.caller.request_id)

@@ -16,13 +16,14 @@ pub fn workflow(record: &WorkflowRecord, actor: &Actor) -> Value {
     let aliases = actor.seen_aliases(record);
     let aliases = aliases.map(|one| (one.name.to_string(), json!(one.version)));
     let endpoint = record.endpoint.as_ref().filter(|endpoint| actor.sees(endpoint));
+    let draft_at = record.draft_at.filter(|_| actor.sees_draft(record));
     json!({
         "workflow_id": record.key.id,
         "endpoint": endpoint,
         "latest": endpoint.and(record.latest),
         "aliases": Map::from_iter(aliases),
-        "has_draft": record.draft_at.is_some(),
-        "draft_at": time(record.draft_at),
+        "has_draft": draft_at.is_some(),
+        "draft_at": time(draft_at),
         "created_at": time(Some(record.created_at)),
         "updated_at": time(Some(record.updated_at)),
     })
