@@ -183,6 +183,8 @@ pub struct There {
     pub enough: bool,
     /// No item below this index will ever be one that it wants.
     pub first: u64,
+    /// None below this one can be taken now: where a take need not begin before.
+    pub free_from: u64,
 }
 
 /// A consumer that connects.
@@ -285,6 +287,14 @@ pub struct Committed {
     pub never: Vec<u64>,
     /// Items that are there and were never delivered to the group.
     pub not_delivered: Vec<u64>,
+}
+
+impl Committed {
+    /// With what another part of the same request found.
+    pub fn add(&mut self, more: Committed) {
+        self.never.extend(more.never);
+        self.not_delivered.extend(more.not_delivered);
+    }
 }
 
 /// A queue and its numbers.

@@ -264,6 +264,14 @@ def test_search_tells_who_waits_and_who_is_being_served(server):
     assert client(server).search(second)["IsPending"] is False
 
 
+def test_an_item_without_a_body_goes_with_its_get(server):
+    queue = Queue(server)
+    queue.put(b"")
+    queue.put(b"next")
+    got = [queue.get() for _ in range(3)]
+    assert [(answer.status_code, answer.content) for answer in got] == [(200, b""), (200, b"next"), (204, b"")]
+
+
 def test_every_group_gets_every_item_and_a_window_bounds_each(server):
     queue = Queue(server, service="groups")
     first, second, third = (queue.put() for _ in range(3))

@@ -328,9 +328,9 @@ tests! {
 
     async fn a_reader_that_looks_learns_where_to_look_next(world: World) {
         let mine = || Wanted { tags: tags(&[("k", "v")]), ..Wanted::default() };
-        let there = async |past, now_enough, first| {
+        let there = async |past, enough, first| {
             let look = Take { wanted: mine(), past, ..take(1, 1) };
-            let expected = There { enough: now_enough, first };
+            let expected = There { enough, first, free_from: if enough { first } else { 0 } };
             assert_eq!(world.store().there(&input(), look).await.unwrap(), expected);
         };
         there(0, false, 0).await;

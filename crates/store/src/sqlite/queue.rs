@@ -158,6 +158,11 @@ impl Queue {
         self.take(batch, &[Lane::First, Lane::Submit])
     }
 
+    /// One submit more than a batch has room for: a flood of what goes first holds submits up, and never stops them.
+    pub(super) fn pop_submit(&self, batch: Wait) -> Option<Box<dyn Op>> {
+        self.take(batch, &[Lane::Submit])
+    }
+
     /// The one sweep of a batch: what takes its turn only when nobody else waits never does in a flood.
     pub(super) fn pop_sweep(&self, batch: Wait) -> Option<Box<dyn Op>> {
         self.take(batch, &[Lane::Sweep])
@@ -266,6 +271,16 @@ mod tests {
             ]
         );
         assert_eq!(drain(&queue, Wait::ForDisk), [(Lane::Sweep, 2)]);
+    }
+
+    #[tokio::test]
+    async fn one_submit_goes_with_every_batch_that_syncs() {
+        let queue = Queue::new(10);
+        push(&queue, Lane::First, Wait::RideAlong, "1").await;
+        push(&queue, Lane::Submit, Wait::ForDisk, "12").await;
+        assert!(queue.pop_submit(Wait::RideAlong).is_none());
+        let submit = queue.pop_submit(Wait::ForDisk).unwrap();
+        assert_eq!((submit.lane(), queue.waiting_for_disk()), (Lane::Submit, 0));
     }
 
     #[tokio::test]

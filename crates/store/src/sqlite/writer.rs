@@ -140,10 +140,13 @@ impl Writer {
             }
         }
         // On top of the bounds, which a flood reaches in every batch.
-        if let Some(mut sweep) = self.queue.pop_sweep(kind) {
-            let ran = self.run_one(sweep.as_mut(), &batch);
-            done.push(sweep);
+        let more = [self.queue.pop_submit(kind), self.queue.pop_sweep(kind)];
+        let mut more = more.into_iter().flatten();
+        while let Some(mut op) = more.next() {
+            let ran = self.run_one(op.as_mut(), &batch);
+            done.push(op);
             if let Err(error) = ran {
+                done.extend(more);
                 return self.give_up(done, error);
             }
         }

@@ -80,19 +80,16 @@ impl Service {
         let mut woken = self.store.subscribe(Topic::Items(queue.id.clone()));
         let mut patience = pin!(tokio::time::sleep(get.patience));
         let mut at_least = if get.patience.is_zero() { 1 } else { length };
-        // Taking is the writer's: one that had to look through others' items before, or has come in vain, looks first.
-        let mut looks_first = !get.wanted.tags.is_empty();
         let mut past = 0;
         loop {
             let got = match get.delete {
+                // Taking is the writer's: whoever would come in vain, or has to look past what others hold, looks before.
                 true => {
-                    let take = self.taking(&get, past, at_least, length);
-                    let is_there = !looks_first || {
-                        let there = self.store.there(&queue.id, take.clone()).await?;
-                        past = there.first;
-                        there.enough
-                    };
-                    match is_there {
+                    let mut take = self.taking(&get, past, at_least, length);
+                    let there = self.store.there(&queue.id, take.clone()).await?;
+                    past = there.first;
+                    take.past = there.free_from;
+                    match there.enough {
                         true => self.take(queue, take).await?,
                         false => Got::default(),
                     }
@@ -105,7 +102,6 @@ impl Service {
             if (at_least == 1 && patience.is_elapsed()) || get.patience.is_zero() {
                 return Ok(Got::default());
             }
-            looks_first = true;
             tokio::select! {
                 () = woken.woken() => {}
                 () = &mut patience, if !patience.is_elapsed() => at_least = 1,
@@ -138,18 +134,25 @@ impl Service {
     }
 
     async fn take(&self, queue: &OpenQueue, take: Take) -> Result<Got, Error> {
-        let mut items = self.store.take(&queue.id, take).await?;
-        let guard = |indexes| Taken {
-            queue: queue.id.clone(),
-            indexes,
-            written: false,
-            chores: self.chores.sender.clone(),
-        };
-        let too_many = items.split_off(within_bytes(&items));
-        if !too_many.is_empty() {
-            drop(guard(too_many.iter().map(|item| item.index).collect()));
-        }
-        let taken = guard(items.iter().map(|item| item.index).collect());
+        let (service, queue) = (self.clone(), queue.clone());
+        // Done also if nobody waits for it any more: what was taken comes back then.
+        let taking = tokio::spawn(async move {
+            let mut items = service.store.take(&queue.id, take).await?;
+            let guard = |items: &[Item]| Taken {
+                queue: queue.id.clone(),
+                indexes: items.iter().map(|item| item.index).collect(),
+                written: false,
+                chores: service.chores.sender.clone(),
+            };
+            let too_many = items.split_off(within_bytes(&items));
+            if !too_many.is_empty() {
+                drop(guard(&too_many));
+            }
+            let taken = guard(&items);
+            Ok::<_, Error>((items, taken))
+        });
+        let taken = taking.await.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        let (items, taken) = taken?;
         if items.is_empty() {
             return Ok(Got::default());
         }

@@ -38,6 +38,9 @@ pub use self::{
     work::{WorkItem, input_of},
 };
 
+/// Items of one request that are written down in one step: others' steps go between.
+const TOGETHER: usize = 256;
+
 /// A queue that a caller may use, and the endpoint it belongs to.
 #[derive(Debug, Clone)]
 pub struct OpenQueue {
@@ -184,8 +187,11 @@ impl Service {
     /// [`Error::Invalid`] that names the indexes which were never delivered; the others are committed all the same.
     pub async fn commit_items(&self, queue: &OpenQueue, group: &str, indexes: Vec<u64>) -> Result<(), Error> {
         queue.refuse_instances()?;
-        let committed = self.store.commit(&queue.id, group, indexes).await?;
-        told(&committed, group)
+        let mut all = Committed::default();
+        for some in indexes.chunks(TOGETHER) {
+            all.add(self.store.commit(&queue.id, group, some.to_vec()).await?);
+        }
+        told(&all, group)
     }
 
     /// A consumer could not do its work: the items go to others. `counts`: as a delivery.
@@ -200,8 +206,11 @@ impl Service {
         counts: bool,
     ) -> Result<(), Error> {
         queue.refuse_instances()?;
-        let refused = self.store.refuse(&queue.id, group, indexes, counts).await?;
-        told(&refused, group)
+        let mut all = Committed::default();
+        for some in indexes.chunks(TOGETHER) {
+            all.add(self.store.refuse(&queue.id, group, some.to_vec(), counts).await?);
+        }
+        told(&all, group)
     }
 
     /// Removes items for all groups; unfinished jobs behind them are cancelled.
@@ -210,7 +219,10 @@ impl Service {
     /// When the store fails.
     pub async fn delete_items(&self, queue: &OpenQueue, indexes: Vec<u64>) -> Result<u64, Error> {
         let jobs = self.jobs_behind(queue, &indexes).await?;
-        let removed = self.store.delete(&queue.id, indexes).await?;
+        let mut removed = 0;
+        for some in indexes.chunks(TOGETHER) {
+            removed += self.store.delete(&queue.id, some.to_vec()).await?;
+        }
         jobs.into_iter().for_each(|job| self.hub.wake_attempt(job));
         Ok(removed)
     }
@@ -351,6 +363,15 @@ impl Service {
     async fn read_items(&self, items: Vec<Item>) -> Result<ReadItems, Error> {
         let memory = self.memory.answer(bytes_of(&items)).await?;
         self.read_into(items, memory).await
+    }
+
+    /// Memory for what somebody else waits for, as soon as there is some.
+    async fn memory_for(&self, bytes: u64) -> Held {
+        loop {
+            if let Ok(memory) = self.memory.answer(bytes).await {
+                return memory;
+            }
+        }
     }
 
     async fn read_into(&self, items: Vec<Item>, memory: Held) -> Result<ReadItems, Error> {

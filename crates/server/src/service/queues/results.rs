@@ -12,7 +12,7 @@ use darkroom_core::{
 };
 use darkroom_store::{
     access::OutboxRow,
-    queues::{NewItem, QueueId, Side, Sink},
+    queues::{NewItem, Put, QueueId, Side, Sink},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -104,6 +104,8 @@ impl Service {
             tracing::error!(job.id = %row.job, "a result was asked for that nobody can make any more");
             return Ok(self.store.outbox_done(row.id).await?);
         };
+        let size = job.result.as_ref().map_or(0, darkroom_core::Payload::size);
+        let _memory = self.memory_for(size).await;
         let told = match is_request(&job.meta) {
             true => self.answer_for_sink(&job).await?,
             false if is_work(&job.meta) => Some(self.output_for_sink(&job).await?),
@@ -159,7 +161,12 @@ impl Service {
             named: false,
             max_length: u64::MAX,
         };
-        self.store.put_result(row.id, &queue, item).await?;
+        let blob = item.payload.blob().cloned();
+        let put = self.store.put_result(row.id, &queue, item).await;
+        if !matches!(put, Ok(Some(Put::At(_)))) {
+            self.discard(blob.into_iter().collect()).await;
+        }
+        put?;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ const BATCH_BYTES: u64 = 1_000_000;
 /// by one, and nobody waits for it.
 const SETTLE_WITHIN: Duration = Duration::from_millis(5);
 /// Larger windows mean nothing: this many items are not processed at once.
-const MAX_WINDOW: u32 = 10_000;
+const MAX_WINDOW: u32 = 1_000;
 /// Longest name of a consumer or group, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -170,11 +170,7 @@ impl Watch {
     async fn read(&self, items: Vec<Item>) -> Result<ReadItems, Error> {
         let indexes: Vec<u64> = items.iter().map(|item| item.index).collect();
         // Nothing is held meanwhile, and a connection that ends drops this wait.
-        let memory = loop {
-            if let Ok(memory) = self.service.memory.answer(bytes_of(&items)).await {
-                break memory;
-            }
-        };
+        let memory = self.service.memory_for(bytes_of(&items)).await;
         let read = self.service.read_into(items, memory).await;
         if read.is_err() {
             let (store, queue) = (&self.service.store, &self.queue.id);

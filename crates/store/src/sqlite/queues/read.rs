@@ -63,17 +63,21 @@ pub(super) fn there(conn: &Connection, queue: &QueueId, take: &Take, now: Timest
         return Ok(There {
             enough: false,
             first: 0,
+            free_from: 0,
         });
     };
     let wants = Look {
         now: Some(now),
         ..Look::to_take(take)
     };
-    let (mut free, mut first) = (0, None);
+    let (mut free, mut first, mut free_from) = (0u32, None, None);
     look(conn, head.nr, &wants, |row| {
         let index: u64 = sql::unsigned(row, "idx")?;
         first.get_or_insert(index);
-        free += u32::from(row.get::<_, bool>("free")?);
+        if row.get("free")? {
+            free += 1;
+            free_from.get_or_insert(index);
+        }
         Ok(free < take.at_least)
     })?;
     // What is found along the indexes, from the oldest on, is looked at once.
@@ -81,6 +85,7 @@ pub(super) fn there(conn: &Connection, queue: &QueueId, take: &Take, now: Timest
     Ok(There {
         enough: free >= take.at_least,
         first: if along { first.unwrap_or(head.next) } else { 0 },
+        free_from: free_from.filter(|_| along).unwrap_or(0),
     })
 }
 
