@@ -13,12 +13,12 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+
+from serving import darkroom
 
 PUTS = 2000
 TOKEN = "sk_bench"
@@ -136,40 +136,13 @@ def commits(directory, count):
     return spent
 
 
-@contextlib.contextmanager
-def darkroom(binary, directory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = directory / "darkroom.toml"
-    config.write_text(CONFIG, encoding="utf-8")
-    server = subprocess.Popen(
-        [binary, "serve", "--config", config, "--data-dir", directory / "data", "--listen", f"127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
-    try:
-        until = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.05)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def measure(binary):
     with tempfile.TemporaryDirectory(dir=".") as name:
         directory = pathlib.Path(name)
         with beside("--serve") as memory:
             in_memory = puts(int(memory.readline()))
         disk = commits(directory, PUTS // 2)
-        with darkroom(binary, directory) as port:
+        with darkroom(binary, directory, CONFIG) as port:
             ours = puts(port)
         disk += commits(directory, PUTS // 2)
     ratio = ours / (in_memory + disk)

@@ -7,7 +7,6 @@ One caller, nothing runs, the three kinds of requests in turns over one connecti
 """
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import http.client
@@ -19,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
+
+from serving import darkroom
 
 CALLS = 500
 KEY = "sk_bench"
@@ -39,33 +39,6 @@ GRAPH = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
 }
-
-
-@contextlib.contextmanager
-def darkroom(binary, directory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = directory / "darkroom.toml"
-    config.write_text(CONFIG, encoding="utf-8")
-    server = subprocess.Popen(
-        [binary, "serve", "--config", config, "--data-dir", directory / "data", "--listen", f"127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
-    try:
-        until = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.05)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def signed(app, path, body):
@@ -88,7 +61,7 @@ def signed(app, path, body):
 
 
 def measure(binary):
-    with tempfile.TemporaryDirectory(dir=".") as name, darkroom(binary, pathlib.Path(name)) as port:
+    with tempfile.TemporaryDirectory(dir=".") as name, darkroom(binary, pathlib.Path(name), CONFIG) as port:
         ours = {"Authorization": f"Bearer {KEY}", "Content-Type": JSON}
         made = subprocess.run(
             [binary, "keys", "create", "--app", "--name", "app", "--server", f"http://127.0.0.1:{port}", "--key", KEY, "--json"],
