@@ -17,6 +17,12 @@ pub fn set_up(filter: Option<&str>, format: Option<LogFormat>) {
         LogFormat::Json
     });
     let filter = EnvFilter::try_new(filter.unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info"));
+    // These two write signed addresses into what they say; what they refuse or miss is said by us.
+    let filter = ["s3s=off", "object_store=off"]
+        .into_iter()
+        .fold(filter, |filter, quiet| {
+            filter.add_directive(quiet.parse().expect("a directive"))
+        });
     let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
     // Failing means that a subscriber is set up already, and then that one is used.
     let _ = match format {

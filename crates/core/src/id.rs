@@ -135,6 +135,11 @@ impl TenantId {
     /// The tenant that all callers without a key share where keys are configured.
     pub const ANONYMOUS: &str = "anonymous";
 
+    /// Whose everything is that nobody says otherwise of.
+    pub fn default_tenant() -> TenantId {
+        "default".parse().expect("'default' is a name")
+    }
+
     /// Whether it is that one.
     pub fn is_anonymous(&self) -> bool {
         self.as_str() == Self::ANONYMOUS

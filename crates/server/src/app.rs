@@ -104,6 +104,7 @@ pub async fn run(
         lengths: Default::default(),
         agents: Default::default(),
         pull: service::pull::PullWorkers::new(key.expose(), base_url.local()),
+        objects: service::objects::Objects::new(key.expose(), base_url.fixed()),
         pools: std::sync::RwLock::new(Arc::new(config.resources.clone())),
         published: Default::default(),
         failpoint: options.failpoint.clone(),
@@ -299,6 +300,7 @@ fn router(state: AppState) -> Router {
         .merge(protocols::native::page())
         .nest("/darkroom/v1", protocols::darkroom::routes())
         .merge(protocols::home::routes())
+        .merge(protocols::s3::routes())
         .merge(blobs::routes())
         .merge(health::routes())
         .merge(login::routes())

@@ -63,6 +63,9 @@ pub trait Files: Send + Sync {
     /// Drops a reference; the last one puts the blob into the trash. `false` when there was none.
     async fn drop_ref(&self, owner: &str, name: &str) -> Result<bool, Error>;
 
+    /// Drops up to `limit` references of an owner that were made before `before`, and says how many those were.
+    async fn drop_refs_before(&self, owner: &str, before: Timestamp, limit: u32) -> Result<u64, Error>;
+
     /// Blobs that have been in the trash (or intended without a reference) longer than `delay`, at most `limit`.
     async fn trash_due(&self, delay: Duration, limit: u32) -> Result<Vec<BlobKey>, Error>;
 

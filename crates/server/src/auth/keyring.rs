@@ -163,10 +163,17 @@ impl Keyring {
     /// Whether a live key of this name may do the worker side of an endpoint.
     pub fn may_work(&self, name: &str, endpoint: &EndpointName) -> bool {
         let mut named = self.keys.iter().filter(|(_, key)| key.name == name);
-        named.any(|(_, key)| {
-            (key.scopes.contains(&Scope::Worker) || key.scopes.contains(&Scope::Admin))
-                && key.endpoints.holds(endpoint)
-        })
+        named.any(|(_, key)| may_work(key, endpoint))
+    }
+
+    /// The same of a live key whose hash begins with these digits (in hexadecimal).
+    pub fn may_work_with(&self, hash_digits: &str, endpoint: &EndpointName) -> bool {
+        let begins = |hash: &KeyHash| {
+            let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            digits.starts_with(hash_digits)
+        };
+        let mut known = self.keys.iter().filter(|(hash, _)| begins(hash));
+        known.any(|(_, key)| may_work(key, endpoint))
     }
 
     /// Whether any live key exists.
@@ -188,4 +195,9 @@ impl Keyring {
     pub fn anonymous_use(&self, endpoint: &EndpointName) -> Option<AnonymousUse> {
         self.anonymous.get(endpoint).copied()
     }
+}
+
+fn may_work(key: &Key, endpoint: &EndpointName) -> bool {
+    (key.scopes.contains(&Scope::Worker) || key.scopes.contains(&Scope::Admin))
+        && key.endpoints.holds(endpoint)
 }

@@ -39,6 +39,7 @@ impl Control {
     async fn sweep_once(&self, trash_delay: Duration, keep_gone: Duration) -> anyhow::Result<()> {
         sweep_jobs(&self.service).await?;
         self.service.sweep_signed_uploads().await?;
+        self.service.sweep_parts().await?;
         empty_trash(&self.service, trash_delay).await?;
         let before = self.service.clock.now().minus(keep_gone);
         for gone in self.service.store.sweep_instances(before).await? {
@@ -60,7 +61,7 @@ impl Control {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn sweep_jobs(service: &Service) -> Result<(), darkroom_store::Error> {
+pub async fn sweep_jobs(service: &Service) -> anyhow::Result<()> {
     while service.store.sweep_expired().await?.more {
         tokio::task::yield_now().await;
     }
@@ -78,6 +79,7 @@ pub async fn sweep_jobs(service: &Service) -> Result<(), darkroom_store::Error> 
         while service.store.sweep_finished(&endpoint, retention).await?.more {
             tokio::task::yield_now().await;
         }
+        service.sweep_objects(&endpoint, retention).await?;
     }
     Ok(())
 }

@@ -53,6 +53,11 @@ impl BaseUrl {
         }
     }
 
+    /// For what is written down before anybody calls: `public_url`, else the address that is listened on.
+    pub fn fixed(&self) -> String {
+        self.public.clone().unwrap_or_else(|| self.local())
+    }
+
     /// For instances and workers on this machine.
     pub fn local(&self) -> String {
         let mut address = self.listens_on;

@@ -52,7 +52,7 @@ impl RouteClass {
             RouteClass::Async
         } else if under("/scc") {
             RouteClass::Speedpix
-        } else if under("/darkroom/v1/blobs") {
+        } else if under("/darkroom/v1/blobs") || under("/darkroom/s3") {
             RouteClass::Blobs
         } else if under("/darkroom") {
             RouteClass::Own
@@ -100,6 +100,7 @@ mod tests {
             ("/api/v2/jobs", RouteClass::ComfyV2),
             ("/darkroom/v1/jobs", RouteClass::Own),
             ("/darkroom/v1/blobs/a/b", RouteClass::Blobs),
+            ("/darkroom/s3/outputs/a", RouteClass::Blobs),
             ("/", RouteClass::Page),
             ("/e/sdxl", RouteClass::Page),
             ("/healthz", RouteClass::Operator),

@@ -11,6 +11,7 @@ pub mod fc;
 pub mod home;
 pub mod kubeai;
 pub mod native;
+pub mod s3;
 pub mod speedpix;
 
 /// How each dialect shows a job to whoever is told of its end. A protocol that takes webhooks adds a line: the function

@@ -39,6 +39,7 @@ pub mod line;
 pub mod missing;
 pub mod models;
 pub mod object_info;
+pub mod objects;
 pub mod outputs;
 mod payload;
 pub mod pickers;
@@ -126,6 +127,8 @@ pub struct Parts {
     pub(crate) agents: agents::Agents,
     /// Workers that take jobs by long polls.
     pub(crate) pull: pull::PullWorkers,
+    /// Objects that workers keep.
+    pub(crate) objects: objects::Objects,
     /// Resource configs of published workflows.
     pub(crate) pools: RwLock<Arc<BTreeMap<String, published::Pool>>>,
     /// Versions of published workflows that were called lately.

@@ -111,6 +111,7 @@ impl Bench {
             lengths: Default::default(),
             agents: Default::default(),
             pull: super::pull::PullWorkers::new(&[7; 32], "http://127.0.0.1:8288".to_owned()),
+            objects: super::objects::Objects::new(&[7; 32], "http://127.0.0.1:8288".to_owned()),
             pools: Default::default(),
             published: Default::default(),
             failpoint: None,

@@ -61,6 +61,29 @@ impl Service {
     ) -> Result<Incoming, Error> {
         let key = self.asset_key(tenant, file_name)?;
         self.store.intend_input(&key).await?;
+        self.stream_into(key, bytes, max_bytes).await
+    }
+
+    /// Stores what a running job made, as it comes: also below the disk reserve, which is kept for that.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], or the stores' own.
+    pub(super) async fn receive_output(
+        &self,
+        key: BlobKey,
+        bytes: BoxStream<'_, Result<Bytes, std::io::Error>>,
+        max_bytes: u64,
+    ) -> Result<Incoming, Error> {
+        self.store.intend(&key).await?;
+        self.stream_into(key, bytes, max_bytes).await
+    }
+
+    async fn stream_into(
+        &self,
+        key: BlobKey,
+        bytes: BoxStream<'_, Result<Bytes, std::io::Error>>,
+        max_bytes: u64,
+    ) -> Result<Incoming, Error> {
         match self.blobs.put_stream(&key, bytes, max_bytes).await {
             Ok(meta) => Ok(Incoming {
                 key,

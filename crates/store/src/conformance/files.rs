@@ -51,6 +51,22 @@ tests! {
         assert!(!world.store().empty_trash(&blob("a")).await.unwrap());
     }
 
+    async fn references_made_before_an_instant_are_dropped_a_few_at_a_time(world: World) {
+        for name in ["1", "2", "3"] {
+            world.store().put_ref(reference(&world, "x", name, name)).await.unwrap();
+        }
+        world.store().put_ref(reference(&world, "y", "1", "1")).await.unwrap();
+        world.clock.advance(HOUR);
+        world.store().put_ref(reference(&world, "x", "0", "new")).await.unwrap();
+        let now = world.clock.now();
+        assert_eq!(world.store().drop_refs_before("x", now, 2).await.unwrap(), 2);
+        assert_eq!(world.store().drop_refs_before("x", now, 2).await.unwrap(), 1);
+        assert_eq!(world.store().drop_refs_before("x", now, 2).await.unwrap(), 0);
+        assert_eq!(world.store().refs_of("x").await.unwrap().len(), 1, "the new one stays");
+        let trash = world.store().trash_due(Duration::ZERO, 9).await.unwrap();
+        assert_eq!(trash.len(), 2, "another owner refers to the third: {trash:?}");
+    }
+
     async fn a_new_reference_saves_a_blob_from_the_trash(world: World) {
         world.store().put_ref(reference(&world, "x", "1", "a")).await.unwrap();
         world.store().drop_ref("x", "1").await.unwrap();

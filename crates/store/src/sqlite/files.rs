@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use darkroom_core::{
-    BlobKey, JobId, Payload, TenantId,
+    BlobKey, JobId, Payload, TenantId, Timestamp,
     output::{Output, OutputBody},
 };
 use rusqlite::{Row, params};
@@ -375,6 +375,24 @@ impl Files for SqliteStore {
     async fn drop_ref(&self, owner: &str, name: &str) -> Result<bool, Error> {
         let (owner, name) = (owner.to_owned(), name.to_owned());
         self.durably(SMALL, move |tx| drop_one(tx, &owner, &name)).await
+    }
+
+    async fn drop_refs_before(&self, owner: &str, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let owner = owner.to_owned();
+        let work = move |tx: &Tx<'_>| {
+            let blobs: Vec<String> = sql::rows(
+                tx.conn,
+                "DELETE FROM file_refs WHERE owner = ?1 AND name IN (SELECT name FROM file_refs \
+                 WHERE owner = ?1 AND created_at < ?2 LIMIT ?3) RETURNING blob",
+                params![owner, before.as_micros(), limit],
+                |row| Ok(row.get(0)?),
+            )?;
+            blobs
+                .iter()
+                .try_for_each(|blob| trash_if_unreferenced(tx, blob))?;
+            Ok(blobs.len() as u64)
+        };
+        self.write(Lane::Sweep, Wait::ForDisk, SMALL, work).await
     }
 
     async fn trash_due(&self, delay: Duration, limit: u32) -> Result<Vec<BlobKey>, Error> {

@@ -6,10 +6,13 @@ use clap::{Args, ValueEnum};
 use darkroom_core::{EndpointName, TenantId, presence::PING_INTERVAL};
 use darkroom_server::{
     auth::NewKey,
-    service::pull::environment::{Told, for_shell, variables},
+    service::{
+        objects::Access,
+        pull::environment::{Told, for_shell, variables},
+    },
 };
 use darkroom_store::access::Scope as StoreScope;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Place, Where, agent_line::agent_line};
 use crate::{
@@ -75,6 +78,7 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
     }
     let mut for_agents = one_endpoint(&scopes, &args.endpoints);
     let mut for_workers = None;
+    let mut bucket = None;
     let secret = match args.place.find(global).await? {
         Where::Server(client) => {
             let body = json!({"name": args.name, "scopes": scopes, "endpoints": args.endpoints, "tenant": args.tenant});
@@ -86,6 +90,7 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
                 for_agents = None;
                 for_workers = (known["kind"] == "worker").then_some(endpoint);
             }
+            bucket = objects_of(&answer["bucket"]);
             answer["secret"].as_str().unwrap_or_default().to_owned()
         }
         Where::Store(keys) => {
@@ -113,7 +118,7 @@ pub async fn create(args: CreateArgs, global: &Global) -> Result<Exit, Failure> 
         answer["agent"] = json!(line);
     }
     if let Some(endpoint) = for_workers {
-        let told = worker_environment(global.server(), &endpoint, &args.name, &secret);
+        let told = worker_environment(global.server(), &endpoint, &args.name, &secret, bucket);
         ui.note("what a worker is started with, in a shell (both SDKs; with the address that this server has from there):");
         answer["environment"] = json!(told);
         ui.show_line(&answer, &for_shell(&told));
@@ -163,12 +168,23 @@ fn one_endpoint<'a>(scopes: &[StoreScope], endpoints: &'a [String]) -> Option<&'
     }
 }
 
+/// Where the server says that the key's workers keep their files.
+fn objects_of(told: &Value) -> Option<Access> {
+    let text = |field: &str| Some(told[field].as_str()?.to_owned());
+    Some(Access {
+        endpoint_url: text("endpoint_url")?,
+        access_key: text("access_key_id")?,
+        secret_key: text("secret_access_key")?,
+    })
+}
+
 /// The variables of the workers that take an endpoint's jobs with this key.
 fn worker_environment(
     server: &str,
     endpoint: &EndpointName,
     key_name: &str,
     secret: &str,
+    objects: Option<Access>,
 ) -> BTreeMap<String, String> {
     // It becomes part of addresses, and of a line for a shell.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -179,5 +195,6 @@ fn worker_environment(
         token: secret,
         worker: &worker,
         ping_interval: PING_INTERVAL,
+        objects,
     })
 }

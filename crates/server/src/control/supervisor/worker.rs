@@ -18,9 +18,12 @@ use futures::FutureExt;
 use super::{Breakage, Supervised, Task};
 use crate::{
     control::Control,
-    service::pull::{
-        Phase, Worker,
-        environment::{Told, ping_interval, variables},
+    service::{
+        objects::Holder,
+        pull::{
+            Phase, Worker,
+            environment::{Told, names_a_bucket, ping_interval, variables},
+        },
     },
 };
 
@@ -275,6 +278,8 @@ impl Task {
             token: &token,
             worker: &name,
             ping_interval: ping_interval(&spec.env),
+            objects: (!names_a_bucket(&spec.env))
+                .then(|| service.object_access(&Holder::Own(record.endpoint.clone()))),
         });
         env.extend(spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         ProcessSpec {

@@ -4,15 +4,19 @@ use axum::{
     Json,
     extract::{Path, State, rejection::JsonRejection},
 };
+use darkroom_core::{EndpointName, endpoint::Kind};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{call::Call, error::ApiError, views};
 use crate::{
-    auth::{NewKey, Scope},
-    service::Error,
-    state::AppState,
+    auth::{NewKey, Scope, hash_key},
+    service::{
+        Error,
+        objects::{self, Holder},
+    },
+    state::{AppState, BaseUrl},
 };
 
 /// The body of a new key.
@@ -39,6 +43,16 @@ fn all_endpoints() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
+/// The endpoint whose workers a key is for, if it is for nothing else: they are told where to keep their files.
+fn workers_of(state: &AppState, key: &NewKey) -> Option<EndpointName> {
+    let ([Scope::Worker], [endpoint]) = (key.scopes.as_slice(), key.endpoints.as_slice()) else {
+        return None;
+    };
+    let endpoint = endpoint.parse().ok()?;
+    let known = state.service.endpoint(&endpoint).ok()?;
+    (known.kind == Kind::Worker && !known.is_http_worker()).then_some(endpoint)
+}
+
 /// `POST /keys`: 201 with the secret, which is shown this once.
 ///
 /// # Errors
@@ -46,6 +60,7 @@ fn all_endpoints() -> Vec<String> {
 pub async fn create(
     State(state): State<AppState>,
     call: Call,
+    BaseUrl(base): BaseUrl,
     body: Result<Json<Create>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     call.needs_anywhere(Scope::Admin)?;
@@ -70,8 +85,18 @@ pub async fn create(
         made["app_key"] = Value::from(app_key);
         made["app_secret"] = Value::from(app_secret.expose());
     } else {
+        let workers_of = workers_of(&state, &key);
         let secret = state.service.create_key(key).await.map_err(|e| call.fail(e))?;
         made["secret"] = Value::from(secret.expose());
+        if let Some(endpoint) = workers_of {
+            let holder = Holder::keyed(endpoint, &hash_key(secret.expose()));
+            let access = state.service.object_access(&holder);
+            made["bucket"] = json!({
+                "endpoint_url": format!("{base}{}", objects::PATH),
+                "access_key_id": access.access_key,
+                "secret_access_key": access.secret_key,
+            });
+        }
     }
     state
         .reload

@@ -5,6 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use darkroom_core::{EndpointName, presence::PING_INTERVAL};
 
+use crate::service::objects::{Access, BUCKET};
+
+/// Begins the variables of a bucket.
+const BUCKET_PREFIX: &str = "BUCKET_";
+
 /// Whose variables.
 #[derive(Debug, Clone)]
 pub struct Told<'a> {
@@ -18,6 +23,8 @@ pub struct Told<'a> {
     pub worker: &'a str,
     /// How often it pings.
     pub ping_interval: Duration,
+    /// Where it keeps what it uploads; `None`: where its own variables say.
+    pub objects: Option<Access>,
 }
 
 /// Variables by name. The SDKs fill in `$ID` and the worker's id by themselves.
@@ -28,6 +35,7 @@ pub fn variables(told: &Told<'_>) -> BTreeMap<String, String> {
         token,
         worker,
         ping_interval,
+        objects,
     } = told;
     let ping_ms = ping_interval.as_millis();
     let mut variables = BTreeMap::new();
@@ -47,6 +55,15 @@ pub fn variables(told: &Told<'_>) -> BTreeMap<String, String> {
         ];
         variables.extend(entries.map(|(name, value)| (format!("{family}_{name}"), value)));
     }
+    if let Some(access) = objects {
+        let entries = [
+            ("ENDPOINT_URL", access.endpoint_url.as_str()),
+            ("ACCESS_KEY_ID", &access.access_key),
+            ("SECRET_ACCESS_KEY", &access.secret_key),
+            ("NAME", BUCKET),
+        ];
+        variables.extend(entries.map(|(name, value)| (format!("{BUCKET_PREFIX}{name}"), value.to_owned())));
+    }
     // The memory, disk and network checks suppose RunPod's machines: without a way to 8.8.8.8 no worker would start.
     variables.insert("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS".to_owned(), "true".to_owned());
     variables
@@ -62,6 +79,11 @@ pub fn for_shell(variables: &BTreeMap<String, String>) -> String {
             false => format!("export {name}='{}'", value.replace('\'', "'\\''")),
         });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether somebody says where a worker's files go; half of that and half of ours would be nothing.
+pub fn names_a_bucket(variables: &BTreeMap<String, String>) -> bool {
+    variables.keys().any(|name| name.starts_with(BUCKET_PREFIX))
 }
 
 /// How often a worker pings whose endpoint sets these variables; the SDKs cannot do it more often than once a second.
@@ -87,6 +109,7 @@ mod tests {
             token: "dkw_x",
             worker: "w-1",
             ping_interval: PING_INTERVAL,
+            objects: None,
         });
         assert_eq!(
             told["RUNPOD_WEBHOOK_GET_JOB"],
@@ -105,6 +128,27 @@ mod tests {
         );
         assert_eq!(told["RUNPOD_SKIP_AUTO_SYSTEM_CHECKS"], "true");
         assert_eq!(told.len(), 17);
+        assert!(!names_a_bucket(&told));
+    }
+
+    #[test]
+    fn a_worker_without_a_bucket_is_told_ours() {
+        let told = variables(&Told {
+            base_url: "http://127.0.0.1:8288",
+            endpoint: &"upscale".parse().unwrap(),
+            token: "dkw_x",
+            worker: "w-1",
+            ping_interval: PING_INTERVAL,
+            objects: Some(Access {
+                endpoint_url: "https://gpu.example/darkroom/s3".to_owned(),
+                access_key: "DKO.upscale".to_owned(),
+                secret_key: "x".to_owned(),
+            }),
+        });
+        assert!(names_a_bucket(&told));
+        assert_eq!(told["BUCKET_ENDPOINT_URL"], "https://gpu.example/darkroom/s3");
+        assert_eq!(told["BUCKET_NAME"], "outputs");
+        assert_eq!(told.len(), 21);
     }
 
     #[test]
