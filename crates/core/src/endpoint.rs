@@ -87,6 +87,28 @@ impl Endpoint {
             Backend::External => true,
         }
     }
+
+    /// What a box is called to those who do not operate the endpoint: the name that it was given, else `box-N` by its place
+    /// among the endpoint's boxes. Addresses and directories of machines are not their business.
+    pub fn public_box_name(&self, name: &str) -> String {
+        let unnamed = match &self.backend {
+            Backend::Process(spec) => spec.name.is_none() && !spec.command.is_empty(),
+            Backend::Remote { servers } => {
+                let at = servers.iter().position(|server| server.name == name);
+                return match at {
+                    Some(at) if servers[at].has_given_name() => name.to_owned(),
+                    Some(at) => format!("box-{}", at + 1),
+                    // It is gone, and with it what it was called.
+                    None => "box".to_owned(),
+                };
+            }
+            Backend::External => false,
+        };
+        match unnamed {
+            true => "box-1".to_owned(),
+            false => name.to_owned(),
+        }
+    }
 }
 
 impl ProcessSpec {
@@ -95,18 +117,32 @@ impl ProcessSpec {
         self.command.iter().any(|word| word.contains("{port}"))
     }
 
+    /// The directory of the ComfyUI that its command starts, where one can be told from it.
+    pub fn installation(&self) -> Option<&str> {
+        let words = self.command.iter();
+        words
+            .filter_map(|word| word.strip_suffix("main.py")?.strip_suffix('/'))
+            .find(|directory| !directory.is_empty())
+    }
+
+    /// Where that ComfyUI's custom nodes lie: in its directory, unless `--base-directory` names another.
+    pub fn custom_nodes(&self) -> Option<std::path::PathBuf> {
+        let mut words = self.command.iter().skip_while(|word| *word != "--base-directory");
+        let base = match words.nth(1) {
+            Some(base) => base.as_str(),
+            None => self.installation()?,
+        };
+        Some(std::path::Path::new(base).join("custom_nodes"))
+    }
+
     /// The name of the box that all its instances run on: its operator's, else the installation's directory where one can be
     /// told from the command, else the program.
     pub fn box_name(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
         }
-        let installation = self
-            .command
-            .iter()
-            .find_map(|word| word.strip_suffix("main.py")?.strip_suffix('/'));
-        match (installation, self.command.first()) {
-            (Some(directory), _) if !directory.is_empty() => directory.to_owned(),
+        match (self.installation(), self.command.first()) {
+            (Some(directory), _) => directory.to_owned(),
             (_, Some(program)) => program.clone(),
             (_, None) => "engine".to_owned(),
         }
@@ -152,6 +188,11 @@ impl RemoteServer {
             url,
             headers: std::collections::BTreeMap::new(),
         }
+    }
+
+    /// Whether its operator gave it a name; else it is its address.
+    pub fn has_given_name(&self) -> bool {
+        self.name != RemoteServer::new(self.url.as_str()).name
     }
 }
 
@@ -360,10 +401,42 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_with_a_port_or_far_away_answers_http() {
-        let worker = |backend| Endpoint {
+    fn only_given_names_of_boxes_are_public() {
+        let mut endpoint = some_endpoint(Kind::Comfyui, Backend::External);
+        assert_eq!(endpoint.public_box_name("the-agents-own"), "the-agents-own");
+        let named = RemoteServer {
+            name: "b".to_owned(),
+            ..RemoteServer::new("http://10.0.0.2:1")
+        };
+        let servers = vec![RemoteServer::new("http://10.0.0.1:1"), named];
+        endpoint.backend = Backend::Remote { servers };
+        for (name, public) in [("10.0.0.1:1", "box-1"), ("b", "b"), ("10.0.0.9:1", "box")] {
+            assert_eq!(endpoint.public_box_name(name), public);
+        }
+        let installation = |name: Option<&str>, command: &[&str]| {
+            Backend::Process(ProcessSpec {
+                name: name.map(str::to_owned),
+                command: command.iter().map(|word| (*word).to_owned()).collect(),
+                ..ProcessSpec::default()
+            })
+        };
+        for (name, command, public) in [
+            (None, &["python", "/opt/ComfyUI/main.py"][..], "box-1"),
+            (Some("fast"), &["python", "/opt/ComfyUI/main.py"], "fast"),
+            (None, &[], "engine"),
+        ] {
+            endpoint.backend = installation(name, command);
+            let Backend::Process(spec) = &endpoint.backend else {
+                panic!("a process")
+            };
+            assert_eq!(endpoint.public_box_name(&spec.box_name()), public);
+        }
+    }
+
+    fn some_endpoint(kind: Kind, backend: Backend) -> Endpoint {
+        Endpoint {
             name: "w".parse().unwrap(),
-            kind: Kind::Worker,
+            kind,
             backend,
             gpus: vec![],
             frontend: None,
@@ -374,7 +447,12 @@ mod tests {
             scaling: Scaling::default(),
             limits: Limits::default(),
             queue: QueueLimits::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_worker_with_a_port_or_far_away_answers_http() {
+        let worker = |backend| some_endpoint(Kind::Worker, backend);
         let process = |word: &str| {
             let command = vec!["serve".to_owned(), word.to_owned()];
             Backend::Process(ProcessSpec {

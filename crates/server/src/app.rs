@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{AuthState, Keyring, Rules, ServerKey, check_listen, login},
+    auth::{AuthState, Keyring, Rules, ServerKey, check_listen, end_streams, login},
     config::{BlobLocation, Config, Credential, Database, KeyConfig, layout},
     control::Control,
     http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, blobs, health, serve, with_outer},
@@ -37,6 +37,8 @@ pub struct RunOptions {
     pub engine_object_info: Option<Vec<u8>>,
     /// Named points at which tests end the process.
     pub failpoint: Option<Failpoint>,
+    /// Look at what the endpoint `default` runs on at the start, and say in the log what is there.
+    pub introduce: bool,
     /// Configurations to change to while running: keys and endpoints count at once, the rest at the next start.
     pub reload: Option<mpsc::Receiver<Config>>,
 }
@@ -199,6 +201,15 @@ pub async fn run(
         let (control, shutdown, readiness) = (control.clone(), shutdown.clone(), readiness.clone());
         async move { control.run(readiness, shutdown).await }
     });
+    let introducing = tokio::spawn({
+        let (service, readiness, introduce) = (service.clone(), readiness.clone(), options.introduce);
+        async move {
+            if introduce && let Ok(default) = "default".parse() {
+                readiness.reached().await;
+                service.introduce(&default).await;
+            }
+        }
+    });
     let sweeping = tokio::spawn({
         let (control, shutdown) = (control.clone(), shutdown.clone());
         async move { control.sweep(shutdown).await }
@@ -243,6 +254,7 @@ pub async fn run(
     );
     shutdown.cancel();
     reloading.abort();
+    introducing.abort();
     let _ = sweeping.await;
     // What the last connections left to do is done before the store closes.
     served_all.cancel();
@@ -288,6 +300,7 @@ fn around(router: Router, state: AppState) -> Router {
 
 fn router(state: AppState) -> Router {
     let programs_first = from_fn_with_state(state.clone(), protocols::eas::before_routes_of_others);
+    let streams_end = from_fn_with_state(state.auth.clone(), end_streams);
     let selected = protocols::fc::routes().merge(protocols::native::routes());
     Router::new()
         .merge(protocols::async_endpoints::routes())
@@ -304,6 +317,7 @@ fn router(state: AppState) -> Router {
         .merge(blobs::routes())
         .merge(health::routes())
         .merge(login::routes())
+        .layer(streams_end)
         .with_state(state)
 }
 

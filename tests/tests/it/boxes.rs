@@ -17,6 +17,12 @@ fn remote(urls: &[String]) -> Options {
     ))
 }
 
+/// What a box without a name is called in what callers are told.
+fn public_name(urls: &[String], engine: &Engine) -> String {
+    let at = urls.iter().position(|url| *url == engine.url());
+    format!("box-{}", at.expect("it is one of them") + 1)
+}
+
 /// The live instance on a box, once `is` holds for it.
 async fn instance(api: &Api, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     eventually(&format!("{name} is {what}"), LIMIT, async || {
@@ -81,7 +87,8 @@ async fn servers_that_are_down_say_why_and_stand_in_nobodys_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_where_it_can_and_is_refused_where_nobody_could() {
     let (mut plain, mut fancy) = (Engine::running(false), Engine::running(true));
-    let mut server = Server::start(remote(&[plain.url(), fancy.url()])).await;
+    let urls = [plain.url(), fancy.url()];
+    let mut server = Server::start(remote(&urls)).await;
     let api = server.api();
     ready(&api, &plain.name()).await;
     ready(&api, &fancy.name()).await;
@@ -110,10 +117,8 @@ async fn a_job_runs_where_it_can_and_is_refused_where_nobody_could() {
         .expect(400)
         .text();
     assert!(refused.contains("TestSleep\""), "{refused}");
-    assert!(
-        refused.contains(&fancy.name()) && !refused.contains(&plain.name()),
-        "{refused}"
-    );
+    let named = |engine: &Engine| refused.contains(&format!("\"{}\"", public_name(&urls, engine)));
+    assert!(named(&fancy) && !named(&plain), "{refused}");
     let waiting = api.submit(&graphs::sleep(0.01, "later", 9)).await;
     plain.start();
     plain.listens().await;
@@ -211,4 +216,71 @@ async fn running_or_done(api: &Api, job: &str) {
         shown["state"] == "running" || shown["state"] == "succeeded",
         "{shown}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_serve_is_told_to_serve_is_looked_at_said_and_kept() {
+    let mut engine = Engine::running(false);
+    engine.listens().await;
+    let options = Options {
+        args: vec!["--comfyui".to_owned(), engine.url()],
+        ..Options::default()
+    };
+    let mut server = Server::start(options).await;
+    let said = |server: &Server| {
+        let log = server.log();
+        log.lines()
+            .find(|line| line.contains("ComfyUI found"))
+            .map(str::to_owned)
+    };
+    let line = eventually("it says what it found", LIMIT, async || said(&server)).await;
+    for part in ["version=", "devices=", "nodes=", "models=", "tested_ms="] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    // What it can do is known while it is away, and after a restart.
+    engine.kill();
+    server.stop().await;
+    server.restart().await;
+    let api = server.api();
+    let unknown = json!({"prompt": {"1": {"class_type": "SaveImag", "inputs": {}}}});
+    let refused = api.post("/prompt", &unknown).await.expect(400).text();
+    assert!(refused.contains("SaveImage"), "{refused}");
+    eventually("it says that nothing is there now", LIMIT, async || {
+        server
+            .log()
+            .contains("what --comfyui names cannot be used yet")
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_free_reaches_what_runs() {
+    let engine = Engine::running(false);
+    let server = Server::start(remote(&[engine.url()])).await;
+    let api = server.api();
+    ready(&api, &engine.name()).await;
+    let cached = async || {
+        let asked = json!({"prompt": graphs::plain(1, 8, 8)});
+        let id = api.post("/prompt", &asked).await.expect(200).json()["prompt_id"].clone();
+        let id = id.as_str().expect("an id");
+        let path = format!("/history/{id}");
+        let history = eventually("the prompt ends", LIMIT, async || {
+            let history = api.get(&path).await.expect(200).json();
+            history.get(id).cloned()
+        })
+        .await;
+        let messages = history["status"]["messages"].as_array().expect("messages");
+        let cached = messages.iter().find(|message| message[0] == "execution_cached");
+        cached.expect("it is told")[1]["nodes"].as_array().map(Vec::len)
+    };
+    cached().await;
+    assert_eq!(cached().await, Some(2), "the instance remembers the run before");
+    // Nobody confirms it, so it may come after the run that was to see it.
+    eventually("a run finds nothing remembered", LIMIT, async || {
+        let both = json!({"unload_models": true, "free_memory": true});
+        api.post("/free", &both).await.expect(200);
+        (cached().await == Some(0)).then_some(())
+    })
+    .await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use darkroom_tests::{Api, Options, Server, config, eventually, fc, graphs, http::Answer};
+use darkroom_tests::{Api, Options, Server, boxes::Engine, config, eventually, fc, graphs, http::Answer};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -244,4 +244,56 @@ async fn what_a_dying_instance_printed_is_no_part_of_its_jobs() {
         .expect(200)
         .text();
     assert!(all.contains(PRINTED), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_read_the_given_names_of_boxes_and_no_addresses() {
+    let (plain, fancy) = (Engine::running(false), Engine::running(true));
+    let urls = format!(
+        "urls = [{:?}, {{ url = {:?}, name = \"b\" }}]",
+        plain.url(),
+        fancy.url()
+    );
+    let config = keys() + &format!("[endpoints.default]\nbackend = \"remote\"\n{urls}\n");
+    let server = Server::start(Options::default().with_config(&config)).await;
+    let (app, operator) = (server.api_as(Some("sk_app")), server.api_as(Some("sk_operator")));
+    let names = async |api: &Api| {
+        let mut names: Vec<String> = api
+            .instances()
+            .await
+            .iter()
+            .filter(|instance| instance["state"] == "ready")
+            .filter_map(|instance| instance["box"].as_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        names
+    };
+    eventually("both are ready", LIMIT, async || {
+        (names(&operator).await == [plain.name(), "b".to_owned()]).then_some(())
+    })
+    .await;
+    assert_eq!(names(&app).await, ["b", "box-1"]);
+
+    // Wrong everywhere, and lacking on one.
+    let mut wrong = graphs::sleep(0.1, "s", 1);
+    wrong["9"]["class_type"] = json!("SaveImag");
+    let refused = app.post("/prompt", &json!({"prompt": wrong})).await.expect(400);
+    let on = &refused.json()["error"]["extra_info"]["suggestions_on"]["SaveImage"];
+    assert_eq!(*on, json!(["box-1", "b"]), "{}", refused.text());
+    let check = json!({"graph": graphs::sleep(0.1, "s", 1)});
+    let path = "/darkroom/v1/endpoints/default/check";
+    let checked = app.post(path, &check).await.expect(200).json();
+    let mut told: Vec<&Value> = checked["boxes"]
+        .as_array()
+        .expect("boxes")
+        .iter()
+        .map(|b| &b["name"])
+        .collect();
+    told.sort_by_key(|name| name.to_string());
+    assert_eq!(told, ["b", "box-1"]);
+    for text in [refused.text(), checked.to_string()] {
+        assert!(!text.contains("127.0.0.1"), "{text}");
+    }
+    let checked = operator.post(path, &check).await.expect(200).text();
+    assert!(checked.contains(&plain.name()), "{checked}");
 }

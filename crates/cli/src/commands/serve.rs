@@ -92,6 +92,7 @@ fn work(config: Config, overrides: &Overrides, parent: u32) -> Result<ExitCode, 
         engine_command: engine_command()?,
         engine_object_info: Some(engine_object_info()?),
         failpoint: failpoint::from_env().context("DARKROOM_FAILPOINTS")?,
+        introduce: overrides.comfyui.is_some(),
         reload: Some(reload),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -34,6 +34,8 @@ pub struct Caller {
     /// The id of the request.
     pub request_id: RequestId,
     pub(super) key_hash: Option<KeyHash>,
+    /// The hash of the id of the browser's session that they came by.
+    pub(super) session: Option<KeyHash>,
     keyring: Arc<Keyring>,
 }
 
@@ -60,6 +62,7 @@ impl Caller {
             anonymous: false,
             request_id,
             key_hash: hash,
+            session: None,
             keyring,
         }
     }
@@ -73,8 +76,20 @@ impl Caller {
             anonymous: true,
             request_id,
             key_hash: None,
+            session: None,
             keyring,
         }
+    }
+
+    /// Whether they may still do all that another may, as the same tenant.
+    pub(super) fn has_rights_of(&self, other: &Caller) -> bool {
+        let holds_endpoints = match (&self.endpoints, &other.endpoints) {
+            (Grant::All, _) => true,
+            (Grant::Named(_), Grant::All) => false,
+            (Grant::Named(now), Grant::Named(before)) => before.is_subset(now),
+        };
+        let holds_scopes = self.is_admin() || other.scopes.is_subset(&self.scopes);
+        self.tenant == other.tenant && holds_scopes && holds_endpoints
     }
 
     /// Whether they may do something that takes this scope on this endpoint.

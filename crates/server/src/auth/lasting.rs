@@ -1,30 +1,92 @@
 //! Access that was granted once and is used for long: a socket, a stream. It ends when the keys of the moment would refuse
-//! it, so that revoking a key closes what is open under it.
+//! it, so that revoking a key, or logging out, closes what is open under it.
 
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
 use darkroom_core::EndpointName;
 use darkroom_store::access::Scope;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::watch;
 
-use super::{caller::Caller, state::AuthState};
+use super::{
+    caller::Caller,
+    credential::{Presented, presented},
+    state::AuthState,
+};
+use crate::http::RequestId;
 
 /// One such access.
 pub struct Lasting {
     auth: AuthState,
     changes: watch::Receiver<()>,
     caller: Caller,
-    endpoint: EndpointName,
+    was_let: To,
+}
+
+/// What somebody was let in to do.
+enum To {
+    /// Be a client of this endpoint.
+    Use(EndpointName),
+    /// Whatever their rights are good for: none of them may go.
+    UseRights,
 }
 
 impl AuthState {
     /// The access of somebody who was let in as a client of an endpoint.
     pub fn lasting(&self, caller: Caller, endpoint: EndpointName) -> Lasting {
+        self.lasting_to(To::Use(endpoint), caller)
+    }
+
+    fn lasting_to(&self, was_let: To, caller: Caller) -> Lasting {
         Lasting {
             changes: self.changes(),
             auth: self.clone(),
             caller,
-            endpoint,
+            was_let,
         }
     }
+}
+
+/// Ends every answer that is a stream of events when the rights go under which it was asked for. Whoever still has some
+/// asks again, and goes on after the last event that it saw.
+pub async fn end_streams(State(auth): State<AuthState>, request: Request, next: Next) -> Response {
+    let credential = credential_of(request.headers());
+    let request_id = RequestId::of(request.extensions());
+    let response = next.run(request).await;
+    if !is_stream_of_events(&response) {
+        return response;
+    }
+    let mut lasting = match auth.by_credential(&credential, request_id) {
+        Ok(caller) => auth.lasting_to(To::UseRights, caller),
+        // It was let in by something else than what is read here.
+        Err(_) if presented(&credential) == Presented::Nothing => return response,
+        // Its key went while it was worked on.
+        Err(_) => return response.map(|_| Body::empty()),
+    };
+    response.map(|body| {
+        let refused = async move { lasting.refused().await };
+        Body::from_stream(body.into_data_stream().take_until(Box::pin(refused)))
+    })
+}
+
+fn credential_of(headers: &HeaderMap) -> HeaderMap {
+    let mut credential = HeaderMap::new();
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        for value in headers.get_all(&name) {
+            credential.append(&name, value.clone());
+        }
+    }
+    credential
+}
+
+fn is_stream_of_events(response: &Response) -> bool {
+    let says = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
+    response.headers().get(header::CONTENT_TYPE).is_some_and(says)
 }
 
 impl Lasting {
@@ -40,8 +102,9 @@ impl Lasting {
 
     fn holds(&self) -> bool {
         let now = self.auth.again(&self.caller);
-        now.is_ok_and(|now| {
-            now.tenant == self.caller.tenant && now.may(Scope::Client, &self.endpoint).is_ok()
+        now.is_ok_and(|now| match &self.was_let {
+            To::Use(endpoint) => now.tenant == self.caller.tenant && now.may(Scope::Client, endpoint).is_ok(),
+            To::UseRights => now.has_rights_of(&self.caller),
         })
     }
 }

@@ -28,7 +28,7 @@ pub use self::{
     credential::SESSION_COOKIE,
     error::{Error, scope_name},
     keyring::{AnonymousUse, Grant, Key, KeyHash, Keyring, hash_key},
-    lasting::Lasting,
+    lasting::{Lasting, end_streams},
     listen::check_listen,
     mint::{MintedApp, NewKey, mint, mint_app},
     origin::is_loopback_authority,

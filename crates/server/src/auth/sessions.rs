@@ -57,7 +57,12 @@ impl Sessions {
 
     /// The key that an id stands for.
     pub(super) fn get(&self, id: &str, now: Timestamp) -> Option<KeyHash> {
-        let entry = *self.lock().get(&hash_key(id))?;
+        self.get_by_hash(&hash_key(id), now)
+    }
+
+    /// The same by the id's hash, which is all that is kept of it.
+    pub(super) fn get_by_hash(&self, id: &KeyHash, now: Timestamp) -> Option<KeyHash> {
+        let entry = *self.lock().get(id)?;
         (entry.ends > now).then_some(entry.key)
     }
 

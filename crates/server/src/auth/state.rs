@@ -121,7 +121,7 @@ impl AuthState {
         self.inner.changes.send_replace(());
     }
 
-    /// Told of every change of the keys.
+    /// Told of every change of the keys, and of every session's end by a logout.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.inner.changes.subscribe()
     }
@@ -134,8 +134,33 @@ impl AuthState {
         let (keyring, request_id) = (self.keyring(), caller.request_id.clone());
         match &caller.key_hash {
             _ if self.is_open(&keyring) => Ok(Caller::everyone(request_id, keyring)),
+            Some(_) if !self.session_lasts(caller) => Err(Error::Unauthenticated { presented: true }),
             Some(hash) => self.with_hash(hash, request_id, keyring),
             None => without_credential(request_id, keyring),
+        }
+    }
+
+    /// Whether the session that a caller came by has not ended; true of who came by none.
+    fn session_lasts(&self, caller: &Caller) -> bool {
+        let sessions = &self.inner.sessions;
+        let lasts = |id| sessions.get_by_hash(id, self.inner.clock.now()).is_some();
+        caller.session.as_ref().is_none_or(lasts)
+    }
+
+    /// Who makes a request, by its credential alone; where it comes from was judged before.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`].
+    pub(super) fn by_credential(&self, headers: &HeaderMap, request_id: RequestId) -> Result<Caller, Error> {
+        let keyring = self.keyring();
+        if self.is_open(&keyring) {
+            return Ok(Caller::everyone(request_id, keyring));
+        }
+        match presented(headers) {
+            Presented::Key(key) => self.with_hash(&hash_key(key), request_id, keyring),
+            Presented::Session(id) => self.with_session(id, request_id, keyring),
+            Presented::Unreadable => Err(Error::Unauthenticated { presented: true }),
+            Presented::Nothing => without_credential(request_id, keyring),
         }
     }
 
@@ -165,19 +190,10 @@ impl AuthState {
             }
             return Ok(Caller::everyone(request_id, keyring));
         }
-        match presented(headers) {
-            Presented::Key(key) => self.with_hash(&hash_key(key), request_id, keyring),
-            Presented::Session(id) => {
-                origin::check_same_origin(headers, rules.public_url.as_ref(), &rules.cors_origins)?;
-                match self.inner.sessions.get(id, self.inner.clock.now()) {
-                    Some(hash) => self.with_hash(&hash, request_id, keyring),
-                    // A browser keeps sending a cookie that has ended; that is no attempt to log in.
-                    None => without_credential(request_id, keyring),
-                }
-            }
-            Presented::Unreadable => Err(Error::Unauthenticated { presented: true }),
-            Presented::Nothing => without_credential(request_id, keyring),
+        if let Presented::Session(_) = presented(headers) {
+            origin::check_same_origin(headers, rules.public_url.as_ref(), &rules.cors_origins)?;
         }
+        self.by_credential(headers, request_id)
     }
 
     /// Who presents this key, for protocols that carry it elsewhere than in `Authorization`.
@@ -268,6 +284,7 @@ impl AuthState {
     pub fn log_out(&self, headers: &HeaderMap) {
         if let Presented::Session(id) = presented(headers) {
             self.inner.sessions.take(id, self.inner.clock.now());
+            self.inner.changes.send_replace(());
         }
     }
 
@@ -283,6 +300,18 @@ impl AuthState {
         inner
             .sessions
             .open(key, &*inner.ids, inner.clock.now(), SESSION_LIFETIME)
+    }
+
+    fn with_session(&self, id: &str, request_id: RequestId, keyring: Arc<Keyring>) -> Result<Caller, Error> {
+        match self.inner.sessions.get(id, self.inner.clock.now()) {
+            Some(key) => {
+                let mut caller = self.with_hash(&key, request_id, keyring)?;
+                caller.session = Some(hash_key(id));
+                Ok(caller)
+            }
+            // A browser keeps sending a cookie that has ended; that is no attempt to log in.
+            None => without_credential(request_id, keyring),
+        }
     }
 
     fn with_hash(

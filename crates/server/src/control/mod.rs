@@ -28,7 +28,7 @@ use crate::{
         Service,
         attached::Trial,
         attempts::LEASE,
-        resources::Resources,
+        resources::{Free, Resources},
         waiting::{PlannerView, StartTrouble},
     },
 };
@@ -290,6 +290,12 @@ impl PlannerView for Control {
     fn resources(&self, instance: InstanceId) -> Option<Resources> {
         let supervised = self.lock_supervised();
         supervised.get(&instance)?.resources()
+    }
+
+    fn free(&self, endpoint: &EndpointName, what: Free) {
+        for supervised in self.lock_supervised().values() {
+            supervised.free(endpoint, what);
+        }
     }
 
     async fn try_out(&self, endpoint: &Endpoint) -> Result<Trial, String> {

@@ -1,12 +1,6 @@
 //! `/healthz` (the process lives), `/readyz` (it takes requests), `/metrics`.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -16,6 +10,7 @@ use axum::{
 };
 use darkroom_store::access::Scope;
 use http::{HeaderMap, StatusCode, Uri, header};
+use tokio::sync::watch;
 
 use super::{Peer, RequestId};
 use crate::{
@@ -26,18 +21,24 @@ use crate::{
 /// Whether the server takes requests: not before it has recovered, and not while it stops.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    ready: Arc<AtomicBool>,
+    ready: Arc<watch::Sender<bool>>,
 }
 
 impl Readiness {
     /// Says whether it does from now on.
     pub fn set(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
+        self.ready.send_replace(ready);
     }
 
     /// Whether it does now.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        *self.ready.borrow()
+    }
+
+    /// Resolves once it does.
+    pub async fn reached(&self) {
+        // The sender is this one's own, so that it is there.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 }
 

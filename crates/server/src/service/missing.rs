@@ -56,6 +56,16 @@ pub struct Missing {
     pub on: Vec<String>,
 }
 
+impl BoxCheck {
+    /// Calls this and every other box as `name_of` says.
+    pub fn rename(&mut self, name_of: impl Fn(&str) -> String) {
+        let others = self.missing.iter_mut().flat_map(|missing| &mut missing.on);
+        for name in std::iter::once(&mut self.name).chain(others) {
+            *name = name_of(name);
+        }
+    }
+}
+
 impl Service {
     /// Checks a workflow, in API format or the editor's, against each box; `size`: about how large it is, in bytes.
     ///

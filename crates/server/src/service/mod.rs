@@ -51,7 +51,7 @@ pub mod pull;
 pub mod queues;
 pub mod replay;
 pub mod resources;
-mod scripts;
+pub mod scripts;
 pub mod signed_uploads;
 pub mod submit;
 #[cfg(test)]

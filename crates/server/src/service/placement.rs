@@ -30,6 +30,8 @@ pub struct Places {
     pub boxes: Arc<Boxes>,
     /// All of it together.
     pub union: Option<Arc<ObjectInfo>>,
+    /// What callers are told that a box is called; those that are not here are called by their names.
+    pub public_names: BTreeMap<String, String>,
     /// The endpoint runs the embedded engine.
     pub embedded: bool,
 }
@@ -87,7 +89,10 @@ impl Places {
             }
             Ok(valid) => {
                 let needs = union.map(|info| needs(&valid, info)).unwrap_or_default();
-                let lacking = self.lacking(&needs);
+                let lacking = self.lacking(&needs).into_iter();
+                let lacking = lacking
+                    .map(|(name, lacks)| (self.public_name(&name), lacks))
+                    .collect();
                 let mut refusal = Refusal::of_graph(
                     "no box of the endpoint can run this workflow alone",
                     sentence(&lacking),
@@ -138,7 +143,13 @@ impl Places {
 
     fn having(&self, need: &Need) -> Vec<String> {
         let boxes = self.boxes.iter().filter(|(_, one)| one.offers.has(need));
-        boxes.map(|(name, _)| name.clone()).collect()
+        boxes.map(|(name, _)| self.public_name(name)).collect()
+    }
+
+    pub(super) fn public_name(&self, name: &str) -> String {
+        self.public_names
+            .get(name)
+            .map_or_else(|| name.to_owned(), Clone::clone)
     }
 }
 
@@ -148,11 +159,15 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`], or when the store fails.
     pub async fn places(&self, endpoint: &darkroom_core::EndpointName) -> Result<Places, Error> {
-        let embedded = self.endpoint(endpoint)?.runs_embedded_engine();
+        let configured = self.endpoint(endpoint)?;
+        let boxes = self.boxes(endpoint).await?;
+        let names = boxes.keys();
+        let public_names = names.map(|name| (name.clone(), configured.public_box_name(name)));
         Ok(Places {
-            boxes: self.boxes(endpoint).await?,
+            public_names: public_names.collect(),
+            boxes,
             union: self.object_info(endpoint).await?,
-            embedded,
+            embedded: configured.runs_embedded_engine(),
         })
     }
 
@@ -249,6 +264,7 @@ mod tests {
         let union = ObjectInfo::union(boxes.values().map(|b| &*b.info));
         Places {
             boxes: Arc::new(boxes),
+            public_names: BTreeMap::new(),
             union: Some(Arc::new(union)),
             embedded: false,
         }
@@ -325,6 +341,7 @@ mod tests {
         assert_eq!(refusal.error["type"], "prompt_outputs_failed_validation");
         let unknown = Places {
             boxes: Arc::default(),
+            public_names: BTreeMap::new(),
             union: None,
             embedded: false,
         };

@@ -1,6 +1,6 @@
 //! What instances use of their machine, as it was measured last.
 
-use darkroom_core::InstanceId;
+use darkroom_core::{EndpointName, InstanceId};
 use serde::Serialize;
 
 use super::Service;
@@ -33,7 +33,24 @@ pub struct GpuUse {
     pub utilization_percent: Option<u32>,
 }
 
+/// What memory a ComfyUI is to give back (`comfyui/behaviour.md` §9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Models leave the GPU.
+    pub unload_models: bool,
+    /// Results of nodes are forgotten too.
+    pub free_memory: bool,
+}
+
 impl Service {
+    /// Has the ComfyUIs of an endpoint that run here give memory back once they are done with what they run. Nobody confirms
+    /// it, and one that does not answer is left alone.
+    pub fn free(&self, endpoint: &EndpointName, what: Free) {
+        if let Some(planner) = self.planner.get() {
+            planner.free(endpoint, what);
+        }
+    }
+
     /// What an instance that runs here used at the last look, at most some seconds ago.
     pub fn resources(&self, instance: InstanceId) -> Option<Resources> {
         self.planner.get()?.resources(instance)

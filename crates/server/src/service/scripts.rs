@@ -1,4 +1,4 @@
-//! The scripts that custom nodes bring to ComfyUI's page: copied from the first instance that has them, so that the page is
+//! The files (scripts, styles, pictures) that custom nodes bring to ComfyUI's page: copied from the first instance that has them, so that the page is
 //! whole while nothing runs.
 
 use bytes::Bytes;
@@ -41,7 +41,7 @@ impl Service {
             tenant,
             blob: incoming.key().clone(),
             size: incoming.size(),
-            content_type: "text/javascript".to_owned(),
+            content_type: content_type(&path).to_owned(),
             created_at: self.clock.now(),
         };
         if let Err(error) = self.store.put_ref(reference).await {
@@ -67,6 +67,34 @@ impl Service {
             name: path.rsplit('/').next().unwrap_or(&path).to_owned(),
         }))
     }
+}
+
+/// What a browser takes a file of the page for; `None`: nothing that a page has.
+pub fn web_type(path: &str) -> Option<&'static str> {
+    let (_, extension) = path.rsplit('/').next()?.rsplit_once('.')?;
+    Some(match extension.to_ascii_lowercase().as_str() {
+        "js" | "mjs" => "text/javascript",
+        "css" => "text/css; charset=utf-8",
+        "html" | "htm" => "text/html; charset=utf-8",
+        "json" | "map" => "application/json",
+        "wasm" => "application/wasm",
+        "txt" | "md" => "text/plain; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "ico" => "image/x-icon",
+        "woff" => "font/woff",
+        "woff2" => "font/woff2",
+        "ttf" => "font/ttf",
+        "otf" => "font/otf",
+        _ => return None,
+    })
+}
+
+fn content_type(path: &str) -> &'static str {
+    web_type(path).unwrap_or("application/octet-stream")
 }
 
 fn owner(endpoint: &EndpointName) -> String {
@@ -95,6 +123,21 @@ mod tests {
             None
         );
         assert_eq!(service.page_script(&endpoint, "../a.js").await.unwrap(), None);
+        for (path, is) in [
+            ("pack/js/a.js", "text/javascript"),
+            ("pack/style.CSS", "text/css; charset=utf-8"),
+            ("pack/fonts/x.woff2", "font/woff2"),
+        ] {
+            service
+                .keep_page_script(&endpoint, path, "x".into())
+                .await
+                .unwrap();
+            let found = service.page_script(&endpoint, path).await.unwrap();
+            assert_eq!(found.map(|f| f.content_type).as_deref(), Some(is));
+        }
+        for none in ["pack/nodes.py", "pack/model.safetensors", "pack/README", "a.b/c"] {
+            assert_eq!(web_type(none), None);
+        }
         for bad in ["../a.js", "/a.js", ""] {
             let kept = service.keep_page_script(&endpoint, bad, "x".into()).await;
             assert!(matches!(kept, Err(Error::Invalid(_))), "{bad}");

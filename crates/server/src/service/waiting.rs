@@ -10,7 +10,11 @@ use darkroom_core::{
 };
 
 use super::{
-    Error, Service, attached::Trial, instances::InstanceRecord, jobs::JobRecord, resources::Resources,
+    Error, Service,
+    attached::Trial,
+    instances::InstanceRecord,
+    jobs::JobRecord,
+    resources::{Free, Resources},
 };
 
 mod only_on;
@@ -29,6 +33,8 @@ pub trait PlannerView: Send + Sync {
     async fn logs(&self, handle: &str, tail_bytes: u64) -> anyhow::Result<bytes::Bytes>;
     /// What an instance that runs here used at the last look.
     fn resources(&self, instance: InstanceId) -> Option<Resources>;
+    /// Has the ComfyUIs of an endpoint that run here give memory back once they are done with what they run.
+    fn free(&self, endpoint: &EndpointName, what: Free);
     /// Starts what an endpoint would run, outside of it.
     ///
     /// # Errors

@@ -6,12 +6,13 @@ use darkroom_comfy::{
     client::{Client, ClientConfig},
     session::is_worker_death,
 };
+use darkroom_core::endpoint::Backend;
 use darkroom_instances::{Handle, Usage};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
 
-use super::{Task, told};
+use super::{Task, told, web_files};
 use crate::service::resources::Resources;
 
 /// How often the log of a busy instance is looked at for the death of its worker thread.
@@ -41,6 +42,7 @@ impl Task {
             // Boxed: as one type the nested futures of a life take the compiler minutes to prove `Send`.
             self.learn(handle).boxed(),
             self.watch_usage(handle).boxed(),
+            self.free_on_demand(handle).boxed(),
             self.watch_log(handle, evidence).boxed()
         );
     }
@@ -73,12 +75,42 @@ impl Task {
         let scripts: Vec<String> = told::scripts(&facts).map(str::to_owned).collect();
         let service = &self.control.service;
         service.learn_facts(&self.endpoint.name, facts).await?;
-        self.copy_scripts(&client, &scripts).await;
+        let copied = self.copy_scripts(&client, &scripts).await;
+        self.copy_beside(scripts, copied).await;
         Ok(())
     }
 
+    /// Copies what lies beside the scripts of an installation of this machine.
+    async fn copy_beside(&self, scripts: Vec<String>, mut copied: u64) {
+        let Backend::Process(spec) = &self.endpoint.backend else {
+            return;
+        };
+        let Some(custom_nodes) = spec.custom_nodes() else {
+            return;
+        };
+        let found = tokio::task::spawn_blocking(move || web_files::beside(&scripts, &custom_nodes));
+        for file in found.await.unwrap_or_default() {
+            let kept = async {
+                let size = tokio::fs::metadata(&file.source).await?.len();
+                copied = copied.saturating_add(size);
+                anyhow::ensure!(copied <= MOST_SCRIPT_BYTES, "the page's files are too many");
+                let bytes = tokio::fs::read(&file.source).await?;
+                let service = &self.control.service;
+                service
+                    .keep_page_script(&self.endpoint.name, &file.path, bytes.into())
+                    .await?;
+                anyhow::Ok(())
+            };
+            if let Err(error) = kept.await {
+                let error = format!("{error:#}");
+                tracing::warn!(instance.id = %self.id, path = file.path, error, "a file of the page could not be copied");
+            }
+        }
+    }
+
     /// Copies what custom nodes bring to the page. One that cannot be had is left out: the page is whole but for it.
-    async fn copy_scripts(&self, client: &Client, scripts: &[String]) {
+    /// How many bytes they have.
+    async fn copy_scripts(&self, client: &Client, scripts: &[String]) -> u64 {
         let mut copied = 0;
         for path in scripts {
             match self.copy_script(client, path).await {
@@ -90,9 +122,10 @@ impl Task {
             }
             if copied > MOST_SCRIPT_BYTES {
                 tracing::warn!(instance.id = %self.id, "its scripts of the page are too many; the rest is left out");
-                return;
+                break;
             }
         }
+        copied
     }
 
     /// How large it was.
@@ -162,6 +195,25 @@ impl Task {
             }
             tokio::time::sleep(USAGE_EVERY).await;
         }
+    }
+
+    /// Passes on what `/free` asks for. It only sets flags there, and what was asked for before it answered is nothing.
+    async fn free_on_demand(&self, handle: &Handle) {
+        let mut wishes = self.free.clone();
+        wishes.mark_unchanged();
+        while wishes.changed().await.is_ok() {
+            let Some(what) = *wishes.borrow_and_update() else {
+                continue;
+            };
+            let freed = async {
+                let client = self.client(handle)?;
+                anyhow::Ok(client.free(what.unload_models, what.free_memory).await?)
+            };
+            if let Err(error) = freed.await {
+                tracing::warn!(instance.id = %self.id, error = ?error, "an instance was not asked to free memory");
+            }
+        }
+        std::future::pending().await
     }
 
     /// A worker thread that dies leaves HTTP alive and its prompt in the queue for ever (`comfyui/behaviour.md` §1); only

@@ -7,7 +7,7 @@ use std::{
 };
 
 use darkroom_core::{
-    AttemptOutcome, Endpoint, InstanceId, InstanceState,
+    AttemptOutcome, Endpoint, EndpointName, InstanceId, InstanceState,
     endpoint::{Backend, Kind, OnExit},
     instance::StartStep,
 };
@@ -22,7 +22,7 @@ use self::replay::ReplaySlot;
 use super::Control;
 use crate::service::{
     attempts::{Adopted, SlotActivity, SlotLink},
-    resources::Resources,
+    resources::{Free, Resources},
 };
 
 mod beside;
@@ -33,6 +33,7 @@ mod replay;
 mod start;
 mod told;
 mod warm;
+mod web_files;
 pub(super) mod worker;
 
 /// After SIGTERM, how long an instance may take before it is killed. ComfyUI dies at once on SIGTERM
@@ -44,6 +45,8 @@ const SLOT_END: Duration = Duration::from_secs(10);
 /// What the control loop holds of a supervised instance.
 pub(super) struct Supervised {
     pub(super) activity: Arc<SlotActivity>,
+    endpoint: EndpointName,
+    free: watch::Sender<Option<Free>>,
     resources: Arc<Mutex<Option<Resources>>>,
     drain: CancellationToken,
     stop: CancellationToken,
@@ -55,6 +58,8 @@ impl Supervised {
     fn of(record: &InstanceRecord) -> Self {
         let supervised = Supervised {
             activity: Arc::default(),
+            endpoint: record.endpoint.clone(),
+            free: watch::Sender::new(None),
             resources: Arc::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -76,6 +81,14 @@ impl Supervised {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+
+    /// Has it give memory back, if it is one of that endpoint.
+    pub(super) fn free(&self, endpoint: &EndpointName, what: Free) {
+        if self.endpoint == *endpoint {
+            self.free.send_replace(Some(what));
+        }
+    }
+
     /// Claims nothing more.
     pub(super) fn drain(&self) {
         self.drain.cancel();
@@ -142,6 +155,7 @@ struct Task {
     gpu: Option<String>,
     activity: Arc<SlotActivity>,
     resources: Arc<Mutex<Option<Resources>>>,
+    free: watch::Receiver<Option<Free>>,
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
@@ -157,6 +171,7 @@ impl Task {
             gpu: record.gpu.clone(),
             activity: supervised.activity.clone(),
             resources: supervised.resources.clone(),
+            free: supervised.free.subscribe(),
             drain: supervised.drain.clone(),
             stop: supervised.stop.clone(),
             close: supervised.close.clone(),

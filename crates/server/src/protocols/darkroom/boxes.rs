@@ -180,7 +180,13 @@ pub async fn check(
         .service
         .missing(&endpoint, read.parsed.graph, read.size)
         .await;
-    let boxes: Vec<BoxCheck> = checked.map_err(|e| call.fail(e))?;
+    let mut boxes: Vec<BoxCheck> = checked.map_err(|e| call.fail(e))?;
+    if !call.caller.operates(&endpoint) {
+        let read = state.service.endpoint(&endpoint).map_err(|e| call.fail(e))?;
+        boxes
+            .iter_mut()
+            .for_each(|one| one.rename(|name| read.public_box_name(name)));
+    }
     let runs = boxes.iter().any(|one| one.runs);
     Ok(Json(
         json!({ "endpoint": endpoint, "runs": runs, "boxes": boxes }),

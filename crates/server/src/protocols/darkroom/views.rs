@@ -131,7 +131,7 @@ fn output(service: &Service, output: &Output) -> Value {
 
 /// An instance. Where its process is, and what it printed before it failed, is shown to its operators only.
 pub fn instance(service: &Service, caller: &Caller, record: &InstanceRecord) -> Value {
-    let mut view = instance_for_clients(record);
+    let mut view = instance_for_clients(service, record);
     view["resources"] = json!(service.resources(record.id));
     let now = service.clock.monotonic();
     view["agent"] = service.agent(record.id).map_or(
@@ -144,6 +144,7 @@ pub fn instance(service: &Service, caller: &Caller, record: &InstanceRecord) -> 
             .as_deref()
             .and_then(|json| serde_json::from_str(json).ok())
             .unwrap_or_default();
+        view["box"] = Value::from(record.box_name.as_str());
         view["state_reason"] = Value::from(record.state_reason.as_str());
         view["pid"] = handle.pointer("/process/pid").cloned().unwrap_or_default();
         view["url"] = handle.get("base_url").cloned().unwrap_or_default();
@@ -151,7 +152,10 @@ pub fn instance(service: &Service, caller: &Caller, record: &InstanceRecord) -> 
     view
 }
 
-fn instance_for_clients(record: &InstanceRecord) -> Value {
+fn instance_for_clients(service: &Service, record: &InstanceRecord) -> Value {
+    let public_name = service
+        .endpoint(&record.endpoint)
+        .map(|endpoint| endpoint.public_box_name(&record.box_name));
     let phases: Vec<Value> = record
         .phases
         .iter()
@@ -167,7 +171,7 @@ fn instance_for_clients(record: &InstanceRecord) -> Value {
         "created_at": time(Some(record.created_at)),
         "start_reason": record.start_reason,
         "gpu": record.gpu,
-        "box": record.box_name,
+        "box": public_name.ok(),
         "jobs_done": record.jobs_done,
         "phases": phases,
     })

@@ -78,8 +78,14 @@ struct Session {
 impl Session {
     async fn serve(self, mut socket: WebSocket) {
         let closing = self.state.closing.clone();
+        let (auth, call) = (&self.state.auth, &self.call);
+        let mut access = auth.lasting(call.caller.clone(), call.endpoint.clone());
+        let mut refused = false;
         match self.begin(&mut socket).await {
-            Ok(Some(mut reader)) => pump(&mut socket, &mut reader).await,
+            Ok(Some(mut reader)) => tokio::select! {
+                () = pump(&mut socket, &mut reader) => {}
+                () = access.refused() => refused = true,
+            },
             Ok(None) => return,
             Err(error) => {
                 let _ = socket
@@ -87,9 +93,17 @@ impl Session {
                     .await;
             }
         }
-        let frame = closing.is_cancelled().then_some(CloseFrame {
-            code: close_code::AWAY,
-            reason: "the server stops".into(),
+        let frame = match (closing.is_cancelled(), refused) {
+            (true, _) => Some((close_code::AWAY, "the server stops")),
+            (false, true) => Some((
+                close_code::POLICY,
+                "the key of this connection is not valid any more",
+            )),
+            (false, false) => None,
+        };
+        let frame = frame.map(|(code, reason)| CloseFrame {
+            code,
+            reason: reason.into(),
         });
         if socket.send(Message::Close(frame)).await.is_ok() {
             // Until the client says so too: what is cut off before may take the last message with it.

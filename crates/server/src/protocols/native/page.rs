@@ -1,4 +1,4 @@
-//! `/e/{endpoint}/`: ComfyUI's own page, from the operator's copy of it, with the scripts of custom nodes. It opens while
+//! `/e/{endpoint}/`: ComfyUI's own page, from the operator's copy of it, with what custom nodes bring to it. It opens while
 //! nothing runs.
 
 use axum::{
@@ -89,7 +89,7 @@ async fn file(
                 cache: ASK_AGAIN,
             };
             let sent = state.blobs.send(&found.key, ask).await;
-            return Ok(sent.map_or_else(not_found, as_script));
+            return Ok(sent.map_or_else(not_found, |sent| as_file_of_page(sent, &found.content_type)));
         }
     }
     // `/e/NAME/` goes; what follows stays encoded as it came.
@@ -177,12 +177,14 @@ fn not_found() -> Response {
     StatusCode::NOT_FOUND.into_response()
 }
 
-/// Uploads are never scripts; what an instance of this endpoint gave its page is.
-fn as_script(mut response: Response) -> Response {
+/// Uploads are never scripts; what an instance of this endpoint gave its page may be.
+fn as_file_of_page(mut response: Response, content_type: &str) -> Response {
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_DISPOSITION);
     headers.remove(header::CONTENT_SECURITY_POLICY);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript"));
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
     response
 }
 

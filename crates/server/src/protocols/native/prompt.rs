@@ -133,15 +133,17 @@ impl Wish {
             .map(targets)
             .transpose()?
             .flatten();
+        let client_id = body.remove("client_id").filter(|id| !id.is_null());
         let mut extra_data = match body.remove("extra_data") {
-            None | Some(Value::Null) => Map::new(),
+            None => Map::new(),
+            // ComfyUI takes it where it has nothing to write into it.
+            Some(Value::Null) if client_id.is_none() => Map::new(),
             Some(Value::Object(extra_data)) => extra_data,
             Some(_) => {
                 let message = "extra_data must be an object";
                 return Err(NativeError::invalid("invalid_extra_data", message, ""));
             }
         };
-        let client_id = body.remove("client_id").filter(|id| !id.is_null());
         let named = client_id.or_else(|| extra_data.get("client_id").cloned());
         let options = Options {
             client_id: named.as_ref().map(client_id_text).transpose()?,
@@ -296,14 +298,15 @@ mod tests {
 
     #[test]
     fn the_client_stands_in_extra_data_with_the_time() {
-        let read = wish(json!({"client_id": 5, "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}}}));
-        assert_eq!(read.options.client_id.as_deref(), Some("5"));
-        assert_eq!(read.options.workflow_id.as_deref(), Some("w"));
-        assert_eq!(read.extra_data["client_id"], json!(5));
-        assert_eq!(read.extra_data["create_time"], json!(5));
+        let whole = wish(json!({"client_id": 5, "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}}}));
+        assert_eq!(whole.options.client_id.as_deref(), Some("5"));
+        assert_eq!(whole.options.workflow_id.as_deref(), Some("w"));
+        assert_eq!(whole.extra_data["client_id"], json!(5));
+        assert_eq!(whole.extra_data["create_time"], json!(5));
         let inside = wish(json!({"extra_data": {"client_id": "c"}}));
         assert_eq!(inside.options.client_id.as_deref(), Some("c"));
         assert_eq!(wish(json!({"extra_data": null})).options.client_id, None);
+        assert!(read(json!({"prompt": {}, "extra_data": null, "client_id": "c"})).is_err());
     }
 
     #[test]

@@ -11,12 +11,12 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    body::{MAX_SMALL_BYTES, read_json},
+    body::{MAX_SMALL_BYTES, read_json, truthy},
     call::NativeCall,
     error::Refused,
 };
 use crate::{
-    service::{facts::Facts, uploads::MAX_UPLOAD_BYTES},
+    service::{facts::Facts, resources::Free, uploads::MAX_UPLOAD_BYTES},
     state::AppState,
 };
 
@@ -42,8 +42,9 @@ pub fn feature_flags() -> Value {
     json!({ "supports_preview_metadata": true, "max_upload_size": MAX_UPLOAD_BYTES, "assets": false })
 }
 
-/// `POST /free`: memory is the scheduler's business here (`idle_timeout`, and a free before a restart when it runs out);
-/// one caller must not unload what another's next job needs. Taken as ComfyUI takes it: always 200, nothing confirmed.
+/// `POST /free`: passed on to each ComfyUI of the endpoint that runs here, for its operators. One client must not unload what
+/// another's next job needs, so that of others it is taken as ComfyUI takes it, and goes no further: always 200, nothing
+/// confirmed.
 ///
 /// # Errors
 /// For a body that is no JSON, or above a megabyte.
@@ -53,10 +54,18 @@ pub async fn free(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(), Refused> {
-    read_json(&headers, body, MAX_SMALL_BYTES, &state.service.memory)
+    let read = read_json(&headers, body, MAX_SMALL_BYTES, &state.service.memory)
         .await
-        .map(drop)
-        .map_err(|e| call.refuse(e))
+        .map_err(|e| call.refuse(e))?;
+    let wants = |key: &str| read.json.get(key).is_some_and(truthy);
+    let what = Free {
+        unload_models: wants("unload_models"),
+        free_memory: wants("free_memory"),
+    };
+    if (what.unload_models || what.free_memory) && call.caller.operates(&call.endpoint.name) {
+        state.service.free(&call.endpoint.name, what);
+    }
+    Ok(())
 }
 
 /// `GET /extensions`: the scripts that the page loads beside its own.

@@ -4,6 +4,7 @@
 //! A change is whole or does not happen: a box is probed before anything is kept, and what follows goes on to its end when
 //! the caller leaves. [`overlay`] lays what is kept over the configuration.
 
+mod introduce;
 mod overlay;
 mod probe;
 mod stored;

@@ -255,7 +255,10 @@ fn runs(graph: &Graph, places: &Places) -> Vec<Finding> {
         Ok(placed) => return of_nodes(&json!(placed.valid.node_errors)),
         Err(refusal) => refusal,
     };
-    let boxes = missing::on_each_box(graph, places);
+    let mut boxes = missing::on_each_box(graph, places);
+    boxes
+        .iter_mut()
+        .for_each(|one| one.rename(|name| places.public_name(name)));
     let mut findings = lacks(&boxes);
     if findings.is_empty() {
         return mistakes(&refusal);

@@ -7,7 +7,7 @@ use darkroom_core::{InstanceId, InstanceState, scheduler::Counters};
 use crate::service::{Error, Service, jobs::JobRecord};
 
 impl Service {
-    /// The boxes that alone can run a job, while none of them has a free slot; empty where none can any more. `None`: each
+    /// The boxes that alone can run a job (as callers call them), while none of them has a free slot; empty where none can any more. `None`: each
     /// box can, or one takes it now.
     ///
     /// # Errors
@@ -17,9 +17,9 @@ impl Service {
         job: &JobRecord,
         counters: &Counters,
     ) -> Result<Option<Vec<String>>, Error> {
-        if self.endpoint(&job.endpoint).is_err() {
+        let Ok(endpoint) = self.endpoint(&job.endpoint) else {
             return Ok(None);
-        }
+        };
         let lacking = self.lacking_for(job.id, &job.endpoint).await?;
         let can: BTreeSet<String> = lacking
             .iter()
@@ -42,6 +42,7 @@ impl Service {
                 && instance.busy < instance.slots
                 && boxes.get(&instance.id).is_some_and(|name| can.contains(name))
         });
-        Ok((!takes_it_now).then(|| can.into_iter().collect()))
+        let public = can.iter().map(|name| endpoint.public_box_name(name));
+        Ok((!takes_it_now).then(|| public.collect()))
     }
 }

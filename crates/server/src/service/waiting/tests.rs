@@ -18,7 +18,11 @@ use darkroom_store::{
 };
 
 use super::{PlannerView, StartTrouble};
-use crate::service::{attached::Trial, resources::Resources, testing::Bench};
+use crate::service::{
+    attached::Trial,
+    resources::{Free, Resources},
+    testing::Bench,
+};
 
 const RUN: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(30);
@@ -58,6 +62,8 @@ impl PlannerView for Told {
     fn resources(&self, _: InstanceId) -> Option<Resources> {
         None
     }
+
+    fn free(&self, _: &EndpointName, _: Free) {}
 
     async fn try_out(&self, _: &Endpoint) -> Result<Trial, String> {
         Err("none".to_owned())
