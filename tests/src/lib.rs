@@ -12,6 +12,7 @@ pub mod fc;
 pub mod graphs;
 pub mod http;
 pub mod ledger;
+pub mod meddler;
 pub mod native;
 pub mod pixels;
 pub mod processes;

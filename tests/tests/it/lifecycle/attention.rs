@@ -1,9 +1,9 @@
 //! People at a page, and who is told of a cold start.
 
-use darkroom_tests::{Options, Server, eventually, fc, graphs};
+use darkroom_tests::{Options, Server, eventually, fc, graphs, native::Client};
 use serde_json::{Value, json};
 
-use super::LIMIT;
+use super::{LIMIT, endpoint};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_a_person_does_counts_as_activity_and_nothing_of_it_starts_an_instance() {
@@ -29,6 +29,25 @@ async fn only_what_a_person_does_counts_as_activity_and_nothing_of_it_starts_an_
     assert!(active().await.is_string(), "a click");
     assert!(api.instances().await.is_empty(), "which needs no instance");
     drop(tab);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tab_that_stays_open_keeps_no_instance_once_its_user_is_idle() {
+    let short = endpoint("default", "scaling = { idle_timeout = \"2s\" }");
+    let server = Server::start(Options::default().with_config(&short)).await;
+    let api = server.api();
+    let mut tab = Client::connect(&api, "/e/default", "tab").await;
+    let id = tab.submit(&api, "/e/default", &graphs::plain(1, 8, 8)).await;
+    tab.until_end(&id).await;
+    // A click keeps it for as long as work would, not for ever.
+    api.post("/api/queue", &json!({"clear": true})).await.expect(200);
+    eventually("its instance is gone", LIMIT, async || {
+        api.instances().await.is_empty().then_some(())
+    })
+    .await;
+    // The tab is open all the while, and works on.
+    let id = tab.submit(&api, "/e/default", &graphs::plain(2, 8, 8)).await;
+    tab.until_end(&id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,27 @@ async fn memory_processor_and_gpu_of_an_instance_are_shown() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_listed_gpu_has_an_instance_of_its_own_that_sees_it_alone() {
+    let lines = "gpus = [\"0\", \"GPU-ab\", \"3\"]\nscaling = { min_instances = 3, max_instances = 3 }";
+    let server = Server::start(Options::default().with_config(&endpoint("default", lines))).await;
+    let seen = |pid: &i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        let value = variables.find_map(|one| one.strip_prefix(b"CUDA_VISIBLE_DEVICES="))?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    eventually("one runs on each", LIMIT, async || {
+        let mut all: Vec<_> = server.instance_pids().iter().map(seen).collect();
+        all.sort();
+        let wanted = ["0", "3", "GPU-ab"].map(|gpu| Some(gpu.to_owned()));
+        (all == wanted).then_some(())
+    })
+    .await;
+    let told = server.api().instances().await;
+    assert_eq!(told.len(), 3, "{told:?}");
+}
+
 /// Runs in a shell what a person would paste.
 async fn paste(server: &Server, snippet: &str) {
     let bin = binary::darkroom()

@@ -6,5 +6,6 @@ mod kills;
 mod pictures;
 mod prompts;
 mod queue;
+mod remote;
 mod socket;
 mod transcripts;

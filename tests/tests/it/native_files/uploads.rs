@@ -237,3 +237,53 @@ async fn a_tenant_sees_no_others_files_and_strangers_only_what_they_cannot_guess
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn previews_are_there_after_their_instance_and_no_loader_leaves_its_folder() {
+    let mut server = Server::start(Options::default()).await;
+    let api = server.api();
+    let mut graph = graphs::plain(0x11_22_33, 12, 6);
+    graph["9"] = json!({"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}});
+    let job = api.submit(&graph).await;
+    let job = api.finished(&job).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let history = api.get("/history").await.expect(200).json();
+    let entry = history
+        .as_object()
+        .and_then(|all| all.values().next())
+        .expect("an entry");
+    let image = &entry["outputs"]["9"]["images"][0];
+    assert_eq!(image["type"], "temp", "{entry}");
+    let view = format!(
+        "/view?filename={}&type=temp",
+        image["filename"].as_str().expect("a name")
+    );
+    server.kill_everything().await;
+    server.restart().await;
+    let api = server.api();
+    let shown = api.get(&view).await.expect(200).body;
+    let shown = image::load_from_memory(&shown).expect("a picture");
+    assert_eq!((shown.width(), shown.height()), (12, 6));
+
+    std::fs::write(server.home().join("secret.png"), "not a picture's business").expect("a file");
+    let absolute = server.home().join("secret.png").display().to_string();
+    for name in [
+        "../secret.png",
+        "../../../../etc/passwd",
+        "..\\..\\secret.png",
+        "a/../../secret.png",
+        "/etc/passwd",
+        "C:\\secret.png",
+        "../secret.png [output]",
+        "../secret.png [temp]",
+        absolute.as_str(),
+    ] {
+        let refused = api
+            .post("/prompt", &json!({"prompt": graphs::invert(name)}))
+            .await;
+        assert_eq!(refused.status, 400, "{name}: {}", refused.text());
+        let named = refused.json()["node_errors"]["1"]["errors"][0]["extra_info"]["input_name"].clone();
+        assert_eq!(named, "image", "{name}: {}", refused.text());
+    }
+    assert!(api.instances().await.is_empty(), "nobody was asked to load one");
+}
