@@ -7,6 +7,7 @@ pub mod agent;
 pub mod audit;
 pub mod binary;
 pub mod boxes;
+pub mod bucket;
 pub mod config;
 pub mod fc;
 pub mod graphs;

@@ -52,6 +52,14 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A bucket cannot be used as it is configured.
+    #[error("cannot use the bucket '{bucket}'")]
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The directory of the local blob store cannot be used.
     #[error("cannot use the blob directory {}", path.display())]
     Root {
@@ -67,7 +75,9 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::NoSpace { .. } | Error::Unavailable { .. } | Error::Io { .. } | Error::Root { .. } => true,
-            Error::TooLarge { .. } | Error::Source { .. } | Error::KeyClash(_) => false,
+            Error::TooLarge { .. } | Error::Source { .. } | Error::KeyClash(_) | Error::Bucket { .. } => {
+                false
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! expiring links), [`range`] (which part was asked for) and [`content_type`] (what a file is and whether a browser
 //! may show it).
 //!
-//! Start with [`Blobs`], then [`LocalBlobs`] and how it makes a put durable (`local/write.rs`).
+//! Start with [`Blobs`], then [`LocalBlobs`] and how it makes a put durable (`local/write.rs`), and [`S3Blobs`].
 
 use std::{ops::Range, path::Path};
 
@@ -21,12 +21,14 @@ pub mod content_type;
 mod error;
 mod local;
 pub mod range;
+mod s3;
 pub mod signed_url;
 
 pub use error::Error;
 #[cfg(any(test, feature = "power-loss"))]
 pub use local::power_loss;
 pub use local::{Disk, DiskFile, Failpoint, LocalBlobs};
+pub use s3::{Presigned, S3Blobs, S3Credentials, S3Options};
 
 /// A place for blobs.
 ///

@@ -5,7 +5,7 @@ use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 use anyhow::Context;
 use axum::{Router, middleware::from_fn_with_state};
 use darkroom_ambient::{SystemClock, SystemIds};
-use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, signed_url::Signer};
+use darkroom_blobs::{Blobs, Failpoint, LocalBlobs, S3Blobs, signed_url::Signer};
 use darkroom_core::{Clock, Ids, NodeName};
 use darkroom_instances::{Backends, InstanceBackend, ProcessBackend, ProcessConfig, RemoteBackend};
 use darkroom_store::{
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{AuthState, Keyring, Rules, ServerKey, check_listen, end_streams, login},
-    config::{BlobLocation, Config, Credential, Database, KeyConfig, layout},
+    config::{BlobLocation, Config, Credential, Database, layout},
     control::Control,
     http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, blobs, health, serve, with_outer},
     memory::BodyMemory,
@@ -142,7 +142,7 @@ pub async fn run(
             &data_dir,
             ProcessConfig {
                 engine_command: options.engine_command.clone(),
-                hidden_env: secrets_in_env(&config.keys),
+                hidden_env: secrets_in_env(&config),
             },
         )?,
         remote: RemoteBackend::new(Arc::new({
@@ -353,18 +353,28 @@ fn open_blobs(config: &Config, data_dir: &Path, options: &RunOptions) -> anyhow:
             std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
             Ok(Arc::new(LocalBlobs::open(&dir, options.failpoint.clone())?))
         }
+        // A bucket that is away is no reason not to start: what needs it waits for it.
+        BlobLocation::S3(bucket) => Ok(Arc::new(S3Blobs::new(bucket)?)),
     }
 }
 
 /// Names of variables that hold a configured secret (`secret_env`, or a copy of it): instances must not see them.
-fn secrets_in_env(keys: &[KeyConfig]) -> Vec<String> {
-    let secrets: Vec<&str> = keys
-        .iter()
-        .map(|key| match &key.credential {
-            Credential::Key(secret) => secret.expose(),
-            Credential::App { app_secret, .. } => app_secret.expose(),
-        })
-        .collect();
+fn secrets_in_env(config: &Config) -> Vec<String> {
+    let of_keys = config.keys.iter().map(|key| match &key.credential {
+        Credential::Key(secret) => secret.expose(),
+        Credential::App { app_secret, .. } => app_secret.expose(),
+    });
+    let of_bucket = match &config.blobs.location {
+        BlobLocation::Local => None,
+        BlobLocation::S3(bucket) => Some(&bucket.credentials),
+    };
+    let of_bucket = of_bucket.into_iter().flat_map(|credentials| {
+        [Some(&credentials.secret_key), credentials.session_token.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+    });
+    let secrets: Vec<&str> = of_keys.chain(of_bucket).collect();
     let holds_one = |value: &str| secrets.contains(&value.trim());
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

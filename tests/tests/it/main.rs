@@ -6,6 +6,7 @@ mod attach;
 mod bad_input;
 mod bench;
 mod boxes;
+mod bucket;
 mod cli;
 mod credentials;
 mod driver;

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod agents;
+mod bucket;
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
@@ -89,6 +90,7 @@ pub async fn doctor(args: DoctorArgs, global: &Global) -> Result<Exit, Failure> 
             checks.push(Check::new("configuration", Verdict::Ok, file));
             checks.push(data_dir(&config.server.data_dir));
             checks.push(disk(&config.server.data_dir, config.store.disk_reserve_bytes));
+            checks.push(bucket::check(&config.blobs.location).await);
             checks.push(port(&config, running));
             for endpoint in config.endpoints.values() {
                 let takes_agents = endpoint.backend == Backend::External && endpoint.kind == Kind::Comfyui;

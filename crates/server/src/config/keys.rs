@@ -157,14 +157,22 @@ fn read_credential(section: &mut Section<'_>, env: &BTreeMap<String, String>) ->
     }
 }
 
-enum Found {
+/// Whether a secret was given.
+pub(super) enum Found {
+    /// No.
     No,
+    /// Not as it should be, which was said.
     Wrong,
+    /// This one.
     Yes(Secret),
 }
 
 /// A secret written down, in a file, or in an environment variable.
-fn read_secret(section: &mut Section<'_>, env: &BTreeMap<String, String>, keys: [&'static str; 3]) -> Found {
+pub(super) fn read_secret(
+    section: &mut Section<'_>,
+    env: &BTreeMap<String, String>,
+    keys: [&'static str; 3],
+) -> Found {
     let [plain, file, variable] = keys;
     let given = keys.iter().filter(|key| section.has(key)).count();
     let from_plain = section.secret(plain);

@@ -124,7 +124,7 @@ impl Config {
         let mut server = server::read(root.section("server"));
         server.insecure_no_auth = overrides.insecure_no_auth;
         let store = store::read(root.section("store"));
-        let blobs = blobs::read(root.section("blobs"));
+        let blobs = blobs::read(root.section("blobs"), env);
         let fetch = fetch::read(root.section("fetch"));
         let keys = keys::read(root.sections("keys"), env);
         let endpoints = endpoints::read(root.section("endpoints"));

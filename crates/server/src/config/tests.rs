@@ -431,3 +431,103 @@ proptest::proptest! {
         let _ = read(&text);
     }
 }
+
+fn bucket(config: &Config) -> &darkroom_blobs::S3Options {
+    match &config.blobs.location {
+        BlobLocation::S3(options) => options,
+        BlobLocation::Local => panic!("a bucket is configured"),
+    }
+}
+
+#[test]
+fn a_bucket_is_an_address_and_two_keys() {
+    let config = read("[blobs]\nurl='s3://pictures/some/prefix/'\naccess_key='a'\nsecret_key='b'\n").unwrap();
+    let options = bucket(&config);
+    assert_eq!(
+        (options.bucket.as_str(), options.prefix.as_str()),
+        ("pictures", "some/prefix")
+    );
+    assert_eq!(
+        (options.region.as_str(), options.virtual_host),
+        ("us-east-1", false)
+    );
+    assert_eq!(options.endpoint, None);
+    // OSS is known by its address.
+    let oss = read(
+        "[blobs]\nurl='s3://b'\nendpoint='https://oss-cn-hangzhou-internal.aliyuncs.com/'\naccess_key='a'\nsecret_key='b'\n",
+    )
+    .unwrap();
+    let options = bucket(&oss);
+    assert_eq!(
+        (options.region.as_str(), options.virtual_host),
+        ("oss-cn-hangzhou", true)
+    );
+    let endpoint = options.endpoint.as_deref();
+    assert_eq!(endpoint, Some("https://oss-cn-hangzhou-internal.aliyuncs.com"));
+}
+
+#[test]
+fn a_buckets_keys_come_from_files_and_from_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    std::fs::write(&path, "of-a-file\n").unwrap();
+    let env = BTreeMap::from([
+        ("AWS_ACCESS_KEY_ID".to_owned(), "AKIA".to_owned()),
+        (
+            "AWS_SECRET_ACCESS_KEY".to_owned(),
+            "of-the-environment".to_owned(),
+        ),
+        ("AWS_SESSION_TOKEN".to_owned(), "token".to_owned()),
+    ]);
+    let with = |more: &str| {
+        let text = format!("[blobs]\nurl='s3://b'\n{more}");
+        Config::from_text(None, &text, &env, &Overrides::default()).unwrap()
+    };
+    let config = with("");
+    let found = &bucket(&config).credentials;
+    assert_eq!(
+        (found.access_key.as_str(), found.secret_key.as_str()),
+        ("AKIA", "of-the-environment")
+    );
+    assert_eq!(found.session_token.as_deref(), Some("token"));
+    let config = with(&format!("access_key='a'\nsecret_key_file={path:?}\n"));
+    let found = &bucket(&config).credentials;
+    assert_eq!(
+        (found.access_key.as_str(), found.secret_key.as_str()),
+        ("a", "of-a-file")
+    );
+    assert_eq!(found.session_token, None, "it belongs to the other key");
+    assert!(!format!("{config:?}").contains("of-a-file"));
+}
+
+#[test]
+fn what_is_wrong_with_a_bucket_is_said_by_its_key() {
+    for (text, wanted) in [
+        ("url='s3://b'", "blobs.access_key: is missing"),
+        ("url='s3://b'\naccess_key='a'", "blobs.access_key: is missing"),
+        (
+            "url='s3:///x'\naccess_key='a'\nsecret_key='b'",
+            "blobs.url: expected the bucket's name",
+        ),
+        (
+            "url='s3://b/../x'\naccess_key='a'\nsecret_key='b'",
+            "blobs.url: the prefix",
+        ),
+        ("url='gs://b'", "blobs.url: expected \"local\" or"),
+        (
+            "url='s3://b'\nendpoint='ftp://x'\naccess_key='a'\nsecret_key='b'",
+            "blobs.endpoint: expected",
+        ),
+        (
+            "url='s3://b'\nendpoint='https://u:p@x'\naccess_key='a'\nsecret_key='b'",
+            "blobs.endpoint: expected",
+        ),
+        ("region='x'", "blobs.region: belongs to url"),
+    ] {
+        let found = problems(&format!("[blobs]\n{text}\n"));
+        assert!(
+            found.len() == 1 && found[0].starts_with(wanted),
+            "{text}: {found:?}"
+        );
+    }
+}

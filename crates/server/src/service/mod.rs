@@ -18,6 +18,7 @@ pub mod agents;
 pub mod attached;
 pub mod attempts;
 pub mod attention;
+pub mod bucket_check;
 pub mod clients;
 pub mod credentials;
 pub mod endpoints;
