@@ -96,7 +96,7 @@ pub enum Command {
     Demo(commands::demo::DemoArgs),
     /// Run a workflow and save what it makes
     Run(commands::run::RunArgs),
-    /// List, show, cancel, or retry jobs
+    /// List, show, cancel, retry, or delete jobs
     #[command(subcommand)]
     Jobs(commands::jobs::JobsCommand),
     /// List running instances
@@ -118,6 +118,8 @@ pub enum Command {
     /// List, show, compare, move, export, or import published workflows
     #[command(subcommand)]
     Workflows(commands::workflows::WorkflowsCommand),
+    /// Show what files take, by tenant, endpoint and age
+    Storage(commands::storage::StorageArgs),
     /// Create, list, or revoke keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

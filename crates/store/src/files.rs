@@ -28,6 +28,28 @@ pub struct FileRef {
     pub created_at: Timestamp,
 }
 
+/// What blobs of one tenant and endpoint, and of about one age, take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// Whose they are.
+    pub tenant: TenantId,
+    /// Of which endpoint; `None`: of none, such as uploads by signed address.
+    pub endpoint: Option<String>,
+    /// How many of [`AGES`] they are older than.
+    pub age: usize,
+    /// How many.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The ages that usage is told by.
+pub const AGES: [Duration; 3] = [
+    Duration::from_secs(24 * 3600),
+    Duration::from_secs(7 * 24 * 3600),
+    Duration::from_secs(30 * 24 * 3600),
+];
+
 /// References and trash.
 #[async_trait]
 pub trait Files: Send + Sync {
@@ -72,6 +94,9 @@ pub trait Files: Send + Sync {
     /// Forgets a trashed blob if it is still unreferenced, *before* its bytes are deleted; `false` when somebody took a
     /// reference meanwhile, or said within a day that one will follow, and it must stay.
     async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error>;
+
+    /// What the blobs that something refers to take, each counted once, by tenant, endpoint and age at `now`.
+    async fn usage(&self, now: Timestamp) -> Result<Vec<Usage>, Error>;
 
     /// Puts those of the blobs into the trash that nothing refers to, intends, or holds in the trash already: what a
     /// listing of the blob store found and no row knows. Returns how many those were. At most 200 at a time.

@@ -395,6 +395,17 @@ pub enum Cancelled {
     AlreadyFinal(JobState),
 }
 
+/// What a deletion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The job is gone with all that was its own.
+    Now,
+    /// It has not ended, and stays.
+    NotEnded,
+    /// Its end is still to be told, and it stays until then.
+    StillTold,
+}
+
 /// What a history page is made of: jobs of one tenant and endpoint that ended, but those that were cancelled before they
 /// ever began, and those that were taken out ([`Jobs::forget`]).
 #[derive(Debug, Clone)]
@@ -668,6 +679,10 @@ pub trait Jobs: Send + Sync {
     /// (dropping the last reference puts a blob into the trash), at most 200 rows a call.
     async fn sweep_finished(&self, endpoint: &EndpointName, retention: Duration) -> Result<Swept, Error>;
 
-    /// The same for finished jobs of any endpoint whose own time to be deleted has come ([`JobRecord::delete_at`]).
+    /// Removes one finished job, as the sweeper would; `None` when there is no such job of that tenant (`tenant: None` is an
+    /// operator).
+    async fn delete_job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Deleted>, Error>;
+
+    /// As [`Jobs::sweep_finished`], for finished jobs of any endpoint whose own time to be deleted has come ([`JobRecord::delete_at`]).
     async fn sweep_expired(&self) -> Result<Swept, Error>;
 }

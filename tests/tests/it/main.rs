@@ -24,5 +24,6 @@ mod real_boxes;
 mod real_comfyui;
 mod removed;
 mod rooms;
+mod storage;
 mod visibility;
 mod webhooks;

@@ -24,6 +24,7 @@ pub mod publish;
 pub mod queues;
 pub mod run;
 pub mod serve;
+pub mod storage;
 pub mod workflows;
 
 /// Runs a command. `serve` brings its own runtimes: its parent process is single-threaded.
@@ -36,6 +37,7 @@ pub fn dispatch(command: Command, global: &Global) -> Result<ExitCode, Failure> 
         Command::Instances(args) => block_on(instances::instances(args, global)),
         Command::Endpoints(args) => block_on(endpoints::endpoints(args, global)),
         Command::Queues(args) => block_on(queues::queues(args, global)),
+        Command::Storage(args) => block_on(storage::storage(args, global)),
         Command::Open(args) => block_on(open::open(args, global)),
         Command::Attach(args) => block_on(attach::attach(args, global)),
         Command::Detach(args) => block_on(attach::detach(args, global)),

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use darkroom_core::{EndpointName, JobId, TenantId, endpoint::Kind, event::Event};
 pub use darkroom_runner::link::ComfyWork;
+pub use darkroom_store::files::Usage;
 pub use darkroom_store::jobs::{
-    AttemptRecord, Cancelled, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page,
+    AttemptRecord, Cancelled, Deleted, ExternalId, JobFilter, JobMeta, JobRecord, OnDuplicate, Page,
 };
 use serde_json::Value;
 
@@ -139,6 +140,33 @@ impl Service {
             self.end_worker_attempt(job).await?;
         }
         Ok(cancelled)
+    }
+
+    /// Deletes a finished job with all its files: what it was sent, what it made, and what its worker kept here for it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] while it has not ended; [`Error::Unavailable`] while its end is being told.
+    pub async fn delete_job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<(), Error> {
+        let record = self.job(tenant, job).await?;
+        match self.store.delete_job(tenant, job).await? {
+            None => Err(Error::not_found("job", job)),
+            Some(Deleted::NotEnded) => Err(Error::Invalid(format!(
+                "job {job} has not ended: cancel it first"
+            ))),
+            Some(Deleted::StillTold) => Err(Error::Unavailable {
+                reason: format!("the end of job {job} is still being told: try again"),
+                retry_after: std::time::Duration::from_secs(5),
+            }),
+            Some(Deleted::Now) => self.remove_objects_of(&record.endpoint, job).await,
+        }
+    }
+
+    /// What files take, by tenant, endpoint and age.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn usage(&self) -> Result<Vec<Usage>, Error> {
+        Ok(self.store.usage(self.clock.now()).await?)
     }
 
     /// Queues a finished job again, as a new attempt.

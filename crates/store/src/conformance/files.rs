@@ -67,6 +67,32 @@ tests! {
         assert_eq!(trash.len(), 2, "another owner refers to the third: {trash:?}");
     }
 
+    async fn usage_counts_every_blob_once_by_tenant_endpoint_and_age(world: World) {
+        let job = world.accept_one().await;
+        let of_job = format!("job:{job}");
+        world.store().put_ref(reference(&world, &of_job, "output/0", "a")).await.unwrap();
+        world.store().put_ref(reference(&world, &of_job, "output/1", "a")).await.unwrap();
+        world.store().put_ref(reference(&world, "objects:w", "k|b", "b")).await.unwrap();
+        world.clock.advance(2 * 24 * HOUR);
+        world.store().put_ref(reference(&world, "input:t:sdxl", "a.png", "c")).await.unwrap();
+        world.store().put_ref(reference(&world, "signed", "x", "d")).await.unwrap();
+        let usage = world.store().usage(world.clock.now()).await.unwrap();
+        let found: Vec<_> = usage
+            .iter()
+            .map(|u| (u.endpoint.as_deref(), u.age, u.blobs, u.bytes))
+            .collect();
+        let endpoint = super::world::endpoint();
+        let mut wanted = vec![
+            (None, 0, 1, 3),
+            (Some(endpoint.as_str()), 1, 1, 3),
+            (Some("sdxl"), 0, 1, 3),
+            (Some("w"), 1, 1, 3),
+        ];
+        wanted.sort();
+        assert_eq!(found, wanted);
+        assert!(usage.iter().all(|u| u.tenant == tenant("t")));
+    }
+
     async fn a_new_reference_saves_a_blob_from_the_trash(world: World) {
         world.store().put_ref(reference(&world, "x", "1", "a")).await.unwrap();
         world.store().drop_ref("x", "1").await.unwrap();

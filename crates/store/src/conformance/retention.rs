@@ -8,7 +8,7 @@ use super::{
     World, done, external, failed, file, tests,
     world::{blob, endpoint, tenant},
 };
-use crate::jobs::{Finish, NewJob, OnDuplicate};
+use crate::jobs::{Deleted, Finish, NewJob, OnDuplicate};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -51,6 +51,26 @@ tests! {
         for kept in [young, waiting] {
             assert!(world.store().job(None, kept).await.unwrap().is_some());
         }
+    }
+
+    async fn a_job_is_deleted_once_it_has_ended_and_was_told(world: World) {
+        let mut told = world.new_job();
+        told.meta.webhook = Some("https://example.com/hook".to_owned());
+        let job = world.accept(told).await;
+        let store = world.store();
+        assert_eq!(store.delete_job(None, job).await.unwrap(), Some(Deleted::NotEnded));
+        let held = world.claim_lease().await;
+        assert_eq!(store.delete_job(None, job).await.unwrap(), Some(Deleted::NotEnded));
+        world.finish(held, Finish { outputs: vec![file("outputs/a/b/x.png")], ..done() }).await;
+        assert_eq!(store.delete_job(None, job).await.unwrap(), Some(Deleted::StillTold));
+        assert!(store.job(None, job).await.unwrap().is_some());
+        let due = store.outbox_due("webhook", 10).await.unwrap();
+        store.outbox_done(due[0].id).await.unwrap();
+        assert_eq!(store.delete_job(Some(&tenant("stranger")), job).await.unwrap(), None);
+        assert_eq!(store.delete_job(None, job).await.unwrap(), Some(Deleted::Now));
+        assert_eq!(store.delete_job(None, job).await.unwrap(), None);
+        assert!(store.refs_of(&format!("job:{job}")).await.unwrap().is_empty());
+        assert_eq!(store.trash_due(Duration::ZERO, 10).await.unwrap(), [blob("outputs/a/b/x.png")]);
     }
 
     async fn sweeping_takes_small_steps(world: World) {

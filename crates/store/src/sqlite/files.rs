@@ -16,7 +16,11 @@ use super::{
     sql,
     tx::Tx,
 };
-use crate::{Error, Files, files::FileRef, jobs::InputBlob};
+use crate::{
+    Error, Files,
+    files::{AGES, FileRef, Usage},
+    jobs::InputBlob,
+};
 
 /// An intended blob may be under way for long (a blob store that is away); only after a day nobody will name it.
 const INTENT_DELAY: Duration = Duration::from_secs(24 * 3600);
@@ -271,6 +275,19 @@ fn empty_trash(tx: &Tx<'_>, blob: &BlobKey) -> Result<bool, Error> {
     Ok(forgotten > 0 && referenced.is_none())
 }
 
+/// A blob counts for whoever referred to it first by name. Owners are `job:ID`, `objects:ENDPOINT`, and
+/// `FOLDER:TENANT:ENDPOINT`.
+const USAGE: &str = "SELECT tenant, age, count(*) AS blobs, sum(size) AS bytes, CASE \
+       WHEN owner LIKE 'job:%' THEN (SELECT endpoint FROM jobs WHERE jobs.id = unhex(replace(substr(owner, 5), '-', ''))) \
+       WHEN owner LIKE 'objects:%' THEN substr(owner, 9) \
+       WHEN owner LIKE 'input:%:%' THEN substr(substr(owner, 7), instr(substr(owner, 7), ':') + 1) \
+       WHEN owner LIKE 'output:%:%' THEN substr(substr(owner, 8), instr(substr(owner, 8), ':') + 1) \
+     END AS endpoint \
+     FROM (SELECT min(owner) AS owner, min(tenant) AS tenant, max(size) AS size, \
+           (min(created_at) <= ?1) + (min(created_at) <= ?2) + (min(created_at) <= ?3) AS age \
+           FROM file_refs GROUP BY blob) \
+     GROUP BY tenant, endpoint, age ORDER BY tenant, endpoint, age";
+
 const FILE_REF: &str = "SELECT owner, name, tenant, blob, size, content_type, created_at FROM file_refs";
 
 fn read(row: &Row<'_>) -> Result<FileRef, Error> {
@@ -416,6 +433,23 @@ impl Files for SqliteStore {
     async fn empty_trash(&self, blob: &BlobKey) -> Result<bool, Error> {
         let blob = blob.clone();
         self.durably(SMALL, move |tx| empty_trash(tx, &blob)).await
+    }
+
+    async fn usage(&self, now: Timestamp) -> Result<Vec<Usage>, Error> {
+        let [day, week, month] = AGES.map(|age| now.minus(age).as_micros());
+        self.readers
+            .run(move |conn| {
+                sql::rows(conn, USAGE, params![day, week, month], |row| {
+                    Ok(Usage {
+                        tenant: sql::parsed(row, "tenant", "file_refs", |t| t.parse().ok())?,
+                        endpoint: row.get("endpoint")?,
+                        age: sql::unsigned(row, "age")?,
+                        blobs: sql::unsigned(row, "blobs")?,
+                        bytes: sql::unsigned(row, "bytes")?,
+                    })
+                })
+            })
+            .await
     }
 
     async fn trash_unknown(&self, blobs: Vec<BlobKey>) -> Result<u64, Error> {

@@ -1,6 +1,7 @@
 //! `darkroom jobs …`: what was asked for, and what became of it.
 
 mod cancel;
+mod delete;
 mod list;
 mod reorder;
 mod retry;
@@ -23,6 +24,8 @@ pub enum JobsCommand {
     Show(show::ShowArgs),
     /// Ask for a job's end
     Cancel(cancel::CancelArgs),
+    /// Delete a finished job with its files
+    Delete(delete::DeleteArgs),
     /// Run a finished job again
     Retry(retry::RetryArgs),
     /// What became of a job's webhook, try by try
@@ -39,6 +42,7 @@ pub async fn jobs(command: JobsCommand, global: &Global) -> Result<Exit, Failure
         JobsCommand::List(args) => list::list(args, global).await,
         JobsCommand::Show(args) => show::show(args, global).await,
         JobsCommand::Cancel(args) => cancel::cancel(args, global).await,
+        JobsCommand::Delete(args) => delete::delete(args, global).await,
         JobsCommand::Retry(args) => retry::retry(args, global).await,
         JobsCommand::Webhooks(args) => webhooks::webhooks(args, global).await,
         JobsCommand::Redeliver(args) => webhooks::redeliver(args, global).await,

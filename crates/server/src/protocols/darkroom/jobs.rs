@@ -211,6 +211,22 @@ pub async fn cancel(
     Ok(Json(json!({ "result": result, "state": record.state })))
 }
 
+/// `DELETE /jobs/{job}`: a finished job goes with its files.
+///
+/// # Errors
+/// 404, also for one that the caller may not see; 400 while it has not ended; 503 while its end is being told.
+pub async fn delete(
+    State(state): State<AppState>,
+    call: Call,
+    Path(job): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let job = call.job(&state.service, &job).await?.id;
+    let tenant = call.caller.visible_tenant();
+    let deleted = state.service.delete_job(tenant, job).await;
+    deleted.map_err(|e| call.fail(e))?;
+    Ok(Json(json!({ "id": job, "deleted": true })))
+}
+
 /// `POST /jobs/{job}/retry`: a finished job is queued again.
 ///
 /// # Errors

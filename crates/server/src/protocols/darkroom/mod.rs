@@ -24,6 +24,7 @@ mod line;
 mod links;
 mod page;
 mod queues;
+mod storage;
 mod uploads;
 mod views;
 mod webhooks;
@@ -58,7 +59,7 @@ pub fn routes() -> Router<AppState> {
             put(inputs::upload).delete(inputs::remove),
         )
         .route("/jobs", get(jobs::list))
-        .route("/jobs/{job}", get(jobs::show))
+        .route("/jobs/{job}", get(jobs::show).delete(jobs::delete))
         .route("/jobs/{job}/cancel", post(jobs::cancel))
         .route("/jobs/{job}/retry", post(jobs::retry))
         .route("/jobs/{job}/move", post(line::move_job))
@@ -73,6 +74,7 @@ pub fn routes() -> Router<AppState> {
         .route("/queues", get(queues::list))
         .route("/queues/{endpoint}/{side}", get(queues::show))
         .route("/queues/{endpoint}/{side}/reopen", post(queues::reopen))
+        .route("/storage", get(storage::show))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
         .route("/uploads", post(uploads::sign))

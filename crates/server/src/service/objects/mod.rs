@@ -228,6 +228,25 @@ impl Service {
         Ok(())
     }
 
+    /// Removes what a worker kept under a job's id, in any bucket.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub(super) async fn remove_objects_of(&self, endpoint: &EndpointName, job: JobId) -> Result<(), Error> {
+        let (owner, prefix) = (owner(endpoint), format!("{job}/"));
+        loop {
+            let page = self.store.refs_page(&owner, Some(&prefix), SWEPT_AT_ONCE).await?;
+            let mut dropped = false;
+            for reference in page.iter().filter(|one| one.name.starts_with(&prefix)) {
+                self.store.drop_ref(&owner, &reference.name).await?;
+                dropped = true;
+            }
+            if !dropped {
+                return Ok(());
+            }
+        }
+    }
+
     /// Forgets an endpoint's objects that came before its retention began.
     ///
     /// # Errors
@@ -318,6 +337,32 @@ mod tests {
         assert_eq!((kept.size, kept.content_type.as_str()), (6, "text/plain"));
         let trash = service.store.trash_due(Duration::ZERO, 9).await.unwrap();
         assert_eq!(trash.len(), 2, "what was swept, and what was replaced");
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_for_a_job_goes_with_it_in_every_bucket() {
+        let bench = Bench::configured(WORKERS);
+        let service = &bench.service;
+        let endpoint: EndpointName = "w".parse().unwrap();
+        let job = JobId::from_uuid(bench.service.ids.uuid_v7());
+        let keys = [
+            format!("{job}/a.png"),
+            format!("{job}/a/b.png"),
+            "other.png".to_owned(),
+        ];
+        for (key, bucket) in keys.iter().flat_map(|key| [(key, "one"), (key, "two")]) {
+            let name = ObjectName {
+                endpoint: &endpoint,
+                bucket,
+                key,
+            };
+            let incoming = received(&bench, name, b"x").await;
+            service.keep_object(name, None, incoming).await.unwrap();
+        }
+        service.remove_objects_of(&endpoint, job).await.unwrap();
+        let left = service.store.refs_of("objects:w").await.unwrap();
+        let left: Vec<&str> = left.iter().map(|reference| reference.name.as_str()).collect();
+        assert_eq!(left, ["other.png|one", "other.png|two"]);
     }
 
     #[tokio::test]

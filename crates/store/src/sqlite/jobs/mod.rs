@@ -31,8 +31,9 @@ use super::{
 use crate::{
     Error, Jobs,
     jobs::{
-        AttemptRecord, Cancelled, Claim, Claimed, Finish, HistoryFilter, HistoryPage, JobFilter, JobRecord,
-        Moved, NamedJob, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Told, Unstreamed,
+        AttemptRecord, Cancelled, Claim, Claimed, Deleted, Finish, HistoryFilter, HistoryPage, JobFilter,
+        JobRecord, Moved, NamedJob, NewJob, Page, Place, QueueCounters, Renewed, Submitted, Swept, Told,
+        Unstreamed,
     },
 };
 
@@ -360,6 +361,12 @@ impl Jobs for SqliteStore {
             sweep::sweep_finished(tx, &endpoint, retention)
         })
         .await
+    }
+
+    async fn delete_job(&self, tenant: Option<&TenantId>, job: JobId) -> Result<Option<Deleted>, Error> {
+        let tenant = tenant.cloned();
+        self.durably(SMALL, move |tx| sweep::delete_job(tx, tenant.as_ref(), job))
+            .await
     }
 
     async fn sweep_expired(&self) -> Result<Swept, Error> {

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use darkroom_core::{EndpointName, JobId};
+use darkroom_core::{EndpointName, JobId, TenantId};
 use rusqlite::{Row, params};
 
 use super::{
     super::{files, sql, tx::Tx},
     end::SWEEP_ROWS,
-    life::micros,
+    life::{Head, micros},
 };
-use crate::{Error, jobs::Swept};
+use crate::{
+    Error,
+    jobs::{Deleted, Swept},
+};
 
 /// Events removed at most in one step (a job with the most events still fits).
 const MAX_EVENTS: u64 = 4_000;
@@ -50,6 +53,31 @@ pub(super) fn sweep_expired(tx: &Tx<'_>) -> Result<Swept, Error> {
         Due::read,
     )?;
     remove(tx, due)
+}
+
+pub(super) fn delete_job(
+    tx: &Tx<'_>,
+    tenant: Option<&TenantId>,
+    job: JobId,
+) -> Result<Option<Deleted>, Error> {
+    let Some(head) = Head::load(tx, tenant, job)? else {
+        return Ok(None);
+    };
+    if !head.life.state.is_final() {
+        return Ok(Some(Deleted::NotEnded));
+    }
+    let due = sql::rows(
+        tx.conn,
+        "SELECT nr, id, last_event FROM jobs WHERE nr = ?1 \
+         AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job = jobs.id)",
+        [head.nr],
+        Due::read,
+    )?;
+    let removed = remove(tx, due)?;
+    Ok(Some(match removed.rows {
+        0 => Deleted::StillTold,
+        _ => Deleted::Now,
+    }))
 }
 
 /// A job whose time has come.
