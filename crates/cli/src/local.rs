@@ -7,6 +7,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,7 +32,7 @@ pub struct LocalServer {
     /// The server ends itself when this pipe closes, so that it never outlives us, however we end.
     _stdin: ChildStdin,
     url: String,
-    data: tempfile::TempDir,
+    data: Arc<tempfile::TempDir>,
 }
 
 /// What a server of our own is like.
@@ -41,6 +42,8 @@ pub struct Setup<'a> {
     pub port: u16,
     /// The directory below which it gets one for its data.
     pub home: PathBuf,
+    /// What an earlier one left (see [`LocalServer::data`]); `None`: it begins with nothing.
+    pub data: Option<Arc<tempfile::TempDir>>,
     /// Its configuration, without `[server]`.
     pub config: &'a str,
 }
@@ -51,6 +54,7 @@ impl LocalServer {
         Self::start_with(Setup {
             port,
             home: data_home(),
+            data: None,
             config: "",
         })
         .await
@@ -58,12 +62,19 @@ impl LocalServer {
 
     /// The same with more to say about it.
     pub async fn start_with(setup: Setup<'_>) -> Result<Self, Failure> {
-        let Setup { port, home, config } = setup;
-        fs::create_dir_all(&home).map_err(|error| Failure::local(format!("{}: {error}", home.display())))?;
-        let data = tempfile::Builder::new()
-            .prefix("server-")
-            .tempdir_in(&home)
-            .map_err(|error| Failure::local(format!("{}: {error}", home.display())))?;
+        let Setup {
+            port,
+            home,
+            data,
+            config,
+        } = setup;
+        let failed = |error: std::io::Error| Failure::local(format!("{}: {error}", home.display()));
+        fs::create_dir_all(&home).map_err(failed)?;
+        let mut named = tempfile::Builder::new();
+        let data = match data {
+            Some(data) => data,
+            None => Arc::new(named.prefix("server-").tempdir_in(&home).map_err(failed)?),
+        };
         // Between our look and the server's own bind someone else may take the port: then it says so and we fail.
         let listener = TcpListener::bind(("127.0.0.1", port))
             .map_err(|error| Failure::local(format!("port {port}: {error}")))?;
@@ -93,6 +104,11 @@ impl LocalServer {
     /// Its address.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The directory that holds what it keeps (in `data`); it goes with the last that holds this.
+    pub fn data(&self) -> Arc<tempfile::TempDir> {
+        self.data.clone()
     }
 
     /// The id of the process that was started (the parent that owns the socket).

@@ -48,6 +48,7 @@ pub struct Metrics {
     commit_seconds: Family<ByCommitKind, Histogram, fn() -> Histogram>,
     commit_operations: Family<ByCommitKind, Histogram, fn() -> Histogram>,
     panics: Counter,
+    proxied: Family<ByModel, Gauge>,
     /// How many instances of each endpoint have figures.
     shown_instances: Mutex<BTreeMap<EndpointName, usize>>,
 }
@@ -93,6 +94,7 @@ impl Metrics {
             commit_seconds: Family::new_with_constructor(|| Histogram::new(COMMIT_BUCKETS)),
             commit_operations: Family::new_with_constructor(|| Histogram::new(BATCH_BUCKETS)),
             panics: Counter::default(),
+            proxied: Family::default(),
             shown_instances: Mutex::default(),
         };
         metrics.register();
@@ -101,6 +103,12 @@ impl Metrics {
 
     fn register(&self) {
         let mut registry = self.lock();
+        // Under the name that dashboards of such proxies look for (`protocols/kubeai.md` §7).
+        registry.register(
+            "kubeai_inference_requests_active",
+            "Requests of the KubeAI-style proxy that have no answer yet",
+            self.proxied.clone(),
+        );
         let r = registry.sub_registry_with_prefix("darkroom");
         r.register("jobs_submitted", "Jobs accepted", self.jobs_submitted.clone());
         r.register(
@@ -238,6 +246,17 @@ impl Metrics {
 
     fn attempt_lost(&self, endpoint: &EndpointName) {
         self.attempts_lost.get_or_create(&ByEndpoint::new(endpoint)).inc();
+    }
+
+    /// A request of the KubeAI-style proxy counts as active for as long as this is held.
+    pub fn proxied(&self, endpoint: &EndpointName) -> Active {
+        let labels = ByModel {
+            request_model: endpoint.to_string(),
+            request_type: Word("http"),
+        };
+        let active = Active(self.proxied.get_or_create(&labels).clone());
+        active.0.inc();
+        active
     }
 
     /// How many jobs wait and run now.
@@ -478,6 +497,22 @@ struct ByInstance {
     instance: u64,
 }
 
+/// A request that has no answer yet; counted until it is dropped.
+#[derive(Debug)]
+pub struct Active(Gauge);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByModel {
+    request_model: String,
+    request_type: Word,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByQueue {
     endpoint: String,
@@ -574,8 +609,11 @@ mod tests {
                 Ended::LostAttempt(endpoint.clone()),
             ],
         });
+        let active = (metrics.proxied(&endpoint), metrics.proxied(&endpoint));
+        drop(active.0);
         let text = metrics.render();
         for line in [
+            "kubeai_inference_requests_active{request_model=\"sdxl\",request_type=\"http\"} 1",
             "darkroom_jobs_submitted_total{endpoint=\"sdxl\"} 1",
             "darkroom_jobs_finished_total{endpoint=\"sdxl\",state=\"succeeded\"} 1",
             "darkroom_attempts_lost_total{endpoint=\"sdxl\"} 1",

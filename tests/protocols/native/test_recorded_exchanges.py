@@ -29,7 +29,7 @@ DIFFERENCES = [
     (r"GET (/api)?/(interrupt|free) ", 405, "the path takes another method; ComfyUI answers what nobody knows from its page's directory"),
     (r"OPTIONS prompt$", 405, "a preflight is answered to the origins that `cors_origins` names"),
     (r"GET /api/ ", 404, "the page of an endpoint is at /e/{endpoint}/"),
-    (r"view_metadata$", 404, "the model's file lies on the instance, which is not asked"),
+    (r"view_metadata$", 404, "the engine has no models; of instances that have, `tests/tests/it/native/remote.rs`"),
 ]
 
 

@@ -68,6 +68,20 @@ const KEYS: &[(&str, &[&str])] = &[
             "signature_check_us",
         ],
     ),
+    (
+        "prompts",
+        &["prompt_p50_ms", "prompt_p99_ms", "engine_p50_ms", "added_p99_ms"],
+    ),
+    (
+        "history",
+        &[
+            "ended_jobs",
+            "history_20_p50_ms",
+            "jobs_200_p50_ms",
+            "object_info_p50_ms",
+        ],
+    ),
+    ("progress", &["clients", "messages_seen", "p50_ms", "p99_ms"]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,8 +22,14 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// How to start a server with the real ComfyUI as `default` and the embedded engine beside it; `None` (said aloud)
 /// where there is no ComfyUI.
 async fn options(test: &str) -> Option<(Options, MutexGuard<'static, ()>)> {
+    options_with(test, &[]).await
+}
+
+/// The same with these further arguments of its `main.py`.
+async fn options_with(test: &str, more: &[&str]) -> Option<(Options, MutexGuard<'static, ()>)> {
     let directory = directory(test)?;
-    let arguments = arguments();
+    let mut arguments = arguments();
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     let python = std::env::var("COMFYUI_PYTHON").ok();
     let python = python.map_or(String::new(), |path| format!("python = {path:?}\n"));
     let config = format!("[endpoints.default]\nargs = {arguments:?}\n{python}[endpoints.engine]\n");
@@ -50,6 +56,22 @@ fn directory(test: &str) -> Option<String> {
 fn arguments() -> Vec<String> {
     let arguments = std::env::var("COMFYUI_ARGS").unwrap_or_else(|_| "--cpu".to_owned());
     arguments.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Starts a server, and waits until it has looked at what `--comfyui` names: it starts that once for it.
+async fn start(options: Options) -> Server {
+    let server = Server::start(options).await;
+    eventually("it says what it found", LIMIT, async || {
+        let log = server.log();
+        assert!(!log.contains("cannot be used yet"), "{log}");
+        let found = log
+            .lines()
+            .find(|line| line.contains("ComfyUI found"))
+            .map(str::to_owned);
+        found.filter(|_| comfyui_pids(&server).is_empty())
+    })
+    .await;
+    server
 }
 
 /// The ids of the ComfyUI processes of a server.
@@ -137,7 +159,7 @@ async fn the_main_job_through_the_serverless_api_and_our_own() {
         return;
     };
     let config = "[endpoints.default.scaling]\nidle_timeout = \"3s\"";
-    let server = Server::start(options.with_config(config)).await;
+    let server = start(options.with_config(config)).await;
     let api = server.api();
     assert!(
         comfyui_pids(&server).is_empty(),
@@ -167,7 +189,7 @@ async fn the_engine_makes_the_same_pixels() {
     let Some((options, _turn)) = options("the_engine_makes_the_same_pixels").await else {
         return;
     };
-    let server = Server::start(options).await;
+    let server = start(options).await;
     let api = server.api();
     let graph = many_nodes(&pixels::data_uri(&pixels::encode(&pixels::gradient(130, 90))));
     let mut made = Vec::new();
@@ -205,7 +227,7 @@ async fn a_failing_node_and_a_refused_graph_are_told_with_their_names() {
     else {
         return;
     };
-    let server = Server::start(options).await;
+    let server = start(options).await;
     let api = server.api();
     // Two pictures of different channels cannot be joined; ComfyUI finds out while it runs.
     let graph = json!({
@@ -239,7 +261,7 @@ async fn a_running_prompt_is_cancelled() {
     let Some((options, _turn)) = options("a_running_prompt_is_cancelled").await else {
         return;
     };
-    let server = Server::start(options).await;
+    let server = start(options).await;
     let api = server.api();
     let id = api.submit(&slow(60, 1)).await;
     reached(&api, &id, "3").await;
@@ -259,7 +281,7 @@ async fn a_killed_comfyui_is_replaced_and_its_job_runs_again() {
     let Some((options, _turn)) = options("a_killed_comfyui_is_replaced_and_its_job_runs_again").await else {
         return;
     };
-    let server = Server::start(options).await;
+    let server = start(options).await;
     let api = server.api();
     let id = api.submit(&slow(12, 0x40_50_60)).await;
     reached(&api, &id, "3").await;
@@ -277,7 +299,7 @@ async fn a_running_prompt_is_adopted_when_the_server_dies() {
     let Some((options, _turn)) = options("a_running_prompt_is_adopted_when_the_server_dies").await else {
         return;
     };
-    let server = Server::start(options).await;
+    let server = start(options).await;
     let api = server.api();
     let id = api.submit(&slow(16, 0x0a_0b_0c)).await;
     reached(&api, &id, "3").await;
@@ -287,4 +309,51 @@ async fn a_running_prompt_is_adopted_when_the_server_dies() {
     assert_eq!(attempt_states(&job), ["done"], "{job}");
     assert!(files == [pixels::plain(0x0a_0b_0c, 64, 64)]);
     assert_eq!(comfyui_pids(&server), before, "the same ComfyUI went on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_custom_node_brings_to_the_page_is_there_while_nothing_runs() {
+    let base = tempfile::tempdir().expect("a directory");
+    let pack = base.path().join("custom_nodes/pack");
+    std::fs::create_dir_all(pack.join("web/js")).expect("a directory");
+    for (file, content) in [
+        (
+            "__init__.py",
+            "WEB_DIRECTORY = './web/js'\nNODE_CLASS_MAPPINGS = {}\n",
+        ),
+        ("web/js/main.js", "export const colour = 'red';"),
+        ("web/js/style.css", "p { color: red }"),
+    ] {
+        std::fs::write(pack.join(file), content).expect("a file");
+    }
+    let more = ["--base-directory", &base.path().display().to_string()];
+    let name = "what_a_custom_node_brings_to_the_page_is_there_while_nothing_runs";
+    let Some((options, _turn)) = options_with(name, &more).await else {
+        return;
+    };
+    let mut server = start(options).await;
+    let api = server.api();
+    succeeded(&api, &api.submit(&graphs::plain(1, 8, 8)).await).await;
+    let files = [
+        ("main.js", "text/javascript"),
+        ("style.css", "text/css; charset=utf-8"),
+    ];
+    for (file, content_type) in files {
+        let path = format!("/e/default/extensions/pack/{file}");
+        let answer = eventually(&format!("{file} was copied"), LIMIT, async || {
+            let answer = api.get(&path).await;
+            (answer.status == 200).then_some(answer)
+        })
+        .await;
+        assert_eq!(answer.header("content-type"), Some(content_type));
+    }
+    server.kill_everything().await;
+    server.restart().await;
+    let api = server.api();
+    for (file, _) in files {
+        let path = format!("/e/default/extensions/pack/{file}");
+        assert!(api.get(&path).await.expect(200).text().contains("red"));
+    }
+    let listed = api.get("/extensions").await.expect(200).text();
+    assert!(listed.contains("/extensions/pack/main.js"), "{listed}");
 }

@@ -129,6 +129,21 @@ impl Client {
         }
     }
 
+    /// What a model's file says of itself (`GET /view_metadata/{folder}?filename=`); `None` where there is no such file, or it
+    /// says nothing.
+    pub async fn model_metadata(&self, folder: &str, file_name: &str) -> Result<Option<Value>, Error> {
+        const ROUTE: &str = "GET /view_metadata";
+        let request = self
+            .get(&["view_metadata", folder])
+            .query(&[("filename", file_name)])
+            .timeout(self.config.timeouts.request);
+        match self.answer(ROUTE, request).await? {
+            (status, body) if status.is_success() => self.read(ROUTE, &body).map(Some),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => Err(Error::status(ROUTE, status, &body)),
+        }
+    }
+
     /// The bytes at a path below the base, such as a script of its page; `None` where there is no such file.
     pub async fn file(&self, parts: &[&str]) -> Result<Option<Bytes>, Error> {
         const ROUTE: &str = "GET of a file";

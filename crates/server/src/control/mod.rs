@@ -19,6 +19,7 @@ use darkroom_core::{
 };
 use darkroom_instances::InstanceBackend;
 use darkroom_store::Topic;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,6 +29,7 @@ use crate::{
         Service,
         attached::Trial,
         attempts::LEASE,
+        models::ModelFile,
         resources::{Free, Resources},
         waiting::{PlannerView, StartTrouble},
     },
@@ -36,6 +38,7 @@ use crate::{
 mod adopt;
 mod execute;
 mod gpus;
+mod metadata;
 mod observe;
 mod remote;
 mod strays;
@@ -46,7 +49,7 @@ mod tests;
 mod try_out;
 mod unplaced;
 
-use supervisor::Supervised;
+use supervisor::{Ask, Supervised};
 
 /// After SIGTERM, how long a leftover may take before it is killed.
 const STOP_GRACE_AT_START: Duration = Duration::from_secs(2);
@@ -73,6 +76,7 @@ pub struct Inner {
     decided: Mutex<BTreeMap<(EndpointName, Option<InstanceId>), Decided>>,
     unplaced: Mutex<BTreeMap<EndpointName, unplaced::Counted>>,
     gpus: gpus::Gpus,
+    metadata: Mutex<Remembered>,
     tasks: TaskTracker,
     changed: Notify,
     /// Set once the server stops: no starts any more.
@@ -81,6 +85,9 @@ pub struct Inner {
 
 /// What was decided last, as far as a repetition is told from a change.
 type Decided = (Signal, std::mem::Discriminant<Verdict>);
+
+/// What models said of themselves.
+type Remembered = BTreeMap<(EndpointName, ModelFile), Value>;
 
 /// Starts that failed in a row.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +122,7 @@ impl Control {
             decided: Mutex::default(),
             unplaced: Mutex::default(),
             gpus: gpus::Gpus::default(),
+            metadata: Mutex::default(),
             tasks: TaskTracker::new(),
             changed: Notify::new(),
             closing: CancellationToken::new(),
@@ -293,9 +301,15 @@ impl PlannerView for Control {
     }
 
     fn free(&self, endpoint: &EndpointName, what: Free) {
-        for supervised in self.lock_supervised().values() {
-            supervised.free(endpoint, what);
+        let supervised = self.lock_supervised();
+        for way in supervised.values().filter_map(|one| one.asks(endpoint)) {
+            // One that has as much to answer already will hear of it from the next.
+            let _ = way.try_send(Ask::Free(what));
         }
+    }
+
+    async fn model_metadata(&self, endpoint: &EndpointName, file: &ModelFile) -> Option<Value> {
+        self.metadata_of(endpoint, file).await
     }
 
     async fn try_out(&self, endpoint: &Endpoint) -> Result<Trial, String> {

@@ -49,10 +49,40 @@ const FOLDERS: &[&str] = &[
     "audio_encoders",
 ];
 
+/// A model's file, by its folder and its name there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ModelFile {
+    /// `checkpoints`, `loras`.
+    pub folder: String,
+    /// Its name, with the directories below the folder.
+    pub name: String,
+}
+
+impl ModelFile {
+    /// `None` for a name that leaves its folder, or that no file with metadata has.
+    pub fn new(folder: &str, name: &str) -> Option<Self> {
+        let is_inside = |name: &str| {
+            let parts = || name.split(['/', '\\']);
+            name.len() <= 400 && !name.contains('\0') && parts().all(|part| !["", ".", ".."].contains(&part))
+        };
+        let is_one = is_inside(folder) && is_inside(name) && name.ends_with(".safetensors");
+        is_one.then(|| ModelFile {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// Choices of a VAE loader that are no files.
 const NO_FILES: &[&str] = &["taesd", "taesdxl", "taesd3", "taef1", "pixel_space"];
 
 impl Service {
+    /// What a model's file says of itself, from an instance that runs, or from when one was asked; `None`: it says nothing, or
+    /// nobody knows it now. Starts nothing.
+    pub async fn model_metadata(&self, endpoint: &EndpointName, file: &ModelFile) -> Option<Value> {
+        self.planner.get()?.model_metadata(endpoint, file).await
+    }
+
     /// The folders of models: ComfyUI's, and those that custom nodes of the endpoint's boxes brought.
     ///
     /// # Errors
@@ -120,6 +150,7 @@ fn offered(info: &ObjectInfo, folder: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::ModelFile;
     use crate::service::testing::Bench;
 
     #[tokio::test]
@@ -137,5 +168,20 @@ mod tests {
         assert_eq!(models("configs").await, Some(vec![]));
         assert_eq!(models("nosuch").await, None);
         assert_eq!(bench.service.model_folders(&endpoint).await.unwrap().len(), 20);
+    }
+
+    #[test]
+    fn files_of_models_stay_in_their_folders() {
+        assert!(ModelFile::new("checkpoints", "sdxl/base.safetensors").is_some());
+        for (folder, name) in [
+            ("checkpoints", "../x.safetensors"),
+            ("checkpoints", "a\\..\\x.safetensors"),
+            ("checkpoints", "/etc/x.safetensors"),
+            ("..", "x.safetensors"),
+            ("checkpoints", "x.ckpt"),
+            ("checkpoints", ""),
+        ] {
+            assert_eq!(ModelFile::new(folder, name), None, "{folder} {name}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     attached::Trial,
     instances::InstanceRecord,
     jobs::JobRecord,
+    models::ModelFile,
     resources::{Free, Resources},
 };
 
@@ -35,6 +36,8 @@ pub trait PlannerView: Send + Sync {
     fn resources(&self, instance: InstanceId) -> Option<Resources>;
     /// Has the ComfyUIs of an endpoint that run here give memory back once they are done with what they run.
     fn free(&self, endpoint: &EndpointName, what: Free);
+    /// What a model's file says of itself, asked of an instance that runs; `None`: it says nothing, or nobody knows it.
+    async fn model_metadata(&self, endpoint: &EndpointName, file: &ModelFile) -> Option<serde_json::Value>;
     /// Starts what an endpoint would run, outside of it.
     ///
     /// # Errors

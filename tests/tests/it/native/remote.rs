@@ -197,3 +197,28 @@ async fn a_prompt_that_waits_while_nothing_runs_is_found_and_runs_again() {
 async fn a_server_that_answers_garbage_is_found_and_its_prompt_runs_again() {
     found_and_tried_again(How::Garbage, EVIDENCE).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_says_of_itself_is_asked_of_what_runs_and_remembered() {
+    let mut engine = Engine::running(true);
+    engine.listens().await;
+    let before = Meddler::before(&engine, How::Honest).await;
+    let server = server_on(&[&before.url], "").await;
+    let api = server.api();
+    for nothing in [
+        "checkpoints?filename=other.safetensors",
+        "checkpoints?filename=../base.safetensors",
+        "checkpoints",
+    ] {
+        api.get(&format!("/view_metadata/{nothing}")).await.expect(404);
+    }
+    let path = "/api/view_metadata/checkpoints?filename=base.safetensors";
+    let told = eventually("it is told", LIMIT, async || {
+        let answer = api.get(path).await;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await;
+    assert_eq!(told, json!({"note": "random weights"}));
+    engine.kill();
+    assert_eq!(api.get(path).await.expect(200).json(), told);
+}

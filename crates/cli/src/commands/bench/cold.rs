@@ -38,7 +38,7 @@ pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
         starts.push(watch.elapsed());
         wire.until(b"", b"\"serverless_api\"").await?;
         nothing_runs(address).await?;
-        alone.push(Engine::start(scene).await?.started_in);
+        alone.push(Engine::start(scene, &[]).await?.started_in);
     }
     server.stop().await;
 

@@ -10,6 +10,8 @@ mod engine;
 mod idle;
 mod large;
 mod machine;
+mod native;
+mod progress;
 mod queues;
 mod report;
 mod requests;
@@ -68,6 +70,12 @@ enum Scenario {
     Queues,
     /// Published workflows: a call, a publish, a signature
     Workflows,
+    /// ComfyUI's own API: what a prompt costs beyond the engine and the disk
+    Prompts,
+    /// ComfyUI's own API: history, jobs and object_info with many ended jobs
+    History,
+    /// ComfyUI's own API: progress on its way from an instance to its client
+    Progress,
 }
 
 /// A scenario that takes longer than this hangs.
@@ -128,6 +136,9 @@ impl Scenario {
             Scenario::Large => "large",
             Scenario::Queues => "queues",
             Scenario::Workflows => "workflows",
+            Scenario::Prompts => "prompts",
+            Scenario::History => "history",
+            Scenario::Progress => "progress",
         }
     }
 
@@ -141,6 +152,9 @@ impl Scenario {
             Scenario::Large => large::measure(scene).await,
             Scenario::Queues => queues::measure(scene).await,
             Scenario::Workflows => workflows::measure(scene).await,
+            Scenario::Prompts => native::prompts(scene).await,
+            Scenario::History => native::history(scene).await,
+            Scenario::Progress => progress::measure(scene).await,
         }
     }
 }

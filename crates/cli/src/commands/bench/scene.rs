@@ -1,6 +1,6 @@
 //! Where scenarios run, and how long they may.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 
@@ -49,9 +49,27 @@ impl Scene {
 
     /// A server with this configuration, and its address.
     pub async fn server(&self, config: &str) -> anyhow::Result<(LocalServer, SocketAddr)> {
+        self.start(None, config).await
+    }
+
+    /// The same on the data of an earlier one.
+    pub async fn server_on(
+        &self,
+        data: Arc<tempfile::TempDir>,
+        config: &str,
+    ) -> anyhow::Result<(LocalServer, SocketAddr)> {
+        self.start(Some(data), config).await
+    }
+
+    async fn start(
+        &self,
+        data: Option<Arc<tempfile::TempDir>>,
+        config: &str,
+    ) -> anyhow::Result<(LocalServer, SocketAddr)> {
         let server = LocalServer::start_with(Setup {
             port: 0,
             home: self.dir.clone(),
+            data,
             config,
         })
         .await?;

@@ -24,7 +24,7 @@ const WARM_UP: u32 = 20;
 /// hits all three.
 pub async fn measure(scene: &Scene) -> anyhow::Result<Report> {
     let (server, address) = scene.server("").await?;
-    let engine = Engine::start(scene).await?;
+    let engine = Engine::start(scene, &[]).await?;
     let mut direct = engine.open().await?;
     let mut wire = Wire::connect(address).await?;
     let mut disk = Disk::create(&scene.dir)?;

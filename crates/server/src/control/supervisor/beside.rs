@@ -42,7 +42,7 @@ impl Task {
             // Boxed: as one type the nested futures of a life take the compiler minutes to prove `Send`.
             self.learn(handle).boxed(),
             self.watch_usage(handle).boxed(),
-            self.free_on_demand(handle).boxed(),
+            self.answer_asks(handle).boxed(),
             self.watch_log(handle, evidence).boxed()
         );
     }
@@ -195,25 +195,6 @@ impl Task {
             }
             tokio::time::sleep(USAGE_EVERY).await;
         }
-    }
-
-    /// Passes on what `/free` asks for. It only sets flags there, and what was asked for before it answered is nothing.
-    async fn free_on_demand(&self, handle: &Handle) {
-        let mut wishes = self.free.clone();
-        wishes.mark_unchanged();
-        while wishes.changed().await.is_ok() {
-            let Some(what) = *wishes.borrow_and_update() else {
-                continue;
-            };
-            let freed = async {
-                let client = self.client(handle)?;
-                anyhow::Ok(client.free(what.unload_models, what.free_memory).await?)
-            };
-            if let Err(error) = freed.await {
-                tracing::warn!(instance.id = %self.id, error = ?error, "an instance was not asked to free memory");
-            }
-        }
-        std::future::pending().await
     }
 
     /// A worker thread that dies leaves HTTP alive and its prompt in the queue for ever (`comfyui/behaviour.md` §1); only

@@ -15,16 +15,18 @@ use darkroom_instances::{ExitInfo, Handle, Spec, StartRequest};
 use darkroom_runner::{InstanceAccess, Slot, SlotConfig, SlotEnd};
 use darkroom_store::catalog::{InstanceChange, InstanceRecord};
 use futures::{FutureExt, future::BoxFuture};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::replay::ReplaySlot;
+pub(super) use self::asked::Ask;
+use self::{asked::MOST_ASKS, replay::ReplaySlot};
 use super::Control;
 use crate::service::{
     attempts::{Adopted, SlotActivity, SlotLink},
-    resources::{Free, Resources},
+    resources::Resources,
 };
 
+mod asked;
 mod beside;
 mod http_worker;
 mod records;
@@ -46,7 +48,7 @@ const SLOT_END: Duration = Duration::from_secs(10);
 pub(super) struct Supervised {
     pub(super) activity: Arc<SlotActivity>,
     endpoint: EndpointName,
-    free: watch::Sender<Option<Free>>,
+    asks: mpsc::Sender<Ask>,
     resources: Arc<Mutex<Option<Resources>>>,
     drain: CancellationToken,
     stop: CancellationToken,
@@ -54,12 +56,13 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    /// Of an instance whose record may say already that it drains or stops.
-    fn of(record: &InstanceRecord) -> Self {
+    /// Of an instance whose record may say already that it drains or stops; with what is asked of it.
+    fn of(record: &InstanceRecord) -> (Self, mpsc::Receiver<Ask>) {
+        let (asks, asked) = mpsc::channel(MOST_ASKS);
         let supervised = Supervised {
             activity: Arc::default(),
             endpoint: record.endpoint.clone(),
-            free: watch::Sender::new(None),
+            asks,
             resources: Arc::default(),
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -71,7 +74,7 @@ impl Supervised {
         if record.state == InstanceState::Stopping {
             supervised.stop();
         }
-        supervised
+        (supervised, asked)
     }
 
     /// What it used at the last look.
@@ -82,11 +85,9 @@ impl Supervised {
             .clone()
     }
 
-    /// Has it give memory back, if it is one of that endpoint.
-    pub(super) fn free(&self, endpoint: &EndpointName, what: Free) {
-        if self.endpoint == *endpoint {
-            self.free.send_replace(Some(what));
-        }
+    /// The way to ask it something, if it is one of that endpoint.
+    pub(super) fn asks(&self, endpoint: &EndpointName) -> Option<mpsc::Sender<Ask>> {
+        (self.endpoint == *endpoint).then(|| self.asks.clone())
     }
 
     /// Claims nothing more.
@@ -114,7 +115,7 @@ pub(super) enum Origin {
 
 /// Begins to supervise an instance.
 pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoint, origin: Origin) {
-    let supervised = Supervised::of(&record);
+    let (supervised, asked) = Supervised::of(&record);
     let link = SlotLink::new(
         control.service.clone(),
         endpoint.name.clone(),
@@ -134,7 +135,7 @@ pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoin
             Some(*handle)
         }
     };
-    let task = Task::new(control, &record, endpoint, &supervised);
+    let task = Task::new(control, &record, endpoint, &supervised, asked);
     control.lock_supervised().insert(record.id, supervised);
     control.tasks.spawn(async move {
         let life = AssertUnwindSafe(task.live(record, handle, link)).catch_unwind();
@@ -155,14 +156,20 @@ struct Task {
     gpu: Option<String>,
     activity: Arc<SlotActivity>,
     resources: Arc<Mutex<Option<Resources>>>,
-    free: watch::Receiver<Option<Free>>,
+    asked: tokio::sync::Mutex<mpsc::Receiver<Ask>>,
     drain: CancellationToken,
     stop: CancellationToken,
     close: CancellationToken,
 }
 
 impl Task {
-    fn new(control: &Control, record: &InstanceRecord, endpoint: Endpoint, supervised: &Supervised) -> Self {
+    fn new(
+        control: &Control,
+        record: &InstanceRecord,
+        endpoint: Endpoint,
+        supervised: &Supervised,
+        asked: mpsc::Receiver<Ask>,
+    ) -> Self {
         Task {
             control: control.clone(),
             id: record.id,
@@ -171,7 +178,7 @@ impl Task {
             gpu: record.gpu.clone(),
             activity: supervised.activity.clone(),
             resources: supervised.resources.clone(),
-            free: supervised.free.subscribe(),
+            asked: tokio::sync::Mutex::new(asked),
             drain: supervised.drain.clone(),
             stop: supervised.stop.clone(),
             close: supervised.close.clone(),

@@ -43,7 +43,7 @@ pub(in crate::control) async fn begin(
     found: Option<(Handle, Vec<AttemptRecord>)>,
 ) {
     let service = &control.service;
-    let supervised = Supervised::of(&record);
+    let (supervised, asked) = Supervised::of(&record);
     let activity = supervised.activity.clone();
     let interval = match &endpoint.backend {
         Backend::Process(spec) => ping_interval(&spec.env),
@@ -56,7 +56,7 @@ pub(in crate::control) async fn begin(
     if let Err(error) = service.take_up(&worker, &attempts).await {
         tracing::error!(instance.id = %record.id, error = ?error, "a worker's jobs could not be taken up");
     }
-    let task = Task::new(control, &record, endpoint, &supervised);
+    let task = Task::new(control, &record, endpoint, &supervised, asked);
     control.lock_supervised().insert(record.id, supervised);
     control.tasks.spawn(async move {
         let life = AssertUnwindSafe(task.live_as_worker(record, &worker, handle)).catch_unwind();

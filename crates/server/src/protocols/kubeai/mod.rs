@@ -21,6 +21,7 @@ use self::error::Refused;
 use crate::{
     auth::{Caller, Scope},
     memory::{BodyMemory, Held},
+    metrics::Active,
     state::{AppState, by_host},
 };
 
@@ -50,7 +51,7 @@ async fn handler(State(proxy): State<Proxy>, request: Request, next: Next) -> Re
         return next.run(request).await;
     };
     match proxy.forward(request, wanted).await {
-        Ok((request, _held)) => next.run(request).await,
+        Ok((request, _held, _active)) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
 }
@@ -76,8 +77,12 @@ impl<'a> Wanted<'a> {
 }
 
 impl Proxy {
-    /// The request as it goes on, and the memory that its body takes.
-    async fn forward(&self, request: Request, wanted: Wanted<'_>) -> Result<(Request, Held), Refused> {
+    /// The request as it goes on, the memory that its body takes, and what counts it.
+    async fn forward(
+        &self,
+        request: Request,
+        wanted: Wanted<'_>,
+    ) -> Result<(Request, Held, Active), Refused> {
         let (mut parts, body) = request.into_parts();
         let state = &self.state;
         let caller = Caller::from_request_parts(&mut parts, state).await?;
@@ -101,14 +106,16 @@ impl Proxy {
             None => model::of_body(&parts.headers, body, &self.memory).await?,
         };
         let endpoint = self.endpoint(&caller, &model)?;
+        let active = state.metrics.proxied(&endpoint);
         parts.uri = below(&endpoint, wanted.rest, parts.uri.query())?;
         if parts.method == Method::GET && wanted.rest == "system_stats" {
             // It named the endpoint and has done its work: the wait may be long, and others need the memory.
             drop((body, held));
             state.service.wake_and_hold(&endpoint).await?;
-            return Ok((Request::from_parts(parts, Body::empty()), Held::default()));
+            let request = Request::from_parts(parts, Body::empty());
+            return Ok((request, Held::default(), active));
         }
-        Ok((Request::from_parts(parts, body), held))
+        Ok((Request::from_parts(parts, body), held, active))
     }
 
     fn endpoint(&self, caller: &Caller, model: &str) -> Result<EndpointName, Refused> {

@@ -12,7 +12,7 @@ use crate::state::AppState;
 pub fn both() -> Router<AppState> {
     Router::new()
         .route("/view", get(view::handler))
-        .route("/view_metadata/{folder}", get(system::no_metadata))
+        .route("/view_metadata/{folder}", get(models::metadata))
         .route("/upload/image", post(upload::image))
         .route("/upload/mask", post(upload::mask))
         .route("/object_info", get(object_info::all))

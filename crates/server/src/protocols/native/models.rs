@@ -6,13 +6,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     call::{NativeCall, param},
     error::Refused,
 };
-use crate::state::AppState;
+use crate::{service::models::ModelFile, state::AppState};
 
 /// `GET /embeddings`: names without their extensions.
 ///
@@ -84,6 +85,34 @@ pub async fn detailed_files(
         }
         None => StatusCode::NOT_FOUND.into_response(),
     })
+}
+
+/// The query of [`metadata`].
+#[derive(Debug, Default, Deserialize)]
+pub struct FileQuery {
+    #[serde(default)]
+    filename: String,
+}
+
+/// `GET /view_metadata/{folder}?filename=`: what the model's file says of itself, from an instance that runs or once told; 404
+/// where nobody knows. It wakes none.
+///
+/// # Errors
+/// None of its own.
+pub async fn metadata(
+    State(state): State<AppState>,
+    call: NativeCall<FileQuery>,
+    Path(params): Path<Vec<(String, String)>>,
+) -> Response {
+    let file = ModelFile::new(param(&params, "folder"), &call.query.filename);
+    let told = match &file {
+        Some(file) => state.service.model_metadata(&call.endpoint.name, file).await,
+        None => None,
+    };
+    told.map_or_else(
+        || StatusCode::NOT_FOUND.into_response(),
+        |told| Json(told).into_response(),
+    )
 }
 
 async fn names(

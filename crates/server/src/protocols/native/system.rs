@@ -1,12 +1,7 @@
 //! What the endpoint is: versions and devices, features, scripts of custom nodes. Answered from what its instances told
 //! last, so that nothing is started for it.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, body::Body, extract::State};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
@@ -121,11 +116,6 @@ pub async fn global_subgraphs(
 /// `GET /global_subgraphs/{id}`: what is in one lies on the instance.
 pub async fn global_subgraph(_: NativeCall) -> StatusCode {
     StatusCode::NOT_FOUND
-}
-
-/// `GET /view_metadata/{folder}`: the model's file lies on the instance, and this never wakes one.
-pub async fn no_metadata(_: NativeCall) -> Response {
-    StatusCode::NOT_FOUND.into_response()
 }
 
 async fn facts(state: &AppState, call: &NativeCall) -> Result<std::sync::Arc<Facts>, Refused> {

@@ -21,10 +21,8 @@ impl Service {
         };
         let boxes = match &endpoint.backend {
             Backend::Process(spec) => {
-                // One that runs holds the GPU, and told already.
-                match self.instances(false).await {
-                    Ok(live) if live.iter().any(|instance| instance.endpoint == *name) => return,
-                    Ok(_) | Err(_) => {}
+                if self.knows(name, &spec.box_name()).await {
+                    return;
                 }
                 vec![(spec.box_name(), self.probe_installation(&endpoint, &left).await)]
             }
@@ -46,6 +44,12 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Whether an installation told before; its instances tell again whenever they start.
+    async fn knows(&self, endpoint: &EndpointName, box_name: &str) -> bool {
+        let boxes = self.boxes(endpoint).await;
+        boxes.is_ok_and(|boxes| boxes.contains_key(box_name))
     }
 
     async fn introduced(&self, endpoint: &EndpointName, box_name: &str, probed: Probed) {

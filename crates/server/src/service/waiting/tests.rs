@@ -20,6 +20,7 @@ use darkroom_store::{
 use super::{PlannerView, StartTrouble};
 use crate::service::{
     attached::Trial,
+    models::ModelFile,
     resources::{Free, Resources},
     testing::Bench,
 };
@@ -64,6 +65,10 @@ impl PlannerView for Told {
     }
 
     fn free(&self, _: &EndpointName, _: Free) {}
+
+    async fn model_metadata(&self, _: &EndpointName, _: &ModelFile) -> Option<serde_json::Value> {
+        None
+    }
 
     async fn try_out(&self, _: &Endpoint) -> Result<Trial, String> {
         Err("none".to_owned())
