@@ -16,9 +16,26 @@ use crate::{
     service::{Error, Service},
 };
 
-/// The state of the router; cheap to clone.
+/// The state of the router; cheap to clone, which every layer does for every request.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<App>);
+
+impl std::ops::Deref for AppState {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.0
+    }
+}
+
+impl From<App> for AppState {
+    fn from(app: App) -> AppState {
+        AppState(Arc::new(app))
+    }
+}
+
+/// What [`AppState`] holds.
+pub struct App {
     /// What Darkroom can do.
     pub service: Service,
     /// Who callers are.
@@ -53,7 +70,7 @@ impl AppState {
             service.clock.clone(),
             service.ids.clone(),
         );
-        AppState {
+        AppState::from(App {
             stopping: CancellationToken::new(),
             closing: CancellationToken::new(),
             base_url: front::BaseUrl::new(&server, address),
@@ -68,7 +85,7 @@ impl AppState {
             frontends: Frontends::new("/nonexistent".into()),
             auth,
             service,
-        }
+        })
     }
 }
 
@@ -184,7 +201,7 @@ impl Reload {
             &configured,
             &stored,
             |app| service.app_secret(app),
-            service.endpoints().values(),
+            service.endpoints().values().map(AsRef::as_ref),
         );
         let may_work = |key: &str, endpoint: &EndpointName| keyring.may_work(key, endpoint);
         let (agents, workers) = (

@@ -252,6 +252,8 @@ pub struct JobRecord {
     pub delete_at: Option<Timestamp>,
     /// Attempts so far.
     pub attempts: u32,
+    /// Where the newest of them runs, or ran.
+    pub last_instance: Option<InstanceId>,
     /// Attempts that were lost.
     pub lost_attempts: u32,
     /// Attempts that failed because the device was out of memory.

@@ -9,6 +9,8 @@ use crate::queues::QueueId;
 pub enum Topic {
     /// Events, state, or the cancel flag of one job.
     Job(JobId),
+    /// A job entered a final state.
+    JobEnd(JobId),
     /// Claimable work of one endpoint (a job was queued).
     Queue(EndpointName),
     /// Counters of any endpoint changed (queued, running, instances): the planner's topic.

@@ -152,3 +152,19 @@ async fn what_is_not_there_is_404_in_our_own_shape() {
     assert!(answer.status.is_client_error(), "{}", answer.status);
     lives(&api).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_above_the_endpoints_limit_fails_its_job_and_names_the_limit() {
+    let options = Options {
+        config: "[endpoints.default.limits]\nmax_output = \"100B\"\n".to_owned(),
+        ..Options::default()
+    };
+    let server = Server::start(options).await;
+    let api = server.api();
+    let id = api.submit(&graphs::plain(1, 64, 64)).await;
+    let job = api.finished(&id).await;
+    assert_eq!(job["state"], "failed", "{job}");
+    let message = job["failure"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("larger than 100 bytes"), "{job}");
+    assert_eq!(job["outputs"], json!([]), "{job}");
+}

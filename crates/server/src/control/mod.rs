@@ -55,6 +55,11 @@ use supervisor::{Ask, Supervised};
 const STOP_GRACE_AT_START: Duration = Duration::from_secs(2);
 /// Least time between two plans: a burst of submits is one plan.
 const PLAN_SPACING: Duration = Duration::from_millis(5);
+/// The same where plans take long (many instances, a busy machine): so many times what the last one took, so that planning
+/// never takes much of what the work itself needs.
+const PLAN_PAUSE: u32 = 20;
+/// And no more than this: an endpoint at zero starts no later.
+const PLAN_SPACING_AT_MOST: Duration = Duration::from_millis(100);
 /// Longest time between two plans, whatever happens: leases and idle timeouts are found at the latest then.
 const PLAN_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 
@@ -103,6 +108,11 @@ impl std::ops::Deref for Control {
     }
 }
 
+/// The least time between a plan that took so long and the next.
+fn spacing_after(took: Duration) -> Duration {
+    (took * PLAN_PAUSE).clamp(PLAN_SPACING, PLAN_SPACING_AT_MOST)
+}
+
 impl Control {
     /// A control loop over a backend; nothing happens before [`Control::run`].
     pub fn new(
@@ -144,6 +154,7 @@ impl Control {
         let mut guard = ClockGuard::new(LEASE);
         loop {
             self.correct_leases(&mut guard).await;
+            let began = self.service.clock.monotonic();
             let wake_in = match self.tick(&mut guard).await {
                 Ok(wake_in) => wake_in.min(PLAN_AT_LEAST_EVERY),
                 Err(error) => {
@@ -153,7 +164,7 @@ impl Control {
             };
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(PLAN_SPACING) => {}
+                () = tokio::time::sleep(spacing_after(self.service.clock.monotonic().saturating_sub(began))) => {}
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),

@@ -1,7 +1,10 @@
 //! Remote servers: one instance for each that is configured, begun again when it was lost. There is nothing to plan, since
 //! they run anyway; one that is down stands in nobody's way.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use darkroom_core::{
     Endpoint, EndpointName, InstanceId, InstanceState, Timestamp,
@@ -34,7 +37,7 @@ impl Control {
         let service = &self.service;
         let endpoints = service.endpoints();
         self.retire_others().await?;
-        let is_remote = |e: &&Endpoint| matches!(e.backend, Backend::Remote { .. });
+        let is_remote = |e: &&Arc<Endpoint>| matches!(e.backend, Backend::Remote { .. });
         if !endpoints.values().any(|e| is_remote(&e)) || self.closing.is_cancelled() {
             return Ok(None);
         }
@@ -82,7 +85,7 @@ impl Control {
         Ok(())
     }
 
-    async fn begin_server(&self, endpoint: &Endpoint, server: &RemoteServer) -> anyhow::Result<()> {
+    async fn begin_server(&self, endpoint: &Arc<Endpoint>, server: &RemoteServer) -> anyhow::Result<()> {
         let service = &self.service;
         let now = service.clock.now();
         let record = InstanceRecord {

@@ -458,3 +458,11 @@ async fn what_has_run_out_of_time_is_ended_by_the_plan() {
         "{metrics}"
     );
 }
+
+#[test]
+fn plans_that_take_long_are_rarer_within_bounds() {
+    let ms = Duration::from_millis;
+    assert_eq!(spacing_after(Duration::ZERO), PLAN_SPACING);
+    assert_eq!(spacing_after(ms(2)), ms(40));
+    assert_eq!(spacing_after(ms(500)), PLAN_SPACING_AT_MOST);
+}

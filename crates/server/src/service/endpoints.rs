@@ -1,5 +1,7 @@
 //! Endpoints as an operator sees them: what waits, what runs, what was decided.
 
+use std::sync::Arc;
+
 use darkroom_core::{
     Endpoint, EndpointName, Timestamp,
     endpoint::{Backend, RemoteServer},
@@ -12,7 +14,7 @@ use super::{Error, Service};
 #[derive(Debug, Clone)]
 pub struct EndpointView {
     /// As configured.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// What waits and runs.
     pub counters: QueueCounters,
 }
@@ -24,7 +26,7 @@ impl Service {
     /// When the store fails.
     pub async fn endpoint_views(&self) -> Result<Vec<EndpointView>, Error> {
         let mut counters = self.store.counters().await?;
-        let view = |endpoint: &Endpoint| EndpointView {
+        let view = |endpoint: &Arc<Endpoint>| EndpointView {
             endpoint: endpoint.clone(),
             counters: counters.remove(&endpoint.name).unwrap_or_default(),
         };

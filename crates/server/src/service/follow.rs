@@ -44,6 +44,38 @@ pub struct Follower {
     stale: bool,
 }
 
+/// A job's end, to be waited for.
+pub struct Ending {
+    service: Service,
+    job: JobId,
+    woken: Subscription,
+    may_be_over: bool,
+}
+
+impl Ending {
+    /// Whose.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// When the job does not exist any more, or the store fails.
+    pub async fn wait(&mut self) -> Result<JobRecord, Error> {
+        loop {
+            if !std::mem::take(&mut self.may_be_over) {
+                self.woken.woken().await;
+            }
+            let record = self.service.job_patiently(self.job).await?;
+            // It may have been queued again meanwhile.
+            if record.state.is_final() {
+                return Ok(record);
+            }
+        }
+    }
+}
+
 impl Service {
     /// Follows a job from after its durable event number `after` (0: from the start).
     pub fn follow(&self, job: JobId, after: u64) -> Follower {
@@ -65,13 +97,24 @@ impl Service {
     /// # Errors
     /// When the job does not exist (any more), or the store fails.
     pub async fn wait_final(&self, job: JobId) -> Result<JobRecord, Error> {
-        let mut woken = self.store.subscribe(Topic::Job(job));
-        loop {
-            let record = self.job_patiently(job).await?;
-            if record.state.is_final() {
-                return Ok(record);
-            }
-            woken.woken().await;
+        self.ending(job).wait().await
+    }
+
+    /// The end of a job.
+    pub fn ending(&self, job: JobId) -> Ending {
+        Ending {
+            may_be_over: true,
+            ..self.ending_of_new(job)
+        }
+    }
+
+    /// The end of a job that is not accepted yet: who asks before it is need not look whether it is over.
+    pub(in crate::service) fn ending_of_new(&self, job: JobId) -> Ending {
+        Ending {
+            service: self.clone(),
+            job,
+            woken: self.store.subscribe(Topic::JobEnd(job)),
+            may_be_over: false,
         }
     }
 

@@ -66,6 +66,15 @@ pub mod workers;
 
 pub use error::Error;
 
+/// Endpoints by name, each to be kept by whoever works with it.
+pub type Endpoints = BTreeMap<EndpointName, Arc<Endpoint>>;
+
+/// Endpoints as the service keeps them.
+pub fn shared(endpoints: BTreeMap<EndpointName, Endpoint>) -> Endpoints {
+    let shared = |(name, endpoint)| (name, Arc::new(endpoint));
+    endpoints.into_iter().map(shared).collect()
+}
+
 /// Everything an operation needs; cheap to clone.
 #[derive(Clone)]
 pub struct Service(Arc<Parts>);
@@ -103,7 +112,7 @@ pub struct Parts {
     /// This server.
     pub(crate) node: NodeName,
     /// Endpoints by name; replaced as a whole on reload.
-    pub(crate) endpoints: RwLock<Arc<BTreeMap<EndpointName, Endpoint>>>,
+    pub(crate) endpoints: RwLock<Arc<Endpoints>>,
     /// How signed URLs and the like behave.
     pub(crate) settings: Settings,
     /// Counts.
@@ -159,7 +168,7 @@ impl Service {
     }
 
     /// All endpoints as configured now.
-    pub fn endpoints(&self) -> Arc<BTreeMap<EndpointName, Endpoint>> {
+    pub fn endpoints(&self) -> Arc<Endpoints> {
         self.endpoints
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -167,7 +176,7 @@ impl Service {
     }
 
     /// Replaces the endpoints (reload); running jobs are not touched.
-    pub fn set_endpoints(&self, endpoints: BTreeMap<EndpointName, Endpoint>) {
+    pub fn set_endpoints(&self, endpoints: Endpoints) {
         *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(endpoints);
         self.forget_abilities();
     }
@@ -186,7 +195,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub fn endpoint(&self, name: &EndpointName) -> Result<Endpoint, Error> {
+    pub fn endpoint(&self, name: &EndpointName) -> Result<Arc<Endpoint>, Error> {
         self.endpoints()
             .get(name)
             .cloned()

@@ -96,7 +96,7 @@ impl Bench {
             facts: Default::default(),
             pictures: Default::default(),
             node: "local".parse().unwrap(),
-            endpoints: std::sync::RwLock::new(Arc::new(config.endpoints)),
+            endpoints: std::sync::RwLock::new(Arc::new(super::shared(config.endpoints))),
             settings: Settings {
                 url_expiry: Duration::from_secs(60),
             },

@@ -24,7 +24,13 @@ tests! {
         let log = || vec![event(EventKind::Log, "{}")];
         hears(store.subscribe(topic()), store.append_events(held, log())).await;
         hears(store.subscribe(topic()), store.cancel(None, held.job)).await;
+        let mut end = store.subscribe(Topic::JobEnd(held.job));
+        hears(store.subscribe(topic()), store.append_events(held, log())).await;
+        assert!(!end.0.has_changed().unwrap(), "it goes on");
         hears(store.subscribe(topic()), world.finish(held, done())).await;
+        tokio::time::timeout(Duration::from_secs(5), end.woken())
+            .await
+            .expect("its end is told");
         hears(store.subscribe(Topic::Capacity), world.claim_lease()).await;
     }
 

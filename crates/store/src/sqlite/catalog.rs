@@ -78,7 +78,7 @@ fn add(tx: &Tx<'_>, instance: &InstanceRecord) -> Result<(), Error> {
     Ok(())
 }
 
-fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: InstanceChange) -> Result<bool, Error> {
+fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: &InstanceChange) -> Result<bool, Error> {
     let InstanceChange {
         state,
         reason,
@@ -106,7 +106,7 @@ fn change(tx: &Tx<'_>, id: InstanceId, seen: InstanceState, change: InstanceChan
         instance.state_since = tx.now;
     }
     if let Some(phase) = phase {
-        instance.phases.push((phase, tx.now));
+        instance.phases.push((phase.clone(), tx.now));
     }
     sql::execute(
         tx.conn,
@@ -187,7 +187,7 @@ impl Catalog for SqliteStore {
         seen: InstanceState,
         wanted: InstanceChange,
     ) -> Result<bool, Error> {
-        self.riding(SMALL, move |tx| change(tx, id, seen, wanted)).await
+        self.riding(SMALL, move |tx| change(tx, id, seen, &wanted)).await
     }
 
     async fn instance(&self, id: InstanceId) -> Result<Option<InstanceRecord>, Error> {
@@ -323,7 +323,7 @@ impl Catalog for SqliteStore {
         let (name, value) = (name.to_owned(), value.to_owned());
         self.durably(SMALL, move |tx| {
             let sql = "INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)";
-            sql::execute(tx.conn, sql, [name, value])?;
+            sql::execute(tx.conn, sql, [&name, &value])?;
             Ok(())
         })
         .await

@@ -97,18 +97,19 @@ impl SqliteStore {
         let _ = tokio::task::spawn_blocking(move || join(threads)).await;
     }
 
-    /// Runs an operation on the writer and waits for its commit.
+    /// Runs an operation on the writer and waits for its commit. It may be run a second time, after all that it did was
+    /// undone.
     async fn write<T, F>(&self, lane: Lane, wait: Wait, bytes: usize, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let op = writer::Closure {
             lane,
             wait,
             bytes,
-            work: Some(work),
+            work,
             outcome: None,
             answer,
         };
@@ -120,7 +121,7 @@ impl SqliteStore {
     async fn durably<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     {
         self.write(Lane::First, Wait::ForDisk, bytes, work).await
     }
@@ -129,7 +130,7 @@ impl SqliteStore {
     async fn riding<T, F>(&self, bytes: usize, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     {
         self.write(Lane::First, Wait::RideAlong, bytes, work).await
     }

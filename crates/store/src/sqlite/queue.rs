@@ -43,7 +43,7 @@ pub(super) trait Op: Send {
     fn wait(&self) -> Wait;
     /// About how much it writes.
     fn bytes(&self) -> usize;
-    /// Does it, inside a savepoint, which is undone when it failed.
+    /// Does it; what it wrote is undone when it failed. It may be run a second time, after all that it did was undone.
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed>;
     /// Tells the caller: what `run` returned, or that the commit failed.
     fn reply(self: Box<Self>, commit: Result<(), Error>);

@@ -1,7 +1,10 @@
 //! Small helpers over rusqlite: cached statements, rows to values with our own error, columns to domain types.
 
+use std::fmt::Display;
+
 use darkroom_core::{BlobKey, Payload, Timestamp};
-use rusqlite::{Connection, Params, Row, types::FromSql};
+
+use rusqlite::{Connection, Params, Row, RowIndex, types::FromSql};
 use uuid::Uuid;
 
 use crate::Error;
@@ -12,6 +15,29 @@ impl From<rusqlite::Error> for Error {
             return Error::DiskFull { available_bytes: 0 };
         }
         Error::Driver(Box::new(error))
+    }
+}
+
+/// A column, by its name or its place. Looking a name up costs a comparison with every column before it, which is felt where
+/// thirty are read for each request.
+pub(super) trait Column: RowIndex + Copy + Display {}
+
+impl<T: RowIndex + Copy + Display> Column for T {}
+
+/// Counts columns up, for rows that are read in the order in which their statement lists them.
+pub(super) struct InOrder(usize);
+
+impl InOrder {
+    /// From the column with that number on; the first is 0.
+    pub(super) fn from(first: usize) -> InOrder {
+        InOrder(first)
+    }
+
+    /// The next one's place.
+    pub(super) fn next(&mut self) -> usize {
+        let place = self.0;
+        self.0 += 1;
+        place
     }
 }
 
@@ -66,14 +92,14 @@ pub(super) fn int(number: u64) -> i64 {
 }
 
 /// An unsigned number from a column.
-pub(super) fn unsigned<T: TryFrom<i64> + Default>(row: &Row<'_>, column: &str) -> Result<T, Error> {
+pub(super) fn unsigned<T: TryFrom<i64> + Default>(row: &Row<'_>, column: impl Column) -> Result<T, Error> {
     Ok(T::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
 }
 
 /// A text column parsed into a name, id or state.
 pub(super) fn parsed<T>(
     row: &Row<'_>,
-    column: &str,
+    column: impl Column,
     table: &'static str,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Error> {
@@ -90,10 +116,22 @@ pub(super) fn parsed<T>(
 /// A JSON column.
 pub(super) fn json<T: serde::de::DeserializeOwned>(
     row: &Row<'_>,
-    column: &str,
+    column: impl Column,
     table: &'static str,
 ) -> Result<T, Error> {
     parsed(row, column, table, |text| serde_json::from_str(text).ok())
+}
+
+/// A JSON column that may be missing.
+pub(super) fn json_opt<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: impl Column,
+    table: &'static str,
+) -> Result<Option<T>, Error> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => json(row, column, table).map(Some),
+    }
 }
 
 /// A value as the text of a JSON column.
@@ -102,17 +140,17 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
 }
 
 /// An instant.
-pub(super) fn instant(row: &Row<'_>, column: &str) -> Result<Timestamp, Error> {
+pub(super) fn instant(row: &Row<'_>, column: impl Column) -> Result<Timestamp, Error> {
     Ok(Timestamp::from_micros(row.get(column)?))
 }
 
 /// An instant that may be missing.
-pub(super) fn instant_opt(row: &Row<'_>, column: &str) -> Result<Option<Timestamp>, Error> {
+pub(super) fn instant_opt(row: &Row<'_>, column: impl Column) -> Result<Option<Timestamp>, Error> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
 }
 
 /// The UUID of an id column.
-pub(super) fn uuid(row: &Row<'_>, column: &str, table: &'static str) -> Result<Uuid, Error> {
+pub(super) fn uuid(row: &Row<'_>, column: impl Column, table: &'static str) -> Result<Uuid, Error> {
     let bytes = row
         .get_ref(column)?
         .as_blob()
@@ -121,6 +159,18 @@ pub(super) fn uuid(row: &Row<'_>, column: &str, table: &'static str) -> Result<U
         table,
         what: format!("{column} has {} bytes", bytes.len()),
     })
+}
+
+/// The UUID of an id column that may be missing.
+pub(super) fn uuid_opt(
+    row: &Row<'_>,
+    column: impl Column,
+    table: &'static str,
+) -> Result<Option<Uuid>, Error> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => uuid(row, column, table).map(Some),
+    }
 }
 
 /// A payload as its three columns `inline`, `blob`, `size`.
@@ -134,7 +184,7 @@ pub(super) fn payload_columns(payload: &Payload) -> (Option<&[u8]>, Option<&str>
 /// A payload from its columns; `None` when there is none.
 pub(super) fn payload(
     row: &Row<'_>,
-    columns: [&str; 3],
+    columns: [impl Column; 3],
     table: &'static str,
 ) -> Result<Option<Payload>, Error> {
     let [inline, blob, size] = columns;

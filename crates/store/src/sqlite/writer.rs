@@ -1,8 +1,8 @@
 //! The one thread that writes: takes what waits, runs it in one transaction, commits, answers.
 //!
 //! Group commit: while one batch is being synced, the next one gathers. A single caller never waits for company; a crowd
-//! that was just answered is given a moment to ask again ([`GATHER_SHARE`]). Each operation has its own savepoint, so that
-//! one that fails undoes only itself. A batch in which any operation waits for the disk commits with `synchronous=FULL`;
+//! that was just answered is given a moment to ask again ([`GATHER_SHARE`]). An operation that fails undoes only itself: the
+//! batch is then undone and run again with a savepoint around each, which nearly never happens and so costs nothing. A batch in which any operation waits for the disk commits with `synchronous=FULL`;
 //! one of only ride-along operations with `synchronous=NORMAL`, which in WAL mode writes the log without syncing it: that
 //! survives the death of the process, though not of the machine, and the sync of the next FULL commit covers the whole log
 //! before it.
@@ -47,6 +47,20 @@ pub(super) struct Writer {
 
 /// Why the writer cannot go on.
 struct Broken;
+
+/// How what a failed operation wrote is undone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    /// With the whole batch, which is then run again.
+    Batch,
+    /// Alone.
+    Operation,
+}
+
+fn undone(code: i32) -> rusqlite::Error {
+    let what = "the whole transaction was undone".to_owned();
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(what))
+}
 
 /// What a batch was.
 #[derive(Default)]
@@ -120,7 +134,8 @@ impl Writer {
             }
             Err(error) => return Err(self.fatal("no transaction could be begun", &error)),
         }
-        let batch = Batch::default();
+        let mut batch = Batch::default();
+        let mut undo = Undo::Batch;
         let started = self.options.clock.monotonic();
         let mut done: Vec<Box<dyn Op>> = Vec::new();
         let mut bytes = 0;
@@ -128,13 +143,12 @@ impl Writer {
             && bytes < MAX_BATCH_BYTES
             && self.options.clock.monotonic().saturating_sub(started) < MAX_BATCH_TIME
         {
-            let Some(mut op) = self.queue.pop(kind) else {
+            let Some(op) = self.queue.pop(kind) else {
                 break;
             };
             bytes += op.bytes();
-            let ran = self.run_one(op.as_mut(), &batch);
             done.push(op);
-            if let Err(error) = ran {
+            if let Err(error) = self.run_last(&mut done, &mut batch, &mut undo) {
                 // SQLite rolled the whole transaction back (disk full), or cannot undo a part of it.
                 return self.give_up(done, error);
             }
@@ -142,10 +156,9 @@ impl Writer {
         // On top of the bounds, which a flood reaches in every batch.
         let more = [self.queue.pop_submit(kind), self.queue.pop_sweep(kind)];
         let mut more = more.into_iter().flatten();
-        while let Some(mut op) = more.next() {
-            let ran = self.run_one(op.as_mut(), &batch);
+        while let Some(op) = more.next() {
             done.push(op);
-            if let Err(error) = ran {
+            if let Err(error) = self.run_last(&mut done, &mut batch, &mut undo) {
                 done.extend(more);
                 return self.give_up(done, error);
             }
@@ -173,23 +186,48 @@ impl Writer {
         Ok(Answered { waited, took })
     }
 
-    fn run_one(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
+    /// Runs the last of a batch's operations; and all of them again, with care, where it is the first that fails.
+    fn run_last(
+        &self,
+        done: &mut [Box<dyn Op>],
+        batch: &mut Batch,
+        undo: &mut Undo,
+    ) -> Result<(), rusqlite::Error> {
+        let Some(last) = done.last_mut() else {
+            return Ok(());
+        };
+        if *undo == Undo::Operation {
+            return self.run_with_savepoint(last.as_mut(), batch);
+        }
+        let tx = batch.tx(&self.conn, &self.options, &self.file);
+        match last.run(&tx) {
+            Ok(()) => return Ok(()),
+            Err(Failed(Some(ErrorCode::SystemIoFailure))) => return Err(undone(rusqlite::ffi::SQLITE_IOERR)),
+            Err(Failed(_)) => {}
+        }
+        *undo = Undo::Operation;
+        // SQLite has done so itself when the disk is full.
+        if !self.conn.is_autocommit() {
+            self.run_cached("ROLLBACK")?;
+        }
+        self.run_cached("BEGIN IMMEDIATE")?;
+        *batch = Batch::default();
+        for op in done {
+            self.run_with_savepoint(op.as_mut(), batch)?;
+        }
+        Ok(())
+    }
+
+    fn run_with_savepoint(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
         let (wakes, ended) = (batch.wakes.borrow().len(), batch.ended.borrow().len());
         self.run_cached("SAVEPOINT op")?;
         let tx = batch.tx(&self.conn, &self.options, &self.file);
         if let Err(failed) = op.run(&tx) {
-            let io = failed.0 == Some(ErrorCode::SystemIoFailure);
-            if io || self.conn.is_autocommit() {
-                let code = if io {
-                    rusqlite::ffi::SQLITE_IOERR
-                } else {
-                    rusqlite::ffi::SQLITE_FULL
-                };
-                let what = "the whole transaction was undone".to_owned();
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(code),
-                    Some(what),
-                ));
+            if failed.0 == Some(ErrorCode::SystemIoFailure) {
+                return Err(undone(rusqlite::ffi::SQLITE_IOERR));
+            }
+            if self.conn.is_autocommit() {
+                return Err(undone(rusqlite::ffi::SQLITE_FULL));
             }
             self.run_cached("ROLLBACK TO op")?;
             batch.wakes.borrow_mut().truncate(wakes);
@@ -206,13 +244,19 @@ impl Writer {
     /// The batch could not be committed. Nothing of it was acknowledged; a full disk is told to the callers, anything
     /// else ends the process.
     fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<Answered, Broken> {
-        if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+        if !busy && error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
             return Err(self.fatal("a batch could not be committed", &error));
         }
         if !self.conn.is_autocommit()
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {
             return Err(self.fatal("a batch could not be rolled back", &error));
+        }
+        if busy {
+            // Another process took the database between an undone batch and its second run.
+            done.into_iter().for_each(|op| op.reply(Err(Error::Busy)));
+            return Ok(Answered::default());
         }
         let available_bytes = (self.options.free_space)(&self.file).unwrap_or(0);
         tracing::error!(operations = done.len(), available_bytes, "the disk is full");
@@ -249,7 +293,7 @@ pub(super) struct Closure<T, F> {
     pub(super) lane: Lane,
     pub(super) wait: Wait,
     pub(super) bytes: usize,
-    pub(super) work: Option<F>,
+    pub(super) work: F,
     pub(super) outcome: Option<Result<T, Error>>,
     pub(super) answer: oneshot::Sender<Result<T, Error>>,
 }
@@ -257,7 +301,7 @@ pub(super) struct Closure<T, F> {
 impl<T, F> Op for Closure<T, F>
 where
     T: Send,
-    F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send,
+    F: Fn(&Tx<'_>) -> Result<T, Error> + Send,
 {
     fn lane(&self) -> Lane {
         self.lane
@@ -272,8 +316,7 @@ where
     }
 
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), Failed> {
-        let work = self.work.take().expect("an operation runs once");
-        let outcome = work(tx);
+        let outcome = (self.work)(tx);
         let told = match &outcome {
             Ok(_) => Ok(()),
             Err(Error::DiskFull { .. }) => Err(Failed(Some(ErrorCode::DiskFull))),

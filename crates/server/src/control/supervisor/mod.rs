@@ -114,7 +114,7 @@ pub(super) enum Origin {
 }
 
 /// Begins to supervise an instance.
-pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Endpoint, origin: Origin) {
+pub(super) fn begin(control: &Control, record: InstanceRecord, endpoint: Arc<Endpoint>, origin: Origin) {
     let (supervised, asked) = Supervised::of(&record);
     let link = SlotLink::new(
         control.service.clone(),
@@ -152,7 +152,7 @@ struct Task {
     control: Control,
     id: InstanceId,
     box_name: String,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     gpu: Option<String>,
     activity: Arc<SlotActivity>,
     resources: Arc<Mutex<Option<Resources>>>,
@@ -166,7 +166,7 @@ impl Task {
     fn new(
         control: &Control,
         record: &InstanceRecord,
-        endpoint: Endpoint,
+        endpoint: Arc<Endpoint>,
         supervised: &Supervised,
         asked: mpsc::Receiver<Ask>,
     ) -> Self {

@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(in crate::control) async fn begin(
     control: &Control,
     record: InstanceRecord,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     found: Option<(Handle, Vec<AttemptRecord>)>,
 ) {
     let service = &control.service;

@@ -221,3 +221,28 @@ async fn a_worker_that_says_it_cannot_work_is_handed_nothing_more() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_waits_is_answered_when_the_job_ends_or_the_wait_does() {
+    let calls = std::sync::Arc::new(Calls::configured(WORKERS).await);
+    let job = calls.run("/v2/w/run", json!({})).await;
+    let path = |wait: u32| format!("/v2/w/status/{job}?wait={wait}");
+    let (status, told) = calls.call("GET", &path(1_000), json!(null)).await;
+    assert_eq!((status, &told["status"]), (200, &json!("IN_QUEUE")));
+    for (wait, refused) in [(999, 400), (300_001, 400)] {
+        assert_eq!(calls.call("GET", &path(wait), json!(null)).await.0, refused);
+    }
+    let waiting = tokio::spawn({
+        let (calls, path) = (calls.clone(), path(300_000));
+        async move { calls.call("GET", &path, json!(null)).await }
+    });
+    calls.end().await;
+    let (status, told) = waiting.await.unwrap();
+    assert_eq!(
+        (status, &told["status"], &told["output"]),
+        (200, &json!("COMPLETED"), &json!(1))
+    );
+    assert_eq!(told["workerId"], "box");
+    let (_, again) = calls.call("GET", &path(300_000), json!(null)).await;
+    assert_eq!(again["status"], "COMPLETED", "an ended one is not waited for");
+}

@@ -31,7 +31,7 @@ pub struct EasCall {
     /// Who.
     pub caller: Caller,
     /// Which service.
-    pub endpoint: Endpoint,
+    pub endpoint: std::sync::Arc<Endpoint>,
     /// The consumer's name; empty where none was sent.
     pub uid: String,
     /// The consumer's group.

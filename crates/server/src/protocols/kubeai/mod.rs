@@ -8,10 +8,8 @@ mod error;
 mod model;
 
 use axum::{
-    Router,
     body::Body,
-    extract::{FromRequestParts, Request, State},
-    middleware::{Next, from_fn_with_state},
+    extract::{FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
 use darkroom_core::{EndpointName, endpoint::Kind};
@@ -31,29 +29,17 @@ const BODY_MEMORY: u64 = 256 << 20;
 /// What lies below `/api` and is another protocol's.
 const OTHERS: [&str; 3] = ["serverless", "predict", "v2"];
 
+/// Leads requests to the routes they mean.
 #[derive(Clone)]
-struct Proxy {
+pub struct Proxy {
     state: AppState,
     memory: BodyMemory,
 }
 
-/// Puts the proxy before the routes that it leads to.
-pub fn around(router: Router, state: AppState) -> Router {
-    let memory = BodyMemory::new(BODY_MEMORY);
-    Router::new()
-        .fallback_service(router)
-        .layer(from_fn_with_state(Proxy { state, memory }, handler))
-}
-
-async fn handler(State(proxy): State<Proxy>, request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let Some(wanted) = Wanted::of(&path) else {
-        return next.run(request).await;
-    };
-    match proxy.forward(request, wanted).await {
-        Ok((request, _held, _active)) => next.run(request).await,
-        Err(refused) => refused.into_response(),
-    }
+/// What a request that was led on takes until it is answered: the memory of its body, and its place in the numbers.
+pub struct Led {
+    _held: Held,
+    _active: Active,
 }
 
 /// What a path asks for.
@@ -77,6 +63,28 @@ impl<'a> Wanted<'a> {
 }
 
 impl Proxy {
+    /// One with a budget of its own.
+    pub fn new(state: AppState) -> Proxy {
+        let memory = BodyMemory::new(BODY_MEMORY);
+        Proxy { state, memory }
+    }
+
+    /// The request as it goes on; the answer where it does not.
+    ///
+    /// # Errors
+    /// When it is the proxy's to refuse.
+    pub async fn lead(&self, request: Request) -> Result<(Request, Option<Led>), Response> {
+        let uri = request.uri().clone();
+        match Wanted::of(uri.path()) {
+            Some(wanted) => {
+                let led = self.forward(request, wanted).await;
+                let (request, _held, _active) = led.map_err(IntoResponse::into_response)?;
+                Ok((request, Some(Led { _held, _active })))
+            }
+            None => Ok((request, None)),
+        }
+    }
+
     /// The request as it goes on, the memory that its body takes, and what counts it.
     async fn forward(
         &self,

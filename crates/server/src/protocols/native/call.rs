@@ -1,5 +1,7 @@
 //! What every handler of this protocol begins with: the caller, the endpoint, the query, and how each is refused.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Query};
 use darkroom_core::{Endpoint, endpoint::Kind};
 use http::request::Parts;
@@ -17,7 +19,7 @@ pub struct NativeCall<Q = NoQuery> {
     /// Who.
     pub caller: Caller,
     /// Which endpoint.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// The query.
     pub query: Q,
 }

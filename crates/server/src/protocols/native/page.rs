@@ -42,7 +42,8 @@ async fn root_asset(
 ) -> Result<Response, Refused> {
     if call.endpoint.frontend.is_none() {
         let endpoints = state.service.endpoints();
-        call.endpoint.frontend = endpoints.values().find_map(|e| e.frontend.clone());
+        let with_page = endpoints.values().find(|e| e.frontend.is_some());
+        call.endpoint = with_page.unwrap_or(&call.endpoint).clone();
     }
     let path = request.uri().path().trim_start_matches('/').to_owned();
     send(&state, &call, &path, request).await

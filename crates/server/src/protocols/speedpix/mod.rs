@@ -14,8 +14,7 @@ mod upload;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
-    middleware::{Next, from_fn_with_state},
+    extract::{DefaultBodyLimit, Request},
     response::{IntoResponse, Response},
     routing::{any, post},
 };
@@ -53,15 +52,9 @@ async fn not_found(request_id: RequestId, request: Request) -> Response {
     Rejected::api_not_found(&request_id).into_response()
 }
 
-/// Puts before the routes what the SDK's endpoint may have behind its host: a slash too much, or the path of `public_url`.
-/// Neither is signed (`protocols/speedpix.md` §2).
-pub fn around(router: Router, state: AppState) -> Router {
-    Router::new()
-        .fallback_service(router)
-        .layer(from_fn_with_state(state, find_own_path))
-}
-
-async fn find_own_path(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+/// Takes away what the SDK's endpoint may have behind its host: a slash too much, or the path of `public_url`. Neither is
+/// signed (`protocols/speedpix.md` §2).
+pub fn find_own_path(state: &AppState, mut request: Request) -> Request {
     let sent = request.uri().path();
     if let Some(own) = own_path(sent, state.auth.public_prefix()) {
         let query = request
@@ -75,7 +68,7 @@ async fn find_own_path(State(state): State<AppState>, mut request: Request, next
             *request.uri_mut() = uri;
         }
     }
-    next.run(request).await
+    request
 }
 
 /// The protocol's own path in one that has something before it.

@@ -315,7 +315,7 @@ impl Service {
         let closed = agent.draining.child_token();
         let limits = self
             .endpoint(&agent.endpoint)
-            .map(|e| e.limits)
+            .map(|e| e.limits.clone())
             .unwrap_or_default();
         let link = SlotLink::new(
             self.clone(),

@@ -9,7 +9,7 @@ mod overlay;
 mod probe;
 mod stored;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use darkroom_core::{Endpoint, EndpointName, endpoint::Backend};
 use serde_json::Value;
@@ -156,7 +156,7 @@ impl Service {
     /// The endpoint that has a server of this address among its boxes, whatever it calls it.
     fn user_of(&self, address: &str) -> Option<EndpointName> {
         let endpoints = self.endpoints();
-        let uses = |endpoint: &&Endpoint| match &endpoint.backend {
+        let uses = |endpoint: &&Arc<Endpoint>| match &endpoint.backend {
             Backend::Remote { servers } => servers
                 .iter()
                 .any(|server| stored::address(&server.url).as_deref() == Some(address)),

@@ -9,7 +9,7 @@ use darkroom_core::{Endpoint, EndpointName, endpoint::ProcessSpec};
 use tokio_util::task::TaskTracker;
 
 use super::stored::Stored;
-use crate::service::{Error, Service};
+use crate::service::{Error, Service, shared};
 
 /// The endpoint that there is without any configuration.
 const IMPLIED: &str = "default";
@@ -134,7 +134,7 @@ impl Service {
                 }
             }
         }
-        self.set_endpoints(endpoints);
+        self.set_endpoints(shared(endpoints));
         match &configured.engine_object_info {
             Some(json) => self.learn_engine(json).await,
             None => Ok(()),

@@ -24,6 +24,12 @@ async fn kept(bench: &Bench, endpoint: &str, stored: &Stored) {
         .unwrap();
 }
 
+fn as_configured(service: &Service) -> BTreeMap<EndpointName, Endpoint> {
+    let endpoints = service.endpoints();
+    let plain = |(name, endpoint): (&EndpointName, &Arc<Endpoint>)| (name.clone(), Endpoint::clone(endpoint));
+    endpoints.iter().map(plain).collect()
+}
+
 #[tokio::test]
 async fn what_is_attached_is_laid_over_what_is_implied_and_under_what_is_configured() {
     let bench = Bench::new();
@@ -35,7 +41,7 @@ async fn what_is_attached_is_laid_over_what_is_implied_and_under_what_is_configu
     )
     .await;
     kept(&bench, "broken", &stored(&[("/no/such/place", None)])).await;
-    let configured = BTreeMap::clone(&service.endpoints());
+    let configured = as_configured(service);
     service.configure(configured.clone(), true, None).await.unwrap();
     let endpoints = service.endpoints();
     assert_eq!(
@@ -64,7 +70,7 @@ async fn what_cannot_be_attached_or_detached_is_said_in_words() {
     let bench = Bench::new();
     let service = &bench.service;
     service
-        .configure(BTreeMap::clone(&service.endpoints()), true, None)
+        .configure(as_configured(service), true, None)
         .await
         .unwrap();
     kept(&bench, "gpu", &stored(&[("http://a:1", Some("one"))])).await;
@@ -148,7 +154,7 @@ async fn what_another_version_wrote_is_not_overwritten() {
     let bench = Bench::new();
     let service = &bench.service;
     service
-        .configure(BTreeMap::clone(&service.endpoints()), true, None)
+        .configure(as_configured(service), true, None)
         .await
         .unwrap();
     let endpoint: EndpointName = "newer".parse().unwrap();
@@ -172,7 +178,7 @@ async fn a_box_that_hangs_is_in_nobodys_way_and_a_caller_that_left_leaves_nothin
     let bench = Bench::new();
     let service = bench.service.clone();
     service
-        .configure(BTreeMap::clone(&service.endpoints()), true, None)
+        .configure(as_configured(&service), true, None)
         .await
         .unwrap();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

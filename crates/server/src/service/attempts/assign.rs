@@ -68,7 +68,7 @@ impl SlotLink {
 
     /// The limits as configured now; those its instance was started under where the endpoint was removed meanwhile.
     pub(super) fn limits(&self) -> Limits {
-        let configured = self.service.endpoint(&self.endpoint).map(|e| e.limits);
+        let configured = self.service.endpoint(&self.endpoint).map(|e| e.limits.clone());
         configured.unwrap_or_else(|_| self.limits.clone())
     }
 

@@ -24,6 +24,10 @@ impl Service {
         let key = BlobKey::output(lease.job, self.ids.uuid_v4(), &file.file_name);
         self.store.intend(&key).await.map_err(store_away)?;
         let meta = match file.body {
+            ProducedBody::Path(path) if is_longer(&path, max_bytes).await => {
+                let key = key.clone();
+                Err(darkroom_blobs::Error::TooLarge { key, max_bytes })
+            }
             ProducedBody::Path(path) => self.blobs.put_file(&key, &path).await,
             ProducedBody::Stream(stream) => self.blobs.put_stream(&key, stream, max_bytes).await,
         };
@@ -82,4 +86,10 @@ impl Service {
         };
         darkroom_blobs::content_type::of(file_name, &head).to_owned()
     }
+}
+
+/// One whose length cannot be read is for the blob store to complain about.
+async fn is_longer(file: &std::path::Path, max_bytes: u64) -> bool {
+    let meta = tokio::fs::metadata(file).await;
+    meta.is_ok_and(|meta| meta.len() > max_bytes)
 }

@@ -97,7 +97,7 @@ impl Service {
         if let Some(pool) = self.pools().get(name) {
             return Some(pool.clone());
         }
-        let endpoint = self.endpoint(&name.parse().ok()?).ok()?.name;
+        let endpoint = self.endpoint(&name.parse().ok()?).ok()?.name.clone();
         Some(Pool {
             endpoint,
             load_limit: None,

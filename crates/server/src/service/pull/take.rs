@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use darkroom_core::{
-    AttemptOutcome, EndpointName, Failure, JobId, Timestamp, attempt::Lease, failure::FailureCode,
-    presence::Heard,
+    AttemptOutcome, EndpointName, Failure, JobId, Timestamp, attempt::Lease, endpoint::Limits,
+    failure::FailureCode, presence::Heard,
 };
 use darkroom_store::{
     Topic,
@@ -259,11 +259,10 @@ impl Service {
         claimed_at: Timestamp,
     ) {
         let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
-        let limits = self
-            .endpoint(&worker.endpoint)
-            .map(|e| e.limits)
-            .unwrap_or_default();
-        let deadline = wishes_of(&job.meta).deadline(job.created_at, claimed_at, &limits);
+        let endpoint = self.endpoint(&worker.endpoint).ok();
+        let unlimited = Limits::default();
+        let limits = endpoint.as_ref().map_or(&unlimited, |endpoint| &endpoint.limits);
+        let deadline = wishes_of(&job.meta).deadline(job.created_at, claimed_at, limits);
         let deadline = job.lives_until.map_or(deadline, |over| deadline.min(over));
         worker.hold(lease, monotonic + deadline.since(now), now, monotonic);
         self.hub.attempt_began(lease);

@@ -140,7 +140,7 @@ impl Service {
         self.metrics.set_queues(&views, self.now());
         for view in views.iter().filter(|_| sweep) {
             let endpoint = self.endpoint(&view.id.endpoint);
-            let limits = endpoint.map(|e| e.queue).unwrap_or_default();
+            let limits = endpoint.map(|e| e.queue.clone()).unwrap_or_default();
             while self.store.sweep_queue(&view.id, limits.group_idle).await?.more {
                 tokio::task::yield_now().await;
             }

@@ -3,7 +3,7 @@
 //! A queue belongs to a tenant and an endpoint. Plain queues (kind `queue`) take items from anybody; where instances do
 //! the work, an input item stands for a job ([`prompt`], [`replay`]), and its result comes to the sink ([`results`]).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use darkroom_core::{
@@ -47,12 +47,12 @@ pub struct OpenQueue {
     /// Which.
     pub id: QueueId,
     /// As configured.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
 }
 
 impl OpenQueue {
     /// A side of an endpoint's queues, of one tenant.
-    pub fn new(tenant: &TenantId, endpoint: Endpoint, side: Side) -> Self {
+    pub fn new(tenant: &TenantId, endpoint: Arc<Endpoint>, side: Side) -> Self {
         OpenQueue {
             id: QueueId {
                 tenant: tenant.clone(),
@@ -173,7 +173,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub fn service_named(&self, name: &str) -> Result<Endpoint, Error> {
+    pub fn service_named(&self, name: &str) -> Result<Arc<Endpoint>, Error> {
         let endpoints = self.endpoints();
         let of = |name: &str| name.parse().ok().and_then(|name| endpoints.get(&name).cloned());
         of(name)

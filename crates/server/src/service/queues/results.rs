@@ -198,7 +198,7 @@ impl Service {
     fn result_key(
         &self,
         queue: &QueueId,
-        endpoint: Option<darkroom_core::Endpoint>,
+        endpoint: Option<std::sync::Arc<darkroom_core::Endpoint>>,
     ) -> Result<darkroom_core::BlobKey, Error> {
         match endpoint {
             Some(endpoint) => self.item_key(&OpenQueue {

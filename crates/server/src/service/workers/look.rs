@@ -58,9 +58,8 @@ impl Service {
     /// # Errors
     /// When the store fails.
     pub async fn worker_of(&self, job: &JobRecord) -> Result<Option<String>, Error> {
-        let attempts = self.store.attempts(job.id).await?;
-        match attempts.last() {
-            Some(last) => self.worker_name(last.instance).await.map(Some),
+        match job.last_instance {
+            Some(instance) => self.worker_name(instance).await.map(Some),
             None => Ok(None),
         }
     }

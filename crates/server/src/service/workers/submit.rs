@@ -7,7 +7,7 @@ use darkroom_core::{
 use darkroom_store::jobs::{JobMeta, NewJob, Submitted};
 use serde_json::{Map, Value, json};
 
-use crate::service::{Error, Service};
+use crate::service::{Error, Service, follow::Ending};
 
 /// The name under which a job's `s3Config` lies among its credentials; it goes to the worker under the same key.
 pub const S3_CONFIG: &str = "s3Config";
@@ -46,9 +46,17 @@ impl Service {
     /// # Errors
     /// Every refusal of [`Error`]; nothing is half-accepted then.
     pub async fn submit_worker(&self, submit: WorkerSubmit) -> Result<JobId, Error> {
+        Ok(self.submit_worker_awaited(submit).await?.job())
+    }
+
+    /// The same for who waits for the job's end.
+    ///
+    /// # Errors
+    /// As [`Service::submit_worker`].
+    pub async fn submit_worker_awaited(&self, submit: WorkerSubmit) -> Result<Ending, Error> {
         let endpoint = submit.endpoint.clone();
         let (job, key) = self.prepare_worker(submit).await?;
-        let id = job.id;
+        let ending = self.ending_of_new(job.id);
         let submitted = self.store.submit(job).await;
         if !matches!(submitted, Ok(Submitted::Accepted { .. })) {
             self.discard(vec![key]).await;
@@ -56,7 +64,7 @@ impl Service {
         match submitted? {
             Submitted::Accepted { .. } | Submitted::Existing(_) | Submitted::Duplicate(_) => {
                 self.metrics.job_submitted(&endpoint);
-                Ok(id)
+                Ok(ending)
             }
             Submitted::QueueFull { queued } => Err(Error::QueueFull {
                 endpoint: endpoint.to_string(),

@@ -41,13 +41,13 @@ struct Lane {
 }
 
 pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error> {
-    if !may_claim(tx, claim.instance)? || line::is_paused(tx, &claim.endpoint)? {
+    let Some(clock) = open_clock(tx, claim)? else {
         return Ok(None);
-    }
+    };
     let mut boxes = Boxes::new(claim);
     let (mut below, mut most) = (None, MAX_LANES);
     loop {
-        let Some((lanes, fairness)) = lanes(tx, claim, below, most)? else {
+        let Some((lanes, fairness)) = lanes(tx, claim, clock, below, most)? else {
             return Ok(None);
         };
         if let Some(claimed) = claim_among(tx, claim, &lanes, fairness, &mut boxes)? {
@@ -169,11 +169,25 @@ fn may_claim(tx: &Tx<'_>, instance: InstanceId) -> Result<bool, Error> {
     Ok(state.is_none_or(|state| state == InstanceState::Ready.as_str()))
 }
 
+/// The clock of an endpoint's line; `None` where nothing may be claimed from it: it is held, or nobody ever waited there.
+fn open_clock(tx: &Tx<'_>, claim: &Claim) -> Result<Option<VirtualTime>, Error> {
+    if !may_claim(tx, claim.instance)? {
+        return Ok(None);
+    }
+    let clock: Option<i64> = sql::value(
+        tx.conn,
+        "SELECT clock FROM queues WHERE endpoint = ?1 AND paused_since IS NULL",
+        [claim.endpoint.as_str()],
+    )?;
+    Ok(clock.map(|clock| VirtualTime(u64::try_from(clock).unwrap_or(0))))
+}
+
 /// The lanes of the highest priority (`below` another one) that may be next (the first is one of them), and one lower lane as a witness, with
 /// the endpoint's accounts.
 fn lanes(
     tx: &Tx<'_>,
     claim: &Claim,
+    clock: VirtualTime,
     below: Option<i32>,
     most: usize,
 ) -> Result<Option<(Vec<Lane>, Fairness)>, Error> {
@@ -182,25 +196,19 @@ fn lanes(
     let top: Option<i32> = sql::value(
         tx.conn,
         "SELECT priority FROM lanes WHERE endpoint = ?1 AND priority < ?3 \
-         AND tenant NOT IN (SELECT value FROM json_each(?2)) ORDER BY priority DESC LIMIT 1",
+         AND (?2 = '[]' OR tenant NOT IN (SELECT value FROM json_each(?2))) ORDER BY priority DESC LIMIT 1",
         params![endpoint, held_back, below.map_or(i64::MAX, i64::from)],
     )?;
     let Some(top) = top else {
         return Ok(None);
     };
-    let clock: i64 = sql::value(
-        tx.conn,
-        "SELECT clock FROM queues WHERE endpoint = ?1",
-        [endpoint],
-    )?
-    .unwrap_or(0);
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Lane {
-            priority: row.get("priority")?,
-            tenant: sql::parsed(row, "tenant", "lanes", |t| t.parse().ok())?,
+            priority: row.get(0)?,
+            tenant: sql::parsed(row, 1, "lanes", |t| t.parse().ok())?,
             share: Share {
-                vtime: VirtualTime(sql::unsigned(row, "vtime")?),
-                weight: sql::unsigned(row, "weight")?,
+                vtime: VirtualTime(sql::unsigned(row, 2)?),
+                weight: sql::unsigned(row, 3)?,
             },
         })
     };
@@ -208,16 +216,16 @@ fn lanes(
         tx.conn,
         "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
          FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
-         WHERE l.endpoint = ?1 AND l.priority = ?2 AND l.tenant NOT IN (SELECT value FROM json_each(?5)) \
+         WHERE l.endpoint = ?1 AND l.priority = ?2 AND (?5 = '[]' OR l.tenant NOT IN (SELECT value FROM json_each(?5))) \
          ORDER BY MAX(COALESCE(s.vtime, 0), ?3), l.since LIMIT ?4",
-        params![endpoint, top, clock, sql::int(most as u64), held_back],
+        params![endpoint, top, sql::int(clock.0), sql::int(most as u64), held_back],
         read,
     )?;
     lanes.extend(sql::row(
         tx.conn,
         "SELECT l.priority, l.tenant, COALESCE(s.vtime, 0) AS vtime, COALESCE(s.weight, 1) AS weight \
          FROM lanes l LEFT JOIN shares s ON s.endpoint = l.endpoint AND s.tenant = l.tenant \
-         WHERE l.endpoint = ?1 AND l.priority < ?2 AND l.tenant NOT IN (SELECT value FROM json_each(?3)) \
+         WHERE l.endpoint = ?1 AND l.priority < ?2 AND (?3 = '[]' OR l.tenant NOT IN (SELECT value FROM json_each(?3))) \
          ORDER BY l.priority DESC LIMIT 1",
         params![endpoint, top, held_back],
         read,
@@ -226,14 +234,12 @@ fn lanes(
         .iter()
         .map(|lane| (lane.tenant.clone(), lane.share))
         .collect();
-    let fairness = Fairness {
-        clock: VirtualTime(u64::try_from(clock).unwrap_or(0)),
-        tenants,
-    };
+    let fairness = Fairness { clock, tenants };
     Ok(Some((lanes, fairness)))
 }
 
-/// Tenants that run as much as they may: a JSON list, mostly empty.
+/// Tenants that run as much as they may: a JSON list, mostly empty (statements ask for that first, since taking a list apart
+/// costs more than all else they do).
 fn held_back(tx: &Tx<'_>, claim: &Claim) -> Result<String, Error> {
     if claim.max_running_per_tenant == 0 {
         return Ok("[]".to_owned());
@@ -351,11 +357,6 @@ fn hand_over(tx: &Tx<'_>, claim: &Claim, job: JobId, choice: &Choice) -> Result<
             tx.now.as_micros().saturating_add(micros(claim.lease)),
             reason
         ],
-    )?;
-    sql::execute(
-        tx.conn,
-        "UPDATE queues SET running = running + 1 WHERE endpoint = ?1",
-        [claim.endpoint.as_str()],
     )?;
     head.apply(tx, Event::Claimed, on(claim.instance))?;
     let record = read::job(tx.conn, None, job)?.ok_or_else(|| missing("has no body"))?;

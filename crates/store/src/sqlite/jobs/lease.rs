@@ -11,7 +11,7 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 
 use super::{
-    super::{files, options::Ended, sql, tx::Tx},
+    super::{files, options::Ended, sql, sql::InOrder, tx::Tx},
     events,
     life::{self, HEAD, Head, micros},
 };
@@ -29,9 +29,9 @@ pub(super) struct Held {
     pub(super) instance: Vec<u8>,
 }
 
-/// Columns that [`Held::read`] wants, of `attempts a JOIN jobs j`.
+/// Columns that [`Held::read`] wants, in its order, of `attempts a JOIN jobs j`.
 pub(super) fn held_columns() -> String {
-    format!("a.fence AS held_fence, a.state AS attempt_state, a.instance, {HEAD}")
+    format!("a.fence, a.state, a.instance, {HEAD}")
 }
 
 impl Held {
@@ -53,10 +53,10 @@ impl Held {
 
     pub(super) fn read(row: &Row<'_>) -> Result<Held, Error> {
         Ok(Held {
-            head: Head::read(row)?,
-            fence: row.get("held_fence")?,
-            state: sql::parsed(row, "attempt_state", "attempts", AttemptState::parse)?,
-            instance: row.get("instance")?,
+            fence: row.get(0)?,
+            state: sql::parsed(row, 1, "attempts", AttemptState::parse)?,
+            instance: row.get(2)?,
+            head: Head::read_from(row, InOrder::from(3))?,
         })
     }
 
@@ -277,7 +277,7 @@ pub(super) fn finish_bytes(finish: &Finish) -> usize {
     result + events + finish.outputs.len() * 512 + 1024
 }
 
-pub(super) fn finish(tx: &Tx<'_>, lease: Lease, finish: Finish) -> Result<Result<JobState, Stale>, Error> {
+pub(super) fn finish(tx: &Tx<'_>, lease: Lease, finish: &Finish) -> Result<Result<JobState, Stale>, Error> {
     let mut held = match Held::load(tx, lease)? {
         Ok(held) => held,
         Err(stale) => return Ok(Err(stale)),
@@ -288,10 +288,10 @@ pub(super) fn finish(tx: &Tx<'_>, lease: Lease, finish: Finish) -> Result<Result
         result,
         events: last,
     } = finish;
-    events::append(tx, &mut held.head, &last)?;
-    let state = held.end(tx, outcome)?;
+    events::append(tx, &mut held.head, last)?;
+    let state = held.end(tx, outcome.clone())?;
     if state.is_final() && (result.is_some() || !outputs.is_empty()) {
-        let (inline, blob, size) = match &result {
+        let (inline, blob, size) = match result {
             Some(payload) => {
                 let (inline, blob, size) = sql::payload_columns(payload);
                 (inline, blob, Some(size))
@@ -301,15 +301,15 @@ pub(super) fn finish(tx: &Tx<'_>, lease: Lease, finish: Finish) -> Result<Result
         sql::execute(
             tx.conn,
             "INSERT OR REPLACE INTO results (job, inline, blob, size, outputs) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![held.head.nr, inline, blob, size, sql::to_json(&outputs)],
+            params![held.head.nr, inline, blob, size, sql::to_json(outputs)],
         )?;
         let (id, tenant) = (held.head.id, &held.head.tenant);
-        if let Some(payload) = &result
+        if let Some(payload) = result
             && let Some(key) = payload.blob()
         {
             files::refer_to_payload(tx, id, tenant, "result", key, payload.size())?;
         }
-        files::refer_to_outputs(tx, id, tenant, &outputs)?;
+        files::refer_to_outputs(tx, id, tenant, outputs)?;
     }
     tx.failpoint("record");
     Ok(Ok(state))

@@ -15,7 +15,7 @@ use rusqlite::{Row, params};
 use serde_json::{Map, Value};
 
 use super::{
-    super::{options::Ended, outbox, queues, sql, tx::Tx},
+    super::{options::Ended, outbox, queues, sql, sql::InOrder, tx::Tx},
     history,
 };
 use crate::{Error, jobs::Entry, wake::Topic};
@@ -52,10 +52,10 @@ pub(super) struct Head {
     sink: Option<String>,
 }
 
-/// Columns that [`Head::read`] wants, of a table named `j`.
-pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.ord, j.avoid, j.webhook, j.sink, j.started_at, \
-     j.finished_at, j.queue_ttl, j.expires_at, j.lives_until, j.kept, j.delete_at, j.max_attempts, j.attempts, j.lost, j.released, j.out_of_memory, \
-     j.cancel_requested, j.history, j.fence, j.last_event, j.events_from, j.event_bytes, j.truncated, j.failure";
+/// Columns that [`Head::read`] wants, in its order, of a table named `j`.
+pub(super) const HEAD: &str = "j.nr, j.id, j.tenant, j.endpoint, j.priority, j.state, j.lost, j.released, j.out_of_memory, j.cancel_requested, \
+     j.ord, j.avoid, j.queue_ttl, j.expires_at, j.lives_until, j.kept, j.delete_at, j.started_at, j.finished_at, j.history, \
+     j.attempts, j.fence, j.failure, j.last_event, j.events_from, j.event_bytes, j.truncated, j.max_attempts, j.webhook, j.sink";
 
 impl Head {
     /// The job with that id; `tenant: None` is an operator.
@@ -69,45 +69,48 @@ impl Head {
         Ok(head.filter(|head| tenant.is_none_or(|tenant| *tenant == head.tenant)))
     }
 
-    /// Reads the columns of [`HEAD`].
+    /// Reads the columns of [`HEAD`], which are a row's first.
     pub(super) fn read(row: &Row<'_>) -> Result<Head, Error> {
-        let failure = match row.get_ref("failure")? {
-            rusqlite::types::ValueRef::Null => None,
-            _ => Some(sql::json(row, "failure", "jobs")?),
-        };
+        Head::read_from(row, InOrder::from(0))
+    }
+
+    /// Reads the columns of [`HEAD`] from somewhere in a row.
+    pub(super) fn read_from(row: &Row<'_>, mut column: InOrder) -> Result<Head, Error> {
+        let mut next = || column.next();
+        // In the order of `HEAD`.
         Ok(Head {
-            nr: row.get("nr")?,
-            id: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
-            tenant: sql::parsed(row, "tenant", "jobs", |t| t.parse().ok())?,
-            endpoint: sql::parsed(row, "endpoint", "jobs", |t| t.parse().ok())?,
-            priority: row.get("priority")?,
+            nr: row.get(next())?,
+            id: JobId::from_uuid(sql::uuid(row, next(), "jobs")?),
+            tenant: sql::parsed(row, next(), "jobs", |t| t.parse().ok())?,
+            endpoint: sql::parsed(row, next(), "jobs", |t| t.parse().ok())?,
+            priority: row.get(next())?,
             life: Life {
-                state: sql::parsed(row, "state", "jobs", JobState::parse)?,
-                lost_attempts: sql::unsigned(row, "lost")?,
-                released_attempts: sql::unsigned(row, "released")?,
-                out_of_memory: sql::unsigned(row, "out_of_memory")?,
-                cancel_requested: row.get("cancel_requested")?,
+                state: sql::parsed(row, next(), "jobs", JobState::parse)?,
+                lost_attempts: sql::unsigned(row, next())?,
+                released_attempts: sql::unsigned(row, next())?,
+                out_of_memory: sql::unsigned(row, next())?,
+                cancel_requested: row.get(next())?,
             },
-            ord: row.get("ord")?,
-            avoid: row.get("avoid")?,
-            queue_ttl: row.get("queue_ttl")?,
-            expires_at: row.get("expires_at")?,
-            lives_until: row.get("lives_until")?,
-            kept: row.get("kept")?,
-            delete_at: row.get("delete_at")?,
-            started_at: row.get("started_at")?,
-            finished_at: row.get("finished_at")?,
-            history: row.get("history")?,
-            attempts: sql::unsigned(row, "attempts")?,
-            fence: row.get::<_, Option<i64>>("fence")?.map(Fence),
-            failure,
-            last_event: sql::unsigned(row, "last_event")?,
-            events_from: sql::unsigned(row, "events_from")?,
-            event_bytes: sql::unsigned(row, "event_bytes")?,
-            truncated: row.get("truncated")?,
-            max_attempts: sql::unsigned(row, "max_attempts")?,
-            webhook: row.get("webhook")?,
-            sink: row.get("sink")?,
+            ord: row.get(next())?,
+            avoid: row.get(next())?,
+            queue_ttl: row.get(next())?,
+            expires_at: row.get(next())?,
+            lives_until: row.get(next())?,
+            kept: row.get(next())?,
+            delete_at: row.get(next())?,
+            started_at: row.get(next())?,
+            finished_at: row.get(next())?,
+            history: row.get(next())?,
+            attempts: sql::unsigned(row, next())?,
+            fence: row.get::<_, Option<i64>>(next())?.map(Fence),
+            failure: sql::json_opt(row, next(), "jobs")?,
+            last_event: sql::unsigned(row, next())?,
+            events_from: sql::unsigned(row, next())?,
+            event_bytes: sql::unsigned(row, next())?,
+            truncated: row.get(next())?,
+            max_attempts: sql::unsigned(row, next())?,
+            webhook: row.get(next())?,
+            sink: row.get(next())?,
         })
     }
 
@@ -177,6 +180,7 @@ impl Head {
             if self.life.state.is_final() {
                 sql::execute(tx.conn, "DELETE FROM sealed WHERE job = ?1", [self.nr])?;
                 count_end(tx, self)?;
+                tx.wake(Topic::JobEnd(self.id));
                 tx.ended(Ended::Job(self.endpoint.clone(), self.life.state));
                 self.tell_outside(tx)?;
             }
@@ -275,14 +279,36 @@ impl Head {
     }
 }
 
-/// The place of a new job.
-pub(super) fn place_of(tx: &Tx<'_>, endpoint: &EndpointName, entry: Entry) -> Result<i64, Error> {
-    let next = next_place(tx, endpoint)?;
-    Ok(match entry {
+/// Counts a new job into its line; its place there.
+pub(super) fn enter_new(
+    tx: &Tx<'_>,
+    endpoint: &EndpointName,
+    tenant: &TenantId,
+    priority: i32,
+    entry: Entry,
+) -> Result<i64, Error> {
+    let next = sql::value(
+        tx.conn,
+        "INSERT INTO queues (endpoint, next_ord, queued, queued_low) VALUES (?1, 1, 1, ?2) \
+         ON CONFLICT (endpoint) DO UPDATE SET next_ord = next_ord + 1, queued = queued + 1, queued_low = queued_low + ?2 \
+         RETURNING next_ord",
+        params![endpoint.as_str(), priority < 0],
+    )?;
+    let next: i64 = next.ok_or_else(no_place)?;
+    let ord = match entry {
         Entry::Back => next,
         Entry::Front => -next,
         Entry::At(place) => place,
-    })
+    };
+    enter_lane(tx, endpoint, tenant, priority, ord)?;
+    Ok(ord)
+}
+
+fn no_place() -> Error {
+    Error::Inconsistent {
+        table: "queues",
+        what: "an upsert returned nothing".to_owned(),
+    }
 }
 
 /// The next place at the end of an endpoint's line.
@@ -293,10 +319,7 @@ pub(super) fn next_place(tx: &Tx<'_>, endpoint: &EndpointName) -> Result<i64, Er
          ON CONFLICT (endpoint) DO UPDATE SET next_ord = next_ord + 1 RETURNING next_ord",
         [endpoint.as_str()],
     )?;
-    place.ok_or(Error::Inconsistent {
-        table: "queues",
-        what: "an upsert returned nothing".to_owned(),
-    })
+    place.ok_or_else(no_place)
 }
 
 /// Counts a job into its line; it waits from now on.
@@ -319,6 +342,16 @@ pub(super) fn count_in(
         "UPDATE queues SET queued = queued + 1, queued_low = queued_low + ?2 WHERE endpoint = ?1",
         params![endpoint.as_str(), priority < 0],
     )?;
+    enter_lane(tx, endpoint, tenant, priority, ord)
+}
+
+fn enter_lane(
+    tx: &Tx<'_>,
+    endpoint: &EndpointName,
+    tenant: &TenantId,
+    priority: i32,
+    ord: i64,
+) -> Result<(), Error> {
     sql::execute(
         tx.conn,
         "INSERT INTO lanes (endpoint, priority, tenant, queued, since) VALUES (?1, ?2, ?3, 1, ?4) \
@@ -330,12 +363,14 @@ pub(super) fn count_in(
     Ok(())
 }
 
+/// Counts a job out of its line: to run, or for good.
 pub(super) fn leave_line(tx: &Tx<'_>, head: &mut Head) -> Result<(), Error> {
     head.expires_at = None;
+    let runs = head.life.state == JobState::Running;
     sql::execute(
         tx.conn,
-        "UPDATE queues SET queued = queued - 1, queued_low = queued_low - ?2 WHERE endpoint = ?1",
-        params![head.endpoint.as_str(), head.priority < 0],
+        "UPDATE queues SET queued = queued - 1, queued_low = queued_low - ?2, running = running + ?3 WHERE endpoint = ?1",
+        params![head.endpoint.as_str(), head.priority < 0, runs],
     )?;
     let lane = params![head.endpoint.as_str(), head.priority, head.tenant.as_str()];
     let left: Option<i64> = sql::value(

@@ -41,15 +41,6 @@ pub(super) fn resume(tx: &Tx<'_>, endpoint: &EndpointName) -> Result<bool, Error
     Ok(changed > 0)
 }
 
-pub(super) fn is_paused(tx: &Tx<'_>, endpoint: &EndpointName) -> Result<bool, Error> {
-    let paused: Option<bool> = sql::value(
-        tx.conn,
-        "SELECT paused_since IS NOT NULL FROM queues WHERE endpoint = ?1",
-        [endpoint.as_str()],
-    )?;
-    Ok(paused.unwrap_or(false))
-}
-
 /// Moves a waiting job. Its priority becomes that of its new neighbours, and is raised above theirs where it goes first and
 /// others' jobs wait there too: within a priority tenants take turns, so the first place alone would not be the next turn.
 pub(super) fn move_job(

@@ -91,7 +91,7 @@ impl Jobs for SqliteStore {
 
     async fn finish(&self, lease: Lease, finish: Finish) -> Result<Result<JobState, Stale>, Error> {
         let bytes = lease::finish_bytes(&finish);
-        self.durably(bytes, move |tx| lease::finish(tx, lease, finish))
+        self.durably(bytes, move |tx| lease::finish(tx, lease, &finish))
             .await
     }
 

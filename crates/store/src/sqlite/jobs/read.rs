@@ -10,57 +10,51 @@ use darkroom_core::{
 };
 use rusqlite::{Connection, Row, params};
 
-use super::super::sql;
+use super::super::{sql, sql::InOrder};
 use crate::{
     Error,
     jobs::{AttemptRecord, JobRecord, QueueCounters},
 };
 
-/// Columns of [`record`], and where they come from.
+/// Columns of [`record`], in its order, and where they come from.
 pub(in super::super) const RECORD: &str = "SELECT j.id, j.tenant, j.endpoint, j.priority, j.ord, j.state, j.meta, j.created_at, \
-     j.started_at, j.finished_at, j.lives_until, j.delete_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, j.ext_dialect, j.ext_id, \
-     i.inline AS input_inline, i.blob AS input_blob, i.size AS input_size, \
-     r.inline AS result_inline, r.blob AS result_blob, r.size AS result_size, r.outputs \
+     j.started_at, j.finished_at, j.lives_until, j.delete_at, j.attempts, j.lost, j.out_of_memory, j.cancel_requested, j.failure, \
+     (SELECT a.instance FROM attempts a WHERE a.job = j.nr ORDER BY a.number DESC LIMIT 1), \
+     i.inline, i.blob, i.size, r.inline, r.blob, r.size, r.outputs, j.ext_dialect, j.ext_id \
      FROM jobs j JOIN inputs i ON i.job = j.nr LEFT JOIN results r ON r.job = j.nr";
 
 pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
-    let null =
-        |column: &str| -> Result<bool, Error> { Ok(row.get_ref(column)? == rusqlite::types::ValueRef::Null) };
-    let input = sql::payload(row, ["input_inline", "input_blob", "input_size"], "inputs")?;
-    let external: (Option<String>, Option<String>) = (row.get("ext_dialect")?, row.get("ext_id")?);
+    let mut column = InOrder::from(0);
+    let mut next = || column.next();
+    // In the order of `RECORD`.
     Ok(JobRecord {
-        id: JobId::from_uuid(sql::uuid(row, "id", "jobs")?),
-        tenant: sql::parsed(row, "tenant", "jobs", |t| t.parse().ok())?,
-        endpoint: sql::parsed(row, "endpoint", "jobs", |t| t.parse().ok())?,
-        priority: row.get("priority")?,
-        place: row.get("ord")?,
-        state: sql::parsed(row, "state", "jobs", JobState::parse)?,
-        input: input.ok_or_else(|| Error::Inconsistent {
+        id: JobId::from_uuid(sql::uuid(row, next(), "jobs")?),
+        tenant: sql::parsed(row, next(), "jobs", |t| t.parse().ok())?,
+        endpoint: sql::parsed(row, next(), "jobs", |t| t.parse().ok())?,
+        priority: row.get(next())?,
+        place: row.get(next())?,
+        state: sql::parsed(row, next(), "jobs", JobState::parse)?,
+        meta: sql::json(row, next(), "jobs")?,
+        created_at: sql::instant(row, next())?,
+        started_at: sql::instant_opt(row, next())?,
+        finished_at: sql::instant_opt(row, next())?,
+        lives_until: sql::instant_opt(row, next())?,
+        delete_at: sql::instant_opt(row, next())?,
+        attempts: sql::unsigned(row, next())?,
+        lost_attempts: sql::unsigned(row, next())?,
+        out_of_memory: sql::unsigned(row, next())?,
+        cancel_requested: row.get(next())?,
+        failure: sql::json_opt(row, next(), "jobs")?,
+        last_instance: sql::uuid_opt(row, next(), "attempts")?.map(InstanceId::from_uuid),
+        input: sql::payload(row, [next(), next(), next()], "inputs")?.ok_or_else(|| Error::Inconsistent {
             table: "inputs",
             what: "a job without a body".to_owned(),
         })?,
-        meta: sql::json(row, "meta", "jobs")?,
-        created_at: sql::instant(row, "created_at")?,
-        started_at: sql::instant_opt(row, "started_at")?,
-        finished_at: sql::instant_opt(row, "finished_at")?,
-        lives_until: sql::instant_opt(row, "lives_until")?,
-        delete_at: sql::instant_opt(row, "delete_at")?,
-        attempts: sql::unsigned(row, "attempts")?,
-        lost_attempts: sql::unsigned(row, "lost")?,
-        out_of_memory: sql::unsigned(row, "out_of_memory")?,
-        cancel_requested: row.get("cancel_requested")?,
-        failure: if null("failure")? {
-            None
-        } else {
-            Some(sql::json(row, "failure", "jobs")?)
-        },
-        result: sql::payload(row, ["result_inline", "result_blob", "result_size"], "results")?,
-        outputs: if null("outputs")? {
-            Vec::new()
-        } else {
-            sql::json(row, "outputs", "results")?
-        },
-        external_id: external.0.zip(external.1),
+        result: sql::payload(row, [next(), next(), next()], "results")?,
+        outputs: sql::json_opt(row, next(), "results")?.unwrap_or_default(),
+        external_id: row
+            .get::<_, Option<String>>(next())?
+            .zip(row.get::<_, Option<String>>(next())?),
     })
 }
 

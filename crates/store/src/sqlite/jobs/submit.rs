@@ -44,8 +44,7 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
         return Ok(Submitted::QueueFull { queued });
     }
 
-    let ord = life::place_of(tx, &job.endpoint, job.entry)?;
-    life::count_in(tx, &job.endpoint, &job.tenant, job.priority, ord)?;
+    let ord = life::enter_new(tx, &job.endpoint, &job.tenant, job.priority, job.entry)?;
     let nr = insert_job(tx, job, ord)?;
     let (inline, blob, size) = sql::payload_columns(&job.input);
     sql::execute(

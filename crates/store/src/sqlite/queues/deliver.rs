@@ -30,7 +30,7 @@ struct Candidate {
     times: Option<u32>,
 }
 
-pub(super) fn deliver(tx: &Tx<'_>, deliver: Deliver) -> Result<Result<Delivered, TakenOver>, Error> {
+pub(super) fn deliver(tx: &Tx<'_>, deliver: &Deliver) -> Result<Result<Delivered, TakenOver>, Error> {
     let Some(me) = session(tx.conn, deliver.session)? else {
         return Ok(Err(TakenOver));
     };
@@ -54,7 +54,7 @@ pub(super) fn deliver(tx: &Tx<'_>, deliver: Deliver) -> Result<Result<Delivered,
             .min(deliver.at_most),
     };
     let mut answer = Delivered {
-        scan: deliver.scan,
+        scan: deliver.scan.clone(),
         ..Delivered::default()
     };
     if room > 0 {

@@ -155,7 +155,7 @@ impl Queues for SqliteStore {
     }
 
     async fn deliver(&self, deliver: Deliver) -> Result<Result<Delivered, TakenOver>, Error> {
-        self.riding(2048, move |tx| deliver::deliver(tx, deliver)).await
+        self.riding(2048, move |tx| deliver::deliver(tx, &deliver)).await
     }
 
     async fn commit(&self, queue: &QueueId, group: &str, indexes: Vec<u64>) -> Result<Committed, Error> {

@@ -63,7 +63,7 @@ impl World {
         let link = SlotLink::new(
             service.clone(),
             endpoint.name.clone(),
-            endpoint.limits,
+            endpoint.limits.clone(),
             InstanceId::new(&*service.ids),
             self.drain.clone(),
             Arc::<SlotActivity>::default(),

@@ -1,5 +1,7 @@
 //! The client side: submit, look, stream, cancel, and the queue's own routes.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{FromRequestParts, RawPathParams},
@@ -74,7 +76,7 @@ pub struct ClientCall {
     /// Which vendor's way.
     pub family: &'static Family,
     /// Which endpoint.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// The base of absolute addresses in the answer.
     pub base_url: String,
     /// The id in the path; empty where there is none.

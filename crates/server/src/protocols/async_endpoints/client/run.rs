@@ -1,7 +1,7 @@
 //! `POST /run`: accepts a job and answers at once.
 
 use axum::{Json, body::Body, extract::State};
-use darkroom_core::{JobId, endpoint::Kind};
+use darkroom_core::endpoint::Kind;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::{
     beside::beside,
     http::read_body,
     protocols::async_endpoints::error::{AsyncError, Refused},
-    service::workers::WorkerSubmit,
+    service::{follow::Ending, workers::WorkerSubmit},
     state::AppState,
 };
 
@@ -35,10 +35,10 @@ pub async fn handler(
         .await
         .map_err(|e| call.refuse(e))?;
     // Whether it was taken meanwhile is for `status` to tell.
-    Ok(Json(json!({ "id": job, "status": "IN_QUEUE" })))
+    Ok(Json(json!({ "id": job.job(), "status": "IN_QUEUE" })))
 }
 
-/// Accepts the body of a request as a job of its caller.
+/// Accepts the body of a request as a job of its caller, whose end can be waited for.
 ///
 /// # Errors
 /// Every refusal.
@@ -49,18 +49,21 @@ pub async fn submit(
     body: Body,
     limit: usize,
     sync: bool,
-) -> Result<JobId, AsyncError> {
+) -> Result<Ending, AsyncError> {
     let (body, memory) = read_body(headers, body, limit, &state.service.memory).await?;
     let mut submission = beside(body.len(), move || Submission::read(&body)).await?;
     submission.wishes.sync = sync;
     let vendors = call.endpoint.limits.vendor_limits;
     submission.wishes.kept_ms = vendors.then(|| call.family.keeps_for_ms(sync));
     match call.endpoint.kind {
-        Kind::Comfyui => comfyui::submit(state, call, submission, memory).await,
+        Kind::Comfyui => {
+            let job = comfyui::submit(state, call, submission, memory).await?;
+            Ok(state.service.ending(job))
+        }
         Kind::Worker | Kind::Queue => {
             let accepted = state
                 .service
-                .submit_worker(WorkerSubmit {
+                .submit_worker_awaited(WorkerSubmit {
                     tenant: call.caller.tenant.clone(),
                     endpoint: call.endpoint.name.clone(),
                     input: submission.input,

@@ -129,10 +129,7 @@ pub async fn facts(service: &Service, shown: &Shown<'_>, job: &JobRecord) -> Res
         status: state_word(job),
         delay_time: millis(started.unwrap_or(ended).since(job.created_at)),
         execution_time: started.map(|started| millis(ended.since(started))),
-        worker_id: match job.attempts {
-            0 => None,
-            _ => service.worker_of(job).await?,
-        },
+        worker_id: service.worker_of(job).await?,
         output: None,
         error: match shown.kind {
             Kind::Worker => result::error_of(job),
