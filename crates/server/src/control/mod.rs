@@ -58,8 +58,8 @@ const PLAN_SPACING: Duration = Duration::from_millis(5);
 /// The same where plans take long (many instances, a busy machine): so many times what the last one took, so that planning
 /// never takes much of what the work itself needs.
 const PLAN_PAUSE: u32 = 20;
-/// And no more than this: an endpoint at zero starts no later.
-const PLAN_SPACING_AT_MOST: Duration = Duration::from_millis(100);
+/// And no more than this: what is worn out is drained before many more jobs went to it.
+const PLAN_SPACING_AT_MOST: Duration = Duration::from_millis(20);
 /// Longest time between two plans, whatever happens: leases and idle timeouts are found at the latest then.
 const PLAN_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 

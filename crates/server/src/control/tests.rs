@@ -463,6 +463,6 @@ async fn what_has_run_out_of_time_is_ended_by_the_plan() {
 fn plans_that_take_long_are_rarer_within_bounds() {
     let ms = Duration::from_millis;
     assert_eq!(spacing_after(Duration::ZERO), PLAN_SPACING);
-    assert_eq!(spacing_after(ms(2)), ms(40));
+    assert_eq!(spacing_after(Duration::from_micros(500)), ms(10));
     assert_eq!(spacing_after(ms(500)), PLAN_SPACING_AT_MOST);
 }
