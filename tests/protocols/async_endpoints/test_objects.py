@@ -3,6 +3,7 @@ that they return; and boto3, which both SDKs and everybody else use, against tha
 
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -220,3 +221,14 @@ def test_what_is_not_offered_says_so(client):
     client.head_bucket(Bucket="any")
     parts = urllib.parse.urlsplit(client.meta.endpoint_url)
     assert requests.get(f"{parts.scheme}://{parts.netloc}/darkroom/s3/any?list-type=2", timeout=60).status_code == 403
+
+
+def test_a_form_is_refused_before_anything_of_it_is_read(server):
+    host, port = urllib.parse.urlsplit(server.url).netloc.split(":")
+    head = (
+        f"POST /darkroom/s3/x/y HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 20000000\r\n"
+        "Content-Type: Multipart/Form-Data; boundary=b\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as stranger:
+        stranger.sendall(head.encode())
+        assert stranger.recv(64).startswith(b"HTTP/1.1 501 ")

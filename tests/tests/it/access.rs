@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use darkroom_tests::{Options, Server, config, eventually, fc, graphs, server::endpoint_with_test_nodes};
+use darkroom_tests::{
+    Api, Options, Server, config, eventually, fc, graphs, server::endpoint_with_test_nodes,
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -51,6 +53,22 @@ async fn with_keys_nobody_enters_without_one() {
         .await
         .expect(200);
     assert_eq!(answer.json()["type"], "serverless_api");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_without_a_key_deletes_nothing() {
+    let server = Server::start(Options::default().with_config(&keys())).await;
+    let nobody = server.api_as(None);
+    let body = json!({ "graph": graphs::plain(1, 8, 8) });
+    let accepted = nobody.post("/darkroom/v1/endpoints/open/jobs", &body).await;
+    let id = accepted.expect(201).json()["id"].as_str().unwrap().to_owned();
+    nobody.finished(&id).await;
+    let path = format!("/darkroom/v1/jobs/{id}");
+    let delete = async |api: &Api| api.send(api.request(Method::DELETE, &path)).await;
+    delete(&nobody).await.expect(401);
+    nobody.get(&path).await.expect(200);
+    delete(&server.api_as(Some("sk_operator"))).await.expect(200);
+    nobody.get(&path).await.expect(404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

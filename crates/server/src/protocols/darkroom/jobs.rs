@@ -214,14 +214,20 @@ pub async fn cancel(
 /// `DELETE /jobs/{job}`: a finished job goes with its files.
 ///
 /// # Errors
-/// 404, also for one that the caller may not see; 400 while it has not ended; 503 while its end is being told.
+/// 404, also for one that the caller may not see; 401 without a key on a server that has some; 400 while it has not ended; 503
+/// while its end is being told.
 pub async fn delete(
     State(state): State<AppState>,
     call: Call,
     Path(job): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let job = call.job(&state.service, &job).await?.id;
-    let tenant = call.caller.visible_tenant();
+    let job = call.job(&state.service, &job).await?;
+    if call.caller.anonymous {
+        // All who come without a key are one tenant, and ids stand in the addresses of files: what one made is not another's to
+        // destroy.
+        call.needs(Scope::Admin, &job.endpoint)?;
+    }
+    let (job, tenant) = (job.id, call.caller.visible_tenant());
     let deleted = state.service.delete_job(tenant, job).await;
     deleted.map_err(|e| call.fail(e))?;
     Ok(Json(json!({ "id": job, "deleted": true })))

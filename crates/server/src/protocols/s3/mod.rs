@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use s3s::service::S3ServiceBuilder;
 
 use crate::{service::objects::PATH, state::AppState};
@@ -36,6 +36,10 @@ pub fn routes() -> Router<AppState> {
 }
 
 async fn serve(State(state): State<AppState>, request: Request) -> Response {
+    if is_form(&request) {
+        // Uploads by HTML forms are not offered, and such a body would be read and searched before anybody is asked who sent it.
+        return StatusCode::NOT_IMPLEMENTED.into_response();
+    }
     let mut builder = S3ServiceBuilder::new(Surface(state.service.clone()));
     builder.set_auth(Keys(state));
     builder.set_access(Allowed);
@@ -55,4 +59,10 @@ async fn serve(State(state): State<AppState>, request: Request) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+fn is_form(request: &Request) -> bool {
+    let mut types = request.headers().get_all(header::CONTENT_TYPE).iter();
+    let multipart = |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().starts_with(b"multipart/");
+    request.method() == Method::POST && types.any(multipart)
 }
