@@ -23,6 +23,7 @@ use super::{
 use crate::service::{
     Service,
     objects::{Object, ObjectName},
+    uploads::Incoming,
 };
 
 /// The surface of one server.
@@ -95,13 +96,7 @@ impl S3 for Surface {
             return Ok(S3Response::new(PutObjectOutput::default()));
         }
         let digests = Digests::of(&request.headers, request.trailing_headers.take());
-        let body = request.input.body.take().unwrap_or_else(empty);
-        let received = self.0.receive_object(place.name(), digests.watch(body)).await;
-        let received = received.map_err(of_service)?;
-        if let Err(refusal) = digests.check() {
-            self.0.forget_incoming(received).await;
-            return Err(refusal);
-        }
+        let received = self.receive(&place, digests, request.input.body.take()).await?;
         let content_type = request.input.content_type.as_deref();
         let kept = self.0.keep_object(place.name(), content_type, received).await;
         Ok(S3Response::new(PutObjectOutput {
@@ -186,13 +181,7 @@ impl S3 for Surface {
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let place = Place::of(&request, &request.input.bucket, &request.input.key)?;
         let digests = Digests::of(&request.headers, request.trailing_headers.take());
-        let body = request.input.body.take().unwrap_or_else(empty);
-        let received = self.0.receive_object(place.name(), digests.watch(body)).await;
-        let received = received.map_err(of_service)?;
-        if let Err(refusal) = digests.check() {
-            self.0.forget_incoming(received).await;
-            return Err(refusal);
-        }
+        let received = self.receive(&place, digests, request.input.body.take()).await?;
         let number = u32::try_from(request.input.part_number).unwrap_or(0);
         let upload = &request.input.upload_id;
         let kept = self.0.keep_part(place.name(), upload, number, received).await;
@@ -243,14 +232,27 @@ impl S3 for Surface {
 }
 
 impl Surface {
+    /// The bytes of an object or a part, kept for now; nothing of them stays where a digest does not fit.
+    async fn receive(
+        &self,
+        place: &Place,
+        digests: Digests,
+        body: Option<StreamingBlob>,
+    ) -> S3Result<Incoming> {
+        let body = body.unwrap_or_else(|| StreamingBlob::from(s3s::Body::empty()));
+        let received = self.0.receive_object(place.name(), digests.watch(body)).await;
+        let received = received.map_err(of_service)?;
+        if let Err(refusal) = digests.check() {
+            self.0.forget_incoming(received).await;
+            return Err(refusal);
+        }
+        Ok(received)
+    }
+
     async fn find(&self, place: &Place) -> S3Result<Object> {
         let found = self.0.object(place.name()).await.map_err(of_service)?;
         found.ok_or_else(|| s3_error!(NoSuchKey, "there is no such object"))
     }
-}
-
-fn empty() -> StreamingBlob {
-    StreamingBlob::from(s3s::Body::empty())
 }
 
 fn tag(object: &Object) -> ETag {
