@@ -80,6 +80,9 @@ uuid_id!(
 uuid_id!(
     /// One started ComfyUI or worker process, container, or pod.
     InstanceId, "instance");
+uuid_id!(
+    /// A file that a caller brought.
+    AssetId, "asset");
 
 name_type!(
     /// The name of an endpoint (`default`, `sdxl`).

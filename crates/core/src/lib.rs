@@ -4,6 +4,7 @@
 //! a decision is a return value, and the reason for it is part of that value. Start with [`job`] and
 //! [`attempt`] (what may happen to them), then [`scheduler`] (who runs what, and how many instances).
 
+pub mod asset;
 pub mod attempt;
 pub mod backoff;
 pub mod blob_key;
@@ -28,12 +29,13 @@ pub mod time;
 pub mod worker;
 pub mod workflow;
 
+pub use asset::{AssetRef, ContentHash, Digest};
 pub use attempt::{AttemptOutcome, AttemptState, Fence};
 pub use blob_key::BlobKey;
 pub use endpoint::Endpoint;
 pub use environment::Environment;
 pub use failure::Failure;
-pub use id::{EndpointName, Ids, InstanceId, JobId, NodeName, TenantId};
+pub use id::{AssetId, EndpointName, Ids, InstanceId, JobId, NodeName, TenantId};
 pub use instance::InstanceState;
 pub use job::JobState;
 pub use keep::Keep;

@@ -221,6 +221,7 @@ pub async fn inputs_are_brought_or_refused(world: &dyn World) {
     let file = |source: InputSource| InputFile {
         node_id: "1".to_owned(),
         input: "image".to_owned(),
+        nested: None,
         file_name: "a.png".to_owned(),
         source,
     };

@@ -123,7 +123,19 @@ fn put_name(graph: &mut Value, file: &InputFile, name: String) -> Result<(), Err
             Failure::new(FailureCode::InputUnavailable, why).into(),
         ));
     };
-    inputs.insert(file.input.clone(), Value::String(name));
+    match &file.nested {
+        None => {
+            inputs.insert(file.input.clone(), Value::String(name));
+        }
+        Some(pointer) => {
+            if let Some(place) = inputs
+                .get_mut(&file.input)
+                .and_then(|input| input.pointer_mut(pointer))
+            {
+                *place = Value::String(name);
+            }
+        }
+    }
     Ok(())
 }
 
@@ -174,6 +186,7 @@ mod tests {
         InputFile {
             node_id: node.into(),
             input: "image".into(),
+            nested: None,
             file_name: "abc.png".into(),
             source: InputSource::Url(Address {
                 url: "https://x.example/a.png".into(),
@@ -189,6 +202,13 @@ mod tests {
             json!({"3": {"class_type": "LoadImage", "inputs": {"image": "mine.png", "other": 1}}});
         put_name(&mut graph, &file("3"), "abc (1).png".into()).unwrap();
         assert_eq!(graph["3"]["inputs"], json!({"image": "abc (1).png", "other": 1}));
+        let within = InputFile {
+            nested: Some("/0/file".into()),
+            ..file("3")
+        };
+        graph["3"]["inputs"]["image"] = json!([{"file": "mine.png"}, 2]);
+        put_name(&mut graph, &within, "abc.png".into()).unwrap();
+        assert_eq!(graph["3"]["inputs"]["image"], json!([{"file": "abc.png"}, 2]));
         assert!(matches!(
             put_name(&mut graph, &file("4"), "x".into()),
             Err(Error::Failed(_))

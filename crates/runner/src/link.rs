@@ -39,6 +39,9 @@ pub struct InputFile {
     pub node_id: String,
     /// The input's name (`image`).
     pub input: String,
+    /// Where in the input the name goes, as a JSON pointer; `None`: it is the whole of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<String>,
     /// The name it gets on the instance; content-addressed, so that equal files hit ComfyUI's cache.
     pub file_name: String,
     /// Where it comes from.

@@ -264,6 +264,7 @@ async fn an_input_file_reaches_the_graph_and_comes_back() {
         work.work.files.push(InputFile {
             node_id: "1".into(),
             input: "image".into(),
+            nested: None,
             file_name: "0123abcd.png".into(),
             source: InputSource::Blob("assets/a.png".parse().unwrap()),
         });

@@ -287,6 +287,7 @@ async fn inputs_are_uploaded_and_their_names_go_into_the_graph() {
     work.work.files.push(InputFile {
         node_id: "1".into(),
         input: "image".into(),
+        nested: None,
         file_name: "abc.png".into(),
         source: url("https://x.example/a.png"),
     });

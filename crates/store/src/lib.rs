@@ -1,5 +1,5 @@
-//! Durable state behind six traits, one per noun: [`Jobs`], [`Queues`] (items, groups and deliveries of the EAS queue
-//! service), [`Catalog`], [`Workflows`], [`Files`], [`Access`].
+//! Durable state behind seven traits, one per noun: [`Jobs`], [`Queues`] (items, groups and deliveries of the EAS queue
+//! service), [`Catalog`], [`Workflows`], [`Files`], [`Assets`], [`Access`].
 //!
 //! The verbs are the domain's (`claim`, `renew`, `finish`), never a table's, and every one of them fits Postgres as
 //! well as SQLite: the store's own clock decides leases, numbers come from counters that are advanced under the
@@ -9,6 +9,7 @@
 //! implementation runs.
 
 pub mod access;
+pub mod assets;
 pub mod catalog;
 #[cfg(test)]
 mod conformance;
@@ -22,6 +23,7 @@ pub mod wake;
 pub mod workflows;
 
 pub use access::Access;
+pub use assets::Assets;
 pub use catalog::Catalog;
 pub use error::Error;
 pub use files::Files;
@@ -32,5 +34,5 @@ pub use wake::{Topic, Wakeups};
 pub use workflows::Workflows;
 
 /// All of the traits together: what the server holds.
-pub trait Store: Jobs + Queues + Catalog + Workflows + Files + Access + Wakeups {}
-impl<T: Jobs + Queues + Catalog + Workflows + Files + Access + Wakeups> Store for T {}
+pub trait Store: Jobs + Queues + Catalog + Workflows + Files + Assets + Access + Wakeups {}
+impl<T: Jobs + Queues + Catalog + Workflows + Files + Assets + Access + Wakeups> Store for T {}

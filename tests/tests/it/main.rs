@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod assets;
 mod attach;
 mod bad_input;
 mod bench;

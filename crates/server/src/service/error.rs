@@ -26,7 +26,7 @@ pub enum Error {
     InvalidGraph(Box<super::preflight::Refusal>),
     /// An input file cannot be had: refused by the fetch rules, not found, too large, or not what it claims to be.
     #[error("{0}")]
-    InputUnavailable(Unavailable),
+    InputUnavailable(Box<Unavailable>),
     /// The id was used before.
     #[error("the id '{id}' belongs to job {job} already")]
     Duplicate {
@@ -73,6 +73,8 @@ pub struct Unavailable {
     pub plain: String,
     /// The node and its input, where it is known.
     pub place: Option<(String, &'static str)>,
+    /// The ids of assets that the caller does not have, as the graph has them, where it is those that are missing.
+    pub missing_assets: Vec<String>,
 }
 
 impl std::fmt::Display for Unavailable {
@@ -87,6 +89,7 @@ impl From<String> for Unavailable {
             plain: text.clone(),
             text,
             place: None,
+            missing_assets: Vec::new(),
         }
     }
 }
@@ -94,7 +97,7 @@ impl From<String> for Unavailable {
 impl Error {
     /// A file that cannot be had, in words that do for everybody.
     pub fn input_unavailable(text: String) -> Error {
-        Error::InputUnavailable(text.into())
+        Error::InputUnavailable(Box::new(text.into()))
     }
 
     /// The stable word of its kind, as our own API shows it.

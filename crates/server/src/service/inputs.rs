@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use darkroom_core::{BlobKey, EndpointName, TenantId, Timestamp};
-use darkroom_store::{files::FileRef, jobs::InputBlob};
+use darkroom_store::{assets::IfTaken, files::FileRef, jobs::InputBlob};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
@@ -47,27 +47,19 @@ impl Service {
                 "the file name is empty, too long, or leaves the input directory".into(),
             ));
         }
-        let key = self.asset_key(tenant, name)?;
-        let kept = async {
-            self.store.intend_input(&key).await?;
-            let stored = self.blobs.put_stream(&key, bytes, max_bytes).await?;
-            let reference = FileRef {
-                owner: owner(tenant, endpoint),
-                name: name.to_owned(),
-                tenant: tenant.clone(),
-                blob: key.clone(),
-                size: stored.size,
-                content_type: self.content_type_of(&key, name).await,
-                created_at: self.clock.now(),
-            };
-            Ok(self.store.put_ref(reference).await?)
+        let incoming = self.receive(tenant, name, bytes, max_bytes).await?;
+        let reference = FileRef {
+            owner: owner(tenant, endpoint),
+            name: name.to_owned(),
+            tenant: tenant.clone(),
+            blob: incoming.key().clone(),
+            size: incoming.size(),
+            content_type: self.content_type_of(incoming.key(), name).await,
+            created_at: self.clock.now(),
         };
-        let kept = kept.await;
-        match &kept {
-            Ok(()) => self.pickers.changed(),
-            Err(_) => self.discard(vec![key]).await,
-        }
-        kept
+        self.keep_incoming(reference, incoming, IfTaken::Replace).await?;
+        self.pickers.changed();
+        Ok(())
     }
 
     /// A tenant's uploads for an endpoint whose names come after `after`, by name.
@@ -115,23 +107,26 @@ impl Service {
         }
     }
 
-    /// The blob of an uploaded file.
+    /// The blob of an uploaded file, and when it was uploaded.
     pub(super) async fn uploaded(
         &self,
         tenant: &TenantId,
         endpoint: &EndpointName,
         name: &str,
-    ) -> Result<Option<InputBlob>, Error> {
+    ) -> Result<Option<(InputBlob, Timestamp)>, Error> {
         let found = self.store.file_ref(&owner(tenant, endpoint), name).await?;
-        Ok(found.map(|r| InputBlob {
-            key: r.blob,
-            size: r.size,
-            content_type: r.content_type,
+        Ok(found.map(|r| {
+            let blob = InputBlob {
+                key: r.blob,
+                size: r.size,
+                content_type: r.content_type,
+            };
+            (blob, r.created_at)
         }))
     }
 
-    /// A key for a file of a caller. One per upload, not per content: a blob shared by jobs would need a lock between a
-    /// drop and a new use.
+    /// A key for a file of a caller: one per upload. Where its bytes turn out to be known, the store refers to the blob that
+    /// holds them, in the step that would have named this one.
     pub(super) fn asset_key(&self, tenant: &TenantId, name: &str) -> Result<BlobKey, Error> {
         let unguessable: Uuid = self.ids.uuid_v7();
         let file = darkroom_core::blob_key::safe_segment(name.rsplit('/').next().unwrap_or(name));

@@ -15,6 +15,7 @@ use darkroom_store::Store;
 use crate::memory::BodyMemory;
 
 pub mod agents;
+pub mod assets;
 pub mod attached;
 pub mod attempts;
 pub mod attention;

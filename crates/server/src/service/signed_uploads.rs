@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use darkroom_blobs::signed_url::{self, Method, SignatureError, UploadTerms};
 use darkroom_core::{BlobKey, TenantId, Timestamp, blob_key::safe_segment};
-use darkroom_store::{files::FileRef, jobs::InputBlob};
+use darkroom_store::{assets::IfTaken, files::FileRef, jobs::InputBlob};
 use futures::stream::BoxStream;
 use percent_encoding::percent_decode_str;
 
@@ -155,16 +155,9 @@ impl Service {
             content_type: content_type.to_owned(),
             created_at: self.clock.now(),
         };
-        match self.store.add_ref(reference).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.forget_incoming(incoming).await;
-                Err(UploadError::Used)
-            }
-            Err(error) => {
-                self.forget_incoming(incoming).await;
-                Err(UploadError::Service(error.into()))
-            }
+        match self.keep_incoming(reference, incoming, IfTaken::Keep).await? {
+            true => Ok(()),
+            false => Err(UploadError::Used),
         }
     }
 

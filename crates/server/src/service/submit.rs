@@ -160,9 +160,10 @@ impl Service {
             true => usize::MAX,
             false => size,
         };
+        let (graph, referred) = self.resolve_assets(&submit.tenant, submit.graph, size).await?;
         let reading = Reading {
             ids: self.ids.clone(),
-            graph: submit.graph,
+            graph,
             targets: submit.targets.clone(),
             randomise_seeds: submit.randomise_seeds,
             places,
@@ -173,15 +174,18 @@ impl Service {
         // Only files of a graph that will be accepted are brought. Meanwhile others work: what waits is the graph, which
         // is no larger than the body was.
         submit.memory.rest();
-        let taken = self
+        let mut taken = self
             .take_in(
                 &submit.tenant,
                 &submit.endpoint,
                 read.loaders,
+                &referred,
                 submit.fetch,
                 written,
             )
             .await?;
+        let class_of = |id: &str| read.graph.get(id).map(|node| node.class_type.as_str());
+        taken.extend(referred.elsewhere(class_of));
         submit.memory.work_on().await?;
         let input_files = taken.iter().filter_map(|t| t.blob.clone()).collect();
         let mut meta = submit.meta;

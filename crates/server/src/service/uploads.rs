@@ -1,12 +1,19 @@
 //! Files that come as ComfyUI's own clients send them: under a name of their choice, which is kept when the same bytes
 //! have it and becomes `name (1).ext` when others do (`comfyui/behaviour.md` §10).
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use bytes::Bytes;
-use darkroom_core::{BlobKey, EndpointName, PublicName, TenantId};
-use darkroom_store::files::FileRef;
-use futures::{TryStreamExt, stream::BoxStream};
+use darkroom_core::{BlobKey, Digest, EndpointName, PublicName, TenantId};
+use darkroom_store::{
+    assets::{Content, IfTaken},
+    files::FileRef,
+};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use sha2::{Digest as _, Sha256};
 
 use super::{Error, Service, folders::Folder};
+use crate::beside::beside;
 
 /// Largest upload, in bytes: ComfyUI's default, which its clients read from `/features`.
 pub const MAX_UPLOAD_BYTES: u64 = 100 * 1024 * 1024;
@@ -20,6 +27,7 @@ pub struct Incoming {
     key: BlobKey,
     size: u64,
     blake3: String,
+    sha256: Option<Digest>,
 }
 
 impl Incoming {
@@ -31,6 +39,17 @@ impl Incoming {
     /// Their length.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What they are as a tenant's content; `None` for bytes that are not kept by what they hold.
+    pub(super) fn content(&self, tenant: &TenantId) -> Option<Content> {
+        Some(Content {
+            tenant: tenant.clone(),
+            blake3: Digest::from_hex(&self.blake3)?,
+            sha256: self.sha256?,
+            size: self.size,
+            blob: self.key.clone(),
+        })
     }
 }
 
@@ -61,7 +80,13 @@ impl Service {
     ) -> Result<Incoming, Error> {
         let key = self.asset_key(tenant, file_name)?;
         self.store.intend_input(&key).await?;
-        self.stream_into(key, bytes, max_bytes).await
+        let sha256 = Mutex::new(Sha256::new());
+        let incoming = self.stream_into(key, hashed(bytes, &sha256), max_bytes).await?;
+        let sha256 = std::mem::take(&mut *lock(&sha256)).finalize();
+        Ok(Incoming {
+            sha256: Some(Digest::new(sha256.into())),
+            ..incoming
+        })
     }
 
     /// Stores what a running job made, as it comes: also below the disk reserve, which is kept for that.
@@ -89,6 +114,7 @@ impl Service {
                 key,
                 size: meta.size,
                 blake3: meta.blake3,
+                sha256: None,
             }),
             Err(error) => {
                 self.discard(vec![key]).await;
@@ -112,20 +138,86 @@ impl Service {
         incoming: Incoming,
         overwrite: bool,
     ) -> Result<String, Error> {
-        let kept = self.name_incoming(place, &incoming, overwrite).await;
-        match &kept {
-            Ok((_, Named::New)) => self.pickers.changed(),
-            Ok((_, Named::Known)) | Err(_) => self.forget_incoming(incoming).await,
+        let named = self.name_upload(place, &incoming, overwrite).await;
+        if let Ok((_, Some(_))) = &named {
+            self.pickers.changed();
         }
-        kept.map(|(path, _)| path)
+        let kept = named.as_ref().ok().and_then(|(_, blob)| blob.as_ref());
+        self.settle_incoming(incoming, kept).await;
+        named.map(|(path, _)| path)
     }
 
-    async fn name_incoming(
+    /// Gives received bytes a name, under which the same bytes are kept once for each tenant; `false`: the name is taken, and
+    /// they are gone.
+    ///
+    /// # Errors
+    /// The store's own; the bytes are gone then, too.
+    pub(super) async fn keep_incoming(
+        &self,
+        reference: FileRef,
+        incoming: Incoming,
+        if_taken: IfTaken,
+    ) -> Result<bool, Error> {
+        let kept = self.name_content(reference, &incoming, if_taken).await;
+        let blob = kept.as_ref().ok().and_then(Option::as_ref);
+        self.settle_incoming(incoming, blob).await;
+        kept.map(|blob| blob.is_some())
+    }
+
+    /// The blob that has the name then, which is an older one where the bytes are known; `None`: the name is taken.
+    async fn name_content(
+        &self,
+        reference: FileRef,
+        incoming: &Incoming,
+        if_taken: IfTaken,
+    ) -> Result<Option<BlobKey>, Error> {
+        if let Some(content) = incoming.content(&reference.tenant) {
+            return Ok(self.store.keep_content(reference, content, if_taken).await?);
+        }
+        let done = match if_taken {
+            IfTaken::Replace => {
+                self.store.put_ref(reference).await?;
+                true
+            }
+            IfTaken::Keep => self.store.add_ref(reference).await?,
+        };
+        Ok(done.then(|| incoming.key.clone()))
+    }
+
+    /// Throws received bytes away unless they are what is kept.
+    pub(super) async fn settle_incoming(&self, incoming: Incoming, kept: Option<&BlobKey>) {
+        if kept == Some(&incoming.key) {
+            return;
+        }
+        if let Some(kept) = kept
+            && let Err(error) = self.restore(kept, &incoming).await
+        {
+            tracing::warn!(error = ?error, blob.key = %kept, "cannot look after a blob that bytes are kept in");
+        }
+        self.forget_incoming(incoming).await;
+    }
+
+    /// A blob that the store knows but nobody has (its database is older than the files, or somebody deleted one) is whole
+    /// again once its bytes were brought again.
+    async fn restore(&self, kept: &BlobKey, incoming: &Incoming) -> Result<(), Error> {
+        let there = self.blobs.stat(kept).await?;
+        if there.is_some_and(|there| there.size == incoming.size) {
+            return Ok(());
+        }
+        tracing::warn!(blob.key = %kept, "a blob was gone; its bytes were brought again");
+        if let Some(reader) = self.blobs.open(&incoming.key, None).await? {
+            self.blobs.put_stream(kept, reader.stream, incoming.size).await?;
+        }
+        Ok(())
+    }
+
+    /// The path, and the blob that has it now; `None`: the same bytes had it already.
+    async fn name_upload(
         &self,
         place: Place<'_>,
         incoming: &Incoming,
         overwrite: bool,
-    ) -> Result<(String, Named), Error> {
+    ) -> Result<(String, Option<BlobKey>), Error> {
         let owner = place.folder.owner(place.tenant, place.endpoint);
         let mut reference = FileRef {
             owner: owner.clone(),
@@ -137,20 +229,23 @@ impl Service {
             created_at: self.clock.now(),
         };
         if overwrite {
-            self.store.put_ref(reference).await?;
-            return Ok((place.path.to_owned(), Named::New));
+            let blob = self.name_content(reference, incoming, IfTaken::Replace).await?;
+            return Ok((place.path.to_owned(), blob));
         }
         for number in 0..MAX_TWINS {
             reference.name = twin(place.path, number);
-            if self.store.add_ref(reference.clone()).await? {
-                return Ok((reference.name, Named::New));
+            let kept = self
+                .name_content(reference.clone(), incoming, IfTaken::Keep)
+                .await?;
+            if kept.is_some() {
+                return Ok((reference.name, kept));
             }
             // One that went away meanwhile has left its name free; the next is as good.
             if let Some(taken) = self.store.file_ref(&owner, &reference.name).await?
                 && taken.size == incoming.size
-                && self.hash_of(&taken.blob).await?.as_deref() == Some(incoming.blake3.as_str())
+                && self.blake3_of(&taken.blob).await?.as_deref() == Some(incoming.blake3.as_str())
             {
-                return Ok((reference.name, Named::Known));
+                return Ok((reference.name, None));
             }
         }
         Err(Error::Invalid(format!(
@@ -163,6 +258,14 @@ impl Service {
     pub fn unguessable_name(&self, file_name: &str) -> String {
         let id = darkroom_core::JobId::from_uuid(self.ids.uuid_v4());
         PublicName::new(id, file_name).to_string()
+    }
+
+    /// As it was noted when the bytes came; read where it was not.
+    async fn blake3_of(&self, key: &BlobKey) -> Result<Option<String>, Error> {
+        match self.store.content_of(key).await? {
+            Some(content) => Ok(Some(content.blake3.to_string())),
+            None => self.hash_of(key).await,
+        }
     }
 
     pub(super) async fn hash_of(&self, key: &BlobKey) -> Result<Option<String>, Error> {
@@ -182,11 +285,26 @@ impl Service {
     }
 }
 
-enum Named {
-    /// The bytes have a name now.
-    New,
-    /// The same bytes had it already.
-    Known,
+/// The same bytes, hashed on their way.
+fn hashed<'a>(
+    bytes: BoxStream<'a, Result<Bytes, std::io::Error>>,
+    into: &'a Mutex<Sha256>,
+) -> BoxStream<'a, Result<Bytes, std::io::Error>> {
+    let hash = move |piece: Bytes| async move {
+        let mut hasher = std::mem::take(&mut *lock(into));
+        let (hasher, piece) = beside(piece.len(), move || {
+            hasher.update(&piece);
+            (hasher, piece)
+        })
+        .await;
+        *lock(into) = hasher;
+        Ok(piece)
+    };
+    bytes.and_then(hash).boxed()
+}
+
+fn lock(hasher: &Mutex<Sha256>) -> MutexGuard<'_, Sha256> {
+    hasher.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `a/b.png`, then `a/b (1).png`, and so on.
@@ -203,8 +321,6 @@ fn twin(path: &str, number: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
-
     use super::*;
     use crate::service::testing::Bench;
 
@@ -248,12 +364,20 @@ mod tests {
         assert_eq!(upload(&bench, "up1.png", b"b", false).await, "up1 (1).png");
         assert_eq!(upload(&bench, "up1.png", b"c", true).await, "up1.png");
         assert_eq!(upload(&bench, "up1.png", b"a", false).await, "up1 (2).png");
-        // Of what was sent again, nothing stays but what was there.
-        assert_eq!(
-            bench.blob_keys().await.len(),
-            4,
-            "a, b, c, a again; the first a is trash"
-        );
+        // Of what was sent again, nothing stays but what was there; the first a came out of the trash again.
+        assert_eq!(bench.blob_keys().await.len(), 3, "a, b, c");
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_gone_is_whole_again_when_its_bytes_come_again() {
+        let bench = Bench::new();
+        upload(&bench, "a.png", b"a", false).await;
+        let key: BlobKey = bench.blob_keys().await[0].parse().unwrap();
+        bench.service.blobs.delete(&key).await.unwrap();
+        upload(&bench, "b.png", b"a", false).await;
+        assert_eq!(bench.blob_keys().await, [key.to_string()]);
+        let read = bench.service.blobs.read(&key, 9).await.unwrap();
+        assert_eq!(read.as_deref(), Some(&b"a"[..]));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! a fresh world.
 
 pub(crate) mod access;
+pub(crate) mod assets;
 pub(crate) mod catalog;
 pub(crate) mod claims;
 pub(crate) mod endings;

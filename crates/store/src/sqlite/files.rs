@@ -11,7 +11,7 @@ use darkroom_core::{
 use rusqlite::{Row, params};
 
 use super::{
-    SqliteStore,
+    SqliteStore, assets,
     queue::{Lane, Wait},
     sql,
     tx::Tx,
@@ -187,7 +187,8 @@ pub(super) fn drop_owner(tx: &Tx<'_>, owner: &str) -> Result<(), Error> {
     blobs.iter().try_for_each(|blob| trash_if_unreferenced(tx, blob))
 }
 
-fn put(tx: &Tx<'_>, reference: &FileRef) -> Result<(), Error> {
+/// Adds or replaces a reference.
+pub(super) fn put(tx: &Tx<'_>, reference: &FileRef) -> Result<(), Error> {
     let replaced: Option<String> = sql::value(
         tx.conn,
         "SELECT blob FROM file_refs WHERE owner = ?1 AND name = ?2",
@@ -218,7 +219,8 @@ fn put(tx: &Tx<'_>, reference: &FileRef) -> Result<(), Error> {
     }
 }
 
-fn drop_one(tx: &Tx<'_>, owner: &str, name: &str) -> Result<bool, Error> {
+/// Drops a reference; `false`: there was none.
+pub(super) fn drop_one(tx: &Tx<'_>, owner: &str, name: &str) -> Result<bool, Error> {
     let blob: Option<String> = sql::value(
         tx.conn,
         "DELETE FROM file_refs WHERE owner = ?1 AND name = ?2 RETURNING blob",
@@ -228,6 +230,13 @@ fn drop_one(tx: &Tx<'_>, owner: &str, name: &str) -> Result<bool, Error> {
         Some(blob) => trash_if_unreferenced(tx, &blob).map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Whether the owner has one of that name already.
+pub(super) fn is_taken(tx: &Tx<'_>, reference: &FileRef) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM file_refs WHERE owner = ?1 AND name = ?2";
+    let taken: Option<i64> = sql::value(tx.conn, sql, [&reference.owner, &reference.name])?;
+    Ok(taken.is_some())
 }
 
 fn trash_if_unreferenced(tx: &Tx<'_>, blob: &str) -> Result<(), Error> {
@@ -272,7 +281,11 @@ fn empty_trash(tx: &Tx<'_>, blob: &BlobKey) -> Result<bool, Error> {
         "SELECT 1 FROM file_refs WHERE blob = ?1 LIMIT 1",
         [blob.as_str()],
     )?;
-    Ok(forgotten > 0 && referenced.is_none())
+    let given_up = forgotten > 0 && referenced.is_none();
+    if given_up {
+        assets::forget_content(tx, blob)?;
+    }
+    Ok(given_up)
 }
 
 /// A blob counts for whoever referred to it first by name. Owners are `job:ID`, `objects:ENDPOINT`, and
@@ -332,7 +345,11 @@ impl Files for SqliteStore {
         // A reference deletes the intent, so an intent that is there has none.
         let sql = "DELETE FROM trash WHERE blob = ?1 AND intended = 1";
         self.durably(SMALL, move |tx| {
-            Ok(sql::execute(tx.conn, sql, [blob.as_str()])? > 0)
+            let given_up = sql::execute(tx.conn, sql, [blob.as_str()])? > 0;
+            if given_up {
+                assets::forget_content(tx, &blob)?;
+            }
+            Ok(given_up)
         })
         .await
     }
@@ -342,13 +359,9 @@ impl Files for SqliteStore {
     }
 
     async fn add_ref(&self, reference: FileRef) -> Result<bool, Error> {
-        self.durably(SMALL, move |tx| {
-            let sql = "SELECT 1 FROM file_refs WHERE owner = ?1 AND name = ?2";
-            let taken: Option<i64> = sql::value(tx.conn, sql, [&reference.owner, &reference.name])?;
-            match taken {
-                Some(_) => Ok(false),
-                None => put(tx, &reference).map(|()| true),
-            }
+        self.durably(SMALL, move |tx| match is_taken(tx, &reference)? {
+            true => Ok(false),
+            false => put(tx, &reference).map(|()| true),
         })
         .await
     }

@@ -25,6 +25,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0014_workflow_rights.sql"),
     include_str!("migrations/0015_nonces.sql"),
     include_str!("migrations/0016_items.sql"),
+    include_str!("migrations/0017_assets.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

@@ -4,6 +4,7 @@
 //! a closure over the batch's transaction ([`tx::Tx`]) that runs in its own savepoint.
 
 mod access;
+mod assets;
 mod catalog;
 mod checkpoint;
 mod files;

@@ -8,6 +8,7 @@ use axum::{
 use crate::state::AppState;
 
 mod agent;
+mod assets;
 mod body;
 mod boxes;
 pub mod call;
@@ -77,6 +78,12 @@ pub fn routes() -> Router<AppState> {
         .route("/storage", get(storage::show))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{name}", delete(keys::revoke))
+        .route("/assets", get(assets::list).post(assets::create))
+        .route("/assets/from-hash", post(assets::mint))
+        .route("/assets/by-hash/{hash}", get(assets::exists))
+        .route("/assets/{asset}", get(assets::show).delete(assets::remove))
+        .route("/assets/{asset}/content", get(assets::content))
+        .route("/assets/{asset}/keep", post(assets::keep))
         .route("/uploads", post(uploads::sign))
         .route("/uploads/{*name}", put(uploads::put).get(uploads::get))
         .nest("/workflows", workflows::routes())

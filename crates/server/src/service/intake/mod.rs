@@ -15,6 +15,7 @@ use darkroom_store::jobs::InputBlob;
 
 use super::{
     Error, Service,
+    assets::references::{Referred, staged},
     error::Unavailable,
     folders::{Folder, inside, split_annotation},
     preflight::Refusal,
@@ -62,6 +63,7 @@ impl Service {
         tenant: &TenantId,
         endpoint: &EndpointName,
         loaders: Vec<Loader>,
+        referred: &Referred,
         fetch: Fetch,
         written: &mut Vec<BlobKey>,
     ) -> Result<Vec<TakenFile>, Error> {
@@ -70,6 +72,7 @@ impl Service {
             service: self,
             tenant,
             endpoint,
+            referred,
             fetch,
             fetching: Fetching::begin(&self.fetcher),
             written,
@@ -84,6 +87,7 @@ impl Service {
                     file: InputFile {
                         node_id: place.0,
                         input: place.1.to_owned(),
+                        nested: None,
                         file_name: taken.name,
                         source: taken.source,
                     },
@@ -119,6 +123,7 @@ struct Intake<'a> {
     service: &'a Service,
     tenant: &'a TenantId,
     endpoint: &'a EndpointName,
+    referred: &'a Referred,
     fetch: Fetch,
     fetching: Fetching,
     written: &'a mut Vec<BlobKey>,
@@ -138,11 +143,11 @@ impl Intake<'_> {
         } = loader;
         let place = node_id.clone();
         let blamed = |error: Error| match error {
-            Error::InputUnavailable(why) => Error::InputUnavailable(Unavailable {
+            Error::InputUnavailable(why) => Error::InputUnavailable(Box::new(Unavailable {
                 text: format!("{class} failed: {}", why.text),
                 place: Some((place, input)),
-                ..why
-            }),
+                ..*why
+            })),
             other => other,
         };
         match given {
@@ -182,11 +187,12 @@ impl Intake<'_> {
             return Ok(taken);
         }
         let unavailable = |why: String| {
-            Error::InputUnavailable(Unavailable {
+            Error::InputUnavailable(Box::new(Unavailable {
                 text: not_fetched(&url, &why),
                 plain: format!("{} cannot be fetched: {why}", super::fetch::shown(&url)),
                 place: None,
-            })
+                missing_assets: Vec::new(),
+            }))
         };
         let taken = match self.fetch {
             Fetch::Now => {
@@ -264,6 +270,13 @@ impl Intake<'_> {
     }
 
     async fn take_name(&self, class: &str, input: &str, name: &str) -> Result<Named, Error> {
+        if let Some(blob) = self.referred.file(name) {
+            return Ok(Named::Upload(Taken {
+                name: name.to_owned(),
+                source: InputSource::Blob(blob.key.clone()),
+                blob: Some(blob.clone()),
+            }));
+        }
         let (bare, folder) = split_annotation(name);
         match folder {
             Some(folder @ (Folder::Output | Folder::Temp)) => return self.take_made(folder, bare).await,
@@ -283,13 +296,8 @@ impl Intake<'_> {
         if plain.is_empty() || escapes {
             return Ok(missing());
         }
-        if let Some(upload) = self.service.uploaded(self.tenant, self.endpoint, plain).await? {
-            // The file keeps its own name's ending; the content decides whether it is new to the instance.
-            return Ok(Named::Upload(Taken {
-                name: upload_name(&upload.key, plain),
-                source: InputSource::Blob(upload.key.clone()),
-                blob: Some(upload),
-            }));
+        if let Some(taken) = self.take_brought(plain).await? {
+            return Ok(Named::Upload(taken));
         }
         let info = self.service.object_info(self.endpoint).await?;
         let spec = info
@@ -300,6 +308,26 @@ impl Intake<'_> {
             .and_then(|s| s.choices())
             .is_some_and(|c| c.iter().any(|v| v.as_str() == Some(plain)));
         Ok(if offered { Named::OnInstance } else { missing() })
+    }
+
+    /// What the caller brought under a name last: an upload for this endpoint, or an asset.
+    async fn take_brought(&self, name: &str) -> Result<Option<Taken>, Error> {
+        let upload = self.service.uploaded(self.tenant, self.endpoint, name).await?;
+        let asset = self.service.asset_named(self.tenant, name).await?;
+        let uploaded_at = upload.as_ref().map(|(_, at)| *at);
+        if let Some((asset, _)) = asset.filter(|(_, at)| uploaded_at.is_none_or(|uploaded| uploaded < *at)) {
+            return Ok(staged(asset).map(|(name, blob)| Taken {
+                name,
+                source: InputSource::Blob(blob.key.clone()),
+                blob: Some(blob),
+            }));
+        }
+        // The file keeps its own name's ending; the content decides whether it is new to the instance.
+        Ok(upload.map(|(upload, _)| Taken {
+            name: upload_name(&upload.key, name),
+            source: InputSource::Blob(upload.key.clone()),
+            blob: Some(upload),
+        }))
     }
 
     /// A file that a job of the caller made, by the name that `/history` and `/view` have for it.

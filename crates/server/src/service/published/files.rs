@@ -1,7 +1,7 @@
 //! Files among a call's values, in the forms of our own API: `{"url"}`, `{"data"}`, `{"upload"}`, `{"asset"}`.
 
 use darkroom_comfy::published::{Problem, ProblemKind, Published};
-use darkroom_core::{BlobKey, TenantId};
+use darkroom_core::{AssetRef, BlobKey, TenantId};
 use serde_json::{Map, Value};
 
 use crate::service::Service;
@@ -47,6 +47,7 @@ fn text_of(
         "url" if text.starts_with("http://") || text.starts_with("https://") => Ok(text.clone()),
         "url" => Err("its url does not begin with http:// or https://"),
         "data" | "upload" => Ok(text.clone()),
+        "asset" if text.parse::<AssetRef>().is_ok() => Ok(format!("asset:{text}")),
         "asset" => {
             let key: BlobKey = text.parse().map_err(|_| "there is no such asset")?;
             match service.owns_asset(tenant, &key) {

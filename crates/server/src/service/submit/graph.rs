@@ -86,7 +86,8 @@ impl Writing {
     /// The body, one line for lists, and the models that the graph loads.
     pub(super) fn write(mut self) -> Result<(Vec<u8>, String, Vec<String>), serde_json::Error> {
         let said = (summary(&self.graph, &self.outputs), models(&self.graph));
-        for file in &self.files {
+        // Within lists and objects the names stand already.
+        for file in self.files.iter().filter(|file| file.nested.is_none()) {
             if let Some(node) = self.graph.nodes.get_mut(file.node_id.as_str()) {
                 let name = Value::String(file.file_name.clone());
                 node.inputs.insert(file.input.clone(), name);

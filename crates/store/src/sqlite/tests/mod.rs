@@ -1,5 +1,6 @@
 //! SQLite under the conformance suite; beside it what only SQLite promises.
 
+mod assets_model;
 mod commits;
 mod model;
 mod power;
@@ -81,6 +82,11 @@ async fn queue_endings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files() {
     run(conformance::files::TESTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn assets() {
+    run(conformance::assets::TESTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
