@@ -109,6 +109,7 @@ pub async fn run(
         chores: Default::default(),
         clients: Default::default(),
         lengths: Default::default(),
+        streams: service::streams::Streams::new(config.server.max_event_streams),
         agents: Default::default(),
         pull: service::pull::PullWorkers::new(key.expose(), base_url.local()),
         objects: service::objects::Objects::new(key.expose(), base_url.fixed()),
@@ -321,7 +322,9 @@ async fn look_first(
 fn router(state: AppState) -> Router {
     let programs_first = from_fn_with_state(state.clone(), protocols::eas::before_routes_of_others);
     let streams_end = from_fn_with_state(state.auth.clone(), end_streams);
-    let selected = protocols::fc::routes().merge(protocols::native::routes());
+    let selected = protocols::fc::routes()
+        .merge(protocols::native::routes())
+        .merge(protocols::comfy_v2::routes());
     Router::new()
         .merge(protocols::async_endpoints::routes())
         .merge(protocols::eas::routes())

@@ -99,6 +99,16 @@ pub struct JobMeta {
     /// Where to tell of the final state: one outbox row of kind `webhook` is written in its transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
+    /// The client's own labels; lists can be filtered by them ([`JobFilter::labels`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How many nodes of its graph run; 0: not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nodes: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A client's name for a job.
@@ -117,6 +127,8 @@ pub struct ExternalId {
 pub enum OnDuplicate {
     /// Refused; the caller learns the first job's id.
     Reject,
+    /// The same while the first job was accepted less than this long ago; afterwards as [`OnDuplicate::Replace`].
+    RejectWithin(Duration),
     /// The first job again, nothing new is accepted.
     Existing,
     /// The name moves to the new job; the old job stays.
@@ -135,7 +147,7 @@ pub enum Submitted {
     },
     /// [`OnDuplicate::Existing`] or [`OnDuplicate::WhileLive`]: this job has the name already.
     Existing(JobId),
-    /// [`OnDuplicate::Reject`]: this job has the name already.
+    /// [`OnDuplicate::Reject`] or [`OnDuplicate::RejectWithin`]: this job has the name already.
     Duplicate(JobId),
     /// The endpoint's queue holds `max_queued` jobs.
     QueueFull {
@@ -326,6 +338,8 @@ pub struct JobFilter {
     pub attempted: Option<bool>,
     /// Only those whose options, as their dialect wrote them down, have this text under this key.
     pub option: Option<(&'static str, String)>,
+    /// Only those with all of these labels; `tenant` must be given beside them.
+    pub labels: Vec<(String, String)>,
     /// Oldest first instead of newest first.
     pub oldest_first: bool,
 }

@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub strict_content_md5: bool,
     /// Memory that bodies of requests may take while they are read and worked on, in bytes.
     pub body_memory: u64,
+    /// Streams of events (Comfy API v2) that one key may have open at once.
+    pub max_event_streams: u64,
 }
 
 /// How log lines look.
@@ -42,6 +44,9 @@ pub enum LogFormat {
     /// One JSON object per line.
     Json,
 }
+
+/// More than a page or a batch has open, and far fewer than there are file descriptors.
+const DEFAULT_EVENT_STREAMS: u64 = 512;
 
 /// The port of the contract.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8288";
@@ -96,6 +101,9 @@ pub(super) fn read(mut section: Section<'_>) -> ServerConfig {
         stop_grace: section.duration("stop_grace").unwrap_or(Duration::from_secs(20)),
         strict_content_md5: section.flag("strict_content_md5").unwrap_or(false),
         body_memory: section.size("body_memory").unwrap_or(DEFAULT_BODY_MEMORY),
+        max_event_streams: section
+            .number("max_event_streams", 1, 100_000)
+            .unwrap_or(DEFAULT_EVENT_STREAMS),
     };
     if config.body_memory < LEAST_BODY_MEMORY {
         section.problem("body_memory", "must be at least 8MiB");

@@ -38,7 +38,9 @@ impl RouteClass {
             path.strip_prefix(prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if under("/api/serverless") {
+        if under("/api/v2/userdata") {
+            RouteClass::Native
+        } else if under("/api/serverless") {
             RouteClass::Serverless
         } else if under("/api/predict") {
             RouteClass::Eas
@@ -98,6 +100,8 @@ mod tests {
             ("/v2/userdata", RouteClass::Native),
             ("/v2/sdxl/run", RouteClass::Async),
             ("/api/v2/jobs", RouteClass::ComfyV2),
+            ("/e/sdxl/api/v2/assets/x/content", RouteClass::ComfyV2),
+            ("/api/v2/userdata", RouteClass::Native),
             ("/darkroom/v1/jobs", RouteClass::Own),
             ("/darkroom/v1/blobs/a/b", RouteClass::Blobs),
             ("/darkroom/s3/outputs/a", RouteClass::Blobs),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::service::webhooks::StatusBodies;
 
 pub mod async_endpoints;
+pub mod comfy_v2;
 pub mod darkroom;
 pub mod eas;
 pub mod fc;

@@ -28,6 +28,8 @@ pub enum Step {
     Event(Event),
     /// An ephemeral one.
     Ephemeral(Ephemeral),
+    /// Somebody asked for the end of the job while it runs; once.
+    Cancelling,
     /// The job is in a final state and every durable event was shown.
     End(Box<JobRecord>),
 }
@@ -42,6 +44,7 @@ pub struct Follower {
     ready: std::collections::VecDeque<Event>,
     held: Option<Live>,
     stale: bool,
+    told_of_cancel: bool,
 }
 
 /// A job's end, to be waited for.
@@ -89,6 +92,7 @@ impl Service {
             ready: std::collections::VecDeque::new(),
             held: None,
             stale: true,
+            told_of_cancel: false,
         }
     }
 
@@ -167,6 +171,12 @@ impl Follower {
                     }
                     // A final state is found again once the events it ended with were shown.
                     self.stale = record.state.is_final();
+                    if record.cancel_requested
+                        && !self.stale
+                        && !std::mem::replace(&mut self.told_of_cancel, true)
+                    {
+                        return Ok(Step::Cancelling);
+                    }
                 }
                 continue;
             }

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use darkroom_core::{JobId, attempt::Lease};
 use darkroom_runner::link::Ephemeral;
 use tokio::sync::{
@@ -30,6 +31,17 @@ pub struct Live {
     pub what: Ephemeral,
 }
 
+/// A picture of what a node is making.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preview {
+    /// Which node, where its instance says.
+    pub node_id: Option<String>,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The picture.
+    pub bytes: Bytes,
+}
+
 /// The ephemeral side of all jobs of this process.
 #[derive(Debug, Default)]
 pub struct Hub {
@@ -46,6 +58,7 @@ struct Channel {
     /// The newest attempt of this process; an older one that ends late says nothing about it.
     running: Option<Lease>,
     last_progress: Option<Arc<str>>,
+    last_preview: Option<Preview>,
 }
 
 impl Channel {
@@ -56,6 +69,7 @@ impl Channel {
             stop: Arc::new(Notify::new()),
             running: None,
             last_progress: None,
+            last_preview: None,
         }
     }
 
@@ -152,6 +166,7 @@ impl Hub {
         channel.running = Some(lease);
         channel.open();
         channel.last_progress = None;
+        channel.last_preview = None;
         // Its own: an attempt whose lease is gone must not take the wish away from the one that runs.
         channel.stop = Arc::new(Notify::new());
         channel.stop.clone()
@@ -173,8 +188,19 @@ impl Hub {
         let Some(channel) = channels.get_mut(&job) else {
             return;
         };
-        if let Ephemeral::Message(text) = &live.what {
-            channel.last_progress = Some(text.clone());
+        match &live.what {
+            Ephemeral::Message(text) => channel.last_progress = Some(text.clone()),
+            Ephemeral::Preview {
+                node_id,
+                content_type,
+                bytes,
+            } => {
+                channel.last_preview = Some(Preview {
+                    node_id: node_id.clone(),
+                    content_type,
+                    bytes: bytes.clone(),
+                });
+            }
         }
         // Nobody listening is no error: the last value stays for whoever comes.
         if let Some(open) = &channel.live {
@@ -185,6 +211,11 @@ impl Hub {
     /// The last progress of a running attempt, as ComfyUI sent it.
     pub fn last_progress(&self, job: JobId) -> Option<Arc<str>> {
         self.lock().get(&job).and_then(|c| c.last_progress.clone())
+    }
+
+    /// The last preview of a running attempt.
+    pub fn last_preview(&self, job: JobId) -> Option<Preview> {
+        self.lock().get(&job).and_then(|c| c.last_preview.clone())
     }
 
     /// Tells a running attempt to look whether it should stop.

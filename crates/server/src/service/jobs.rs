@@ -1,8 +1,8 @@
 //! Looking at jobs and ending them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use darkroom_core::{EndpointName, JobId, TenantId, endpoint::Kind, event::Event};
+use darkroom_core::{EndpointName, JobId, JobState, TenantId, endpoint::Kind, event::Event};
 pub use darkroom_runner::link::ComfyWork;
 pub use darkroom_store::files::Usage;
 pub use darkroom_store::jobs::{
@@ -61,6 +61,19 @@ impl Service {
         {
             Some(job) => Ok(self.store.job(Some(tenant), job).await?),
             None => Ok(None),
+        }
+    }
+
+    /// How many jobs stand before each of those that wait, in their lines; the others are left out.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn positions(&self, jobs: &[JobRecord]) -> Result<BTreeMap<JobId, u64>, Error> {
+        let waiting = jobs.iter().filter(|job| job.state == JobState::Queued);
+        let waiting: Vec<JobId> = waiting.map(|job| job.id).collect();
+        match waiting.is_empty() {
+            true => Ok(BTreeMap::new()),
+            false => Ok(self.store.positions(&waiting).await?),
         }
     }
 

@@ -48,13 +48,16 @@ pub mod pickers;
 pub mod pictures;
 pub mod placement;
 pub mod preflight;
+pub mod prompt_ids;
 pub mod published;
 pub mod pull;
 pub mod queues;
 pub mod replay;
 pub mod resources;
+pub mod run_progress;
 pub mod scripts;
 pub mod signed_uploads;
+pub mod streams;
 pub mod submit;
 #[cfg(test)]
 pub mod testing;
@@ -62,6 +65,7 @@ pub mod uploads;
 pub mod userdata;
 pub mod view;
 pub mod waiting;
+pub mod watch;
 pub mod webhooks;
 pub mod workers;
 
@@ -134,6 +138,8 @@ pub struct Parts {
     pub(crate) clients: clients::Clients,
     /// How many jobs of each endpoint have not ended.
     pub(crate) lengths: tokio::sync::watch::Sender<lengths::Lengths>,
+    /// Callers' open streams of events.
+    pub(crate) streams: streams::Streams,
     /// Instances on other machines that come by themselves.
     pub(crate) agents: agents::Agents,
     /// Workers that take jobs by long polls.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use darkroom_blobs::signed_url::Method;
 use darkroom_core::{
-    BlobKey,
+    BlobKey, Timestamp,
     output::{Output, OutputBody},
 };
 
@@ -14,6 +14,8 @@ use super::{Error, Service};
 pub struct SignedPath {
     /// Path and query, to be put after the base address the caller used.
     pub path_and_query: String,
+    /// Until when it is good.
+    pub expires_at: Timestamp,
 }
 
 impl Service {
@@ -22,6 +24,7 @@ impl Service {
         let expires = self.clock.now().plus(self.settings.url_expiry);
         SignedPath {
             path_and_query: self.signer.sign_path(Method::Get, key, expires, None),
+            expires_at: expires,
         }
     }
 

@@ -210,8 +210,13 @@ impl Service {
             targets: submit.targets,
         };
         let written_down = beside(size, move || writing.write()).await;
-        let (body, summary, models) = written_down.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
-        (meta.summary, meta.models, meta.needs) = (summary, models, read.needs);
+        let graph::Written {
+            body,
+            summary,
+            models,
+            nodes,
+        } = written_down.map_err(|e| Error::Internal(anyhow::Error::new(e)))?;
+        (meta.summary, meta.models, meta.needs, meta.nodes) = (summary, models, read.needs, nodes);
         let key = BlobKey::job_input(id);
         written.push(key.clone());
         let input = self.place_input(key, body.into()).await?;
@@ -270,6 +275,13 @@ impl Service {
                     let record = self.store.job(None, job).await?;
                     if record.is_some_and(|record| !record.state.is_final()) {
                         return self.accepted_before(job).await.map(Some);
+                    }
+                }
+                (Some(job), OnDuplicate::RejectWithin(life)) => {
+                    let record = self.store.job(None, job).await?;
+                    if record.is_some_and(|record| self.now() < record.created_at.plus(life)) {
+                        let id = external.id.clone();
+                        return Err(Error::Duplicate { id, job });
                     }
                 }
                 (Some(job), OnDuplicate::Reject) => {

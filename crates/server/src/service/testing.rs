@@ -109,6 +109,7 @@ impl Bench {
             chores: Default::default(),
             clients: Default::default(),
             lengths: Default::default(),
+            streams: super::streams::Streams::new(config.server.max_event_streams),
             agents: Default::default(),
             pull: super::pull::PullWorkers::new(&[7; 32], "http://127.0.0.1:8288".to_owned()),
             objects: super::objects::Objects::new(&[7; 32], "http://127.0.0.1:8288".to_owned()),

@@ -127,6 +127,54 @@ tests! {
         assert_eq!(records.iter().map(|job| job.id).collect::<Vec<_>>(), [last, high]);
     }
 
+    async fn jobs_are_found_by_labels_in_pages_as_long_as_they_are_there(world: World) {
+        let labelled = |tenant_name: &str, labels: &[(&str, &str)]| {
+            let mut job = world.new_job();
+            job.tenant = tenant(tenant_name);
+            job.meta.labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            job
+        };
+        let mut accepted = Vec::new();
+        for n in 0..5 {
+            let odd = if n % 2 == 1 { "yes" } else { "no" };
+            accepted.push(world.accept(labelled("t", &[("run", "7/8 ünï"), ("odd", odd)])).await);
+        }
+        world.accept(labelled("t", &[("run", "other"), ("odd", "yes")])).await;
+        world.accept(labelled("u", &[("run", "7/8 ünï"), ("odd", "yes")])).await;
+        world.accept_one().await;
+        let with = |labels: &[(&str, &str)]| JobFilter {
+            tenant: Some(tenant("t")),
+            endpoint: Some(endpoint()),
+            labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..JobFilter::default()
+        };
+        for oldest_first in [true, false] {
+            let mut seen = Vec::new();
+            loop {
+                let filter = JobFilter { oldest_first, ..with(&[("run", "7/8 ünï")]) };
+                let page = ids(&world, filter, Page { limit: 2, after: seen.last().copied() }).await;
+                if page.is_empty() {
+                    break;
+                }
+                seen.extend(page);
+            }
+            if !oldest_first {
+                seen.reverse();
+            }
+            assert_eq!(seen, accepted);
+        }
+        let odd = ids(&world, with(&[("run", "7/8 ünï"), ("odd", "yes")]), ALL).await;
+        assert_eq!(odd, [accepted[3], accepted[1]]);
+        let queued = JobFilter { states: vec![JobState::Queued], ..with(&[("odd", "no")]) };
+        assert_eq!(ids(&world, queued, ALL).await, [accepted[4], accepted[2], accepted[0]]);
+        assert!(ids(&world, with(&[("run", "7/8 ünï"), ("odd", "maybe")]), ALL).await.is_empty());
+        let record = world.store().job(None, accepted[0]).await.unwrap().unwrap();
+        assert_eq!(record.meta.labels["run"], "7/8 ünï");
+        world.store().cancel(None, accepted[0]).await.unwrap();
+        world.store().delete_job(None, accepted[0]).await.unwrap();
+        assert_eq!(ids(&world, with(&[("odd", "no")]), ALL).await, [accepted[4], accepted[2]]);
+    }
+
     async fn jobs_are_found_by_an_option_of_their_dialect(world: World) {
         let mut mine = world.new_job();
         mine.meta.options = serde_json::json!({"client_id": "一'\""});

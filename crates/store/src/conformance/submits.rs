@@ -1,11 +1,13 @@
 //! Accepting jobs: what is stored, external ids, bounds.
 
+use std::time::Duration;
+
 use darkroom_core::{InstanceState, JobState, Payload};
 
 use super::{
     World,
     catalog::instance,
-    tests,
+    done, tests,
     world::{blob, endpoint, external, tenant},
 };
 use crate::{
@@ -96,6 +98,26 @@ tests! {
         let t = tenant("t");
         let found = world.store().job_by_external_id(&t, None, "fc_task", "x").await.unwrap();
         assert_eq!(found, Some(moved));
+        assert!(world.store().job(None, first).await.unwrap().is_some(), "the old job stays");
+    }
+
+    async fn an_external_id_that_is_good_once_a_day_is_refused_for_a_day_and_then_moves(world: World) {
+        let day = Duration::from_secs(24 * 3600);
+        let submit = || {
+            let mut job = world.new_job();
+            job.external_id = external("x", OnDuplicate::RejectWithin(day));
+            job
+        };
+        let first = world.accept(submit()).await;
+        let lease = world.claim_lease().await;
+        world.finish(lease, done()).await;
+        for wait in [Duration::ZERO, day - Duration::from_secs(1)] {
+            world.clock.advance(wait);
+            assert_eq!(world.store().submit(submit()).await.unwrap(), Submitted::Duplicate(first));
+        }
+        world.clock.advance(Duration::from_secs(1));
+        let second = world.accept(submit()).await;
+        assert_eq!(world.store().submit(submit()).await.unwrap(), Submitted::Duplicate(second));
         assert!(world.store().job(None, first).await.unwrap().is_some(), "the old job stays");
     }
 

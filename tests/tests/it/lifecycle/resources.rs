@@ -117,6 +117,7 @@ async fn what_connect_prints_works_as_printed() {
         "Darkroom's own API",
         "command line",
         "ComfyUI's own API",
+        "Comfy API v2",
         "Function Compute Serverless API",
         "KubeAI-style proxy",
         "PAI-EAS asynchronous queue",
@@ -128,7 +129,7 @@ async fn what_connect_prints_works_as_printed() {
         ("default", &comfyui[..]),
         ("side", &comfyui),
         ("line", &["PAI-EAS queue service"]),
-        ("work", &comfyui[7..]),
+        ("work", &comfyui[8..]),
     ] {
         let answer = api
             .get(&format!("/darkroom/v1/endpoints/{endpoint}/connect"))

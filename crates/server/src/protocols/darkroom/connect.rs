@@ -66,6 +66,7 @@ fn ways(place: &Place, endpoint: &Endpoint) -> Vec<Way> {
                 darkroom(place),
                 command_line(place),
                 native(place),
+                comfy_v2(place),
                 serverless(place),
                 kubeai(place),
                 eas_prompt(place),
@@ -113,6 +114,17 @@ fn native(place: &Place) -> Way {
     let body = r#"-d "{\"prompt\": $(cat workflow.json)}""#;
     Way {
         protocol: "ComfyUI's own API",
+        snippet: place.post(&url, "Bearer ", body),
+        url,
+    }
+}
+
+/// What Comfy's own SDKs take is the address without `/api/v2/jobs`, in `COMFY_BASE_URL`.
+fn comfy_v2(place: &Place) -> Way {
+    let url = format!("{}/api/v2/jobs", place.root());
+    let body = r#"-d "{\"workflow\": $(cat workflow.json)}""#;
+    Way {
+        protocol: "Comfy API v2",
         snippet: place.post(&url, "Bearer ", body),
         url,
     }

@@ -83,7 +83,7 @@ async fn next(follower: &mut Follower, state: &AppState) -> Option<Event> {
                     return Some(Event::default().event(kind).data(one_line(&data)));
                 }
             }
-            Ok(Step::Ephemeral(Ephemeral::Preview { .. })) => {}
+            Ok(Step::Ephemeral(Ephemeral::Preview { .. }) | Step::Cancelling) => {}
             Ok(Step::End(_)) => return None,
             Err(error) => {
                 tracing::warn!(error = ?error, "following a job failed");

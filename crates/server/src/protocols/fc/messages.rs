@@ -47,7 +47,7 @@ impl Transcript {
             Step::Event(event) => Ok(of_event(event)),
             Step::Ephemeral(Ephemeral::Message(text)) => Ok(vec![text.to_string()]),
             // Binary previews are not part of this protocol.
-            Step::Ephemeral(Ephemeral::Preview { .. }) => Ok(vec![]),
+            Step::Ephemeral(Ephemeral::Preview { .. }) | Step::Cancelling => Ok(vec![]),
             Step::End(job) => self.of_end(job).await,
         }
     }

@@ -1,18 +1,16 @@
 //! Prompt ids: the caller's own name for a job where it gave one, else the job's id; and what else of a prompt's numbers
 //! travels with its job.
 
-use darkroom_core::JobId;
 use serde_json::{Map, Value, json};
 
 use super::call::NativeCall;
+pub use crate::service::prompt_ids::{DIALECT, name_of, prompt_id};
 use crate::service::{
     Error, Service,
     clients::ClientName,
     jobs::{JobMeta, JobRecord},
 };
 
-/// The external-id namespace of this protocol.
-pub const DIALECT: &str = "prompt_id";
 /// The option that names whose socket hears of a job.
 pub const CLIENT_ID: &str = "client_id";
 /// This protocol in a job's facts.
@@ -67,19 +65,6 @@ impl Options {
     }
 }
 
-/// The id that callers of this protocol know a job by.
-pub fn prompt_id(job: &JobRecord) -> String {
-    name_of(job.id, job.external_id.as_ref())
-}
-
-/// The same of a job of which only the names are known.
-pub fn name_of(job: JobId, external_id: Option<&(String, String)>) -> String {
-    match external_id {
-        Some((dialect, id)) if dialect == DIALECT => id.clone(),
-        _ => job.to_string(),
-    }
-}
-
 /// Its number in the queue, as ComfyUI counts: what the caller gave, else its place in the line.
 pub fn number(job: &JobRecord) -> Value {
     match Options::of(job).number {
@@ -97,18 +82,9 @@ pub async fn find<Q>(
     call: &NativeCall<Q>,
     prompt_id: &str,
 ) -> Result<Option<JobRecord>, Error> {
-    let (tenant, endpoint) = (&call.caller.tenant, &call.endpoint.name);
-    if let Some(named) = service.job_named(tenant, endpoint, DIALECT, prompt_id).await? {
-        return Ok(Some(named));
-    }
-    let Ok(id) = prompt_id.parse::<JobId>() else {
-        return Ok(None);
-    };
-    match service.job(Some(tenant), id).await {
-        Ok(job) => Ok(Some(job).filter(|job| job.endpoint == *endpoint)),
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+    service
+        .find_prompt(&call.caller.tenant, &call.endpoint.name, prompt_id)
+        .await
 }
 
 /// The jobs with these prompt ids; unknown ones are left out.

@@ -208,6 +208,6 @@ pub fn of_step(transcript: &mut Transcript, step: &Step, with_metadata: bool) ->
     match step {
         Step::Event(event) => transcript.of_event(event),
         Step::Ephemeral(what) => transcript.of_ephemeral(what, with_metadata),
-        Step::End(_) => None,
+        Step::Cancelling | Step::End(_) => None,
     }
 }

@@ -184,7 +184,7 @@ impl Service {
             .to_owned();
         let link = |output: &Output| {
             let (key, _, _) = file_of(output)?;
-            let SignedPath { path_and_query } = self.signed_path(key);
+            let SignedPath { path_and_query, .. } = self.signed_path(key);
             Some(format!("{base_url}{path_and_query}"))
         };
         let body = shape(job, &events, history.as_ref(), &link);

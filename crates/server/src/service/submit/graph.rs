@@ -6,6 +6,7 @@ use std::sync::Arc;
 use darkroom_comfy::{
     graph::{Graph, NodeId, convert},
     object_info::ObjectInfo,
+    progress::running_nodes,
 };
 use darkroom_core::{Ids, scheduler::Needs};
 use darkroom_runner::link::{ComfyWork, InputFile};
@@ -82,10 +83,20 @@ pub(super) struct Writing {
     pub(super) targets: Option<Vec<String>>,
 }
 
+/// A job's body, and what lists say of it.
+pub(super) struct Written {
+    pub(super) body: Vec<u8>,
+    /// One line.
+    pub(super) summary: String,
+    /// That the graph loads.
+    pub(super) models: Vec<String>,
+    /// How many of its nodes run.
+    pub(super) nodes: u32,
+}
+
 impl Writing {
-    /// The body, one line for lists, and the models that the graph loads.
-    pub(super) fn write(mut self) -> Result<(Vec<u8>, String, Vec<String>), serde_json::Error> {
-        let said = (summary(&self.graph, &self.outputs), models(&self.graph));
+    pub(super) fn write(mut self) -> Result<Written, serde_json::Error> {
+        let (summary, models) = (summary(&self.graph, &self.outputs), models(&self.graph));
         // Within lists and objects the names stand already.
         for file in self.files.iter().filter(|file| file.nested.is_none()) {
             if let Some(node) = self.graph.nodes.get_mut(file.node_id.as_str()) {
@@ -100,7 +111,13 @@ impl Writing {
             outputs: self.outputs.iter().map(ToString::to_string).collect(),
             files: self.files,
         };
-        Ok((serde_json::to_vec(&work)?, said.0, said.1))
+        let nodes = u32::try_from(running_nodes(&work.graph, &work.outputs).len()).unwrap_or(u32::MAX);
+        Ok(Written {
+            body: serde_json::to_vec(&work)?,
+            summary,
+            models,
+            nodes,
+        })
     }
 }
 

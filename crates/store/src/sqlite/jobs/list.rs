@@ -86,13 +86,35 @@ fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
         let condition = format!("json_extract(j.meta, '$.options.{key}') = ?");
         add(&condition, Value::Text(text.clone()));
     }
-    if let Some(after) = page.after {
-        let condition = if filter.oldest_first {
-            "j.id > ?"
-        } else {
-            "j.id < ?"
+    for (n, (key, value)) in filter.labels.iter().enumerate() {
+        let tenant = filter
+            .tenant
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let mut place = |value: String| {
+            params.push(Value::Text(value));
+            params.len()
         };
-        add(condition, Value::Blob(after.as_uuid().as_bytes().to_vec()));
+        let (tenant, key, value) = (place(tenant), place(key.clone()), place(value.clone()));
+        let is = |table: &str| {
+            format!("{table}.tenant = ?{tenant} AND {table}.key = ?{key} AND {table}.value = ?{value}")
+        };
+        match n {
+            // The first one leads, along its index in the order of ids.
+            0 => wheres.push(is("l")),
+            _ => wheres.push(format!(
+                "EXISTS (SELECT 1 FROM labels m WHERE {} AND m.id = l.id)",
+                is("m")
+            )),
+        }
+    }
+    let by_label = !filter.labels.is_empty();
+    let id = if by_label { "l.id" } else { "j.id" };
+    if let Some(after) = page.after {
+        let than = if filter.oldest_first { '>' } else { '<' };
+        params.push(Value::Blob(after.as_uuid().as_bytes().to_vec()));
+        wheres.push(format!("{id} {than} ?{}", params.len()));
     }
     if !filter.states.is_empty() {
         // Literal words of our own, so that the partial index of open jobs can serve.
@@ -104,7 +126,10 @@ fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
         wheres.push(format!("j.state IN ({})", words.join(", ")));
     }
     let open_only = !filter.states.is_empty() && filter.states.iter().all(|s| !s.is_final());
-    let from = if open_only {
+    let from = if by_label {
+        // Cross: a join in exactly this order.
+        RECORD.replace("FROM jobs j", "FROM labels l CROSS JOIN jobs j ON j.nr = l.job")
+    } else if open_only {
         // Few are open among many finished ones.
         wheres.push(format!(
             "j.state IN ('{}', '{}')",
@@ -123,7 +148,7 @@ fn query(filter: &JobFilter, page: &Page) -> (String, Vec<Value>) {
     let order = if filter.oldest_first { "ASC" } else { "DESC" };
     let limit = page.limit.clamp(1, 1000);
     (
-        format!("{from}{conditions} ORDER BY j.id {order} LIMIT {limit}"),
+        format!("{from}{conditions} ORDER BY {id} {order} LIMIT {limit}"),
         params,
     )
 }

@@ -23,13 +23,18 @@ pub(super) fn bytes(job: &NewJob) -> usize {
 
 pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, Error> {
     if let Some(external) = &job.external_id
-        && let Some((first, state)) = holder(tx, job, external)?
+        && let Some((first, state, accepted_at)) = holder(tx, job, external)?
     {
         match external.on_duplicate {
             OnDuplicate::Reject => return Ok(Submitted::Duplicate(first)),
+            OnDuplicate::RejectWithin(life)
+                if tx.now.as_micros() < accepted_at.saturating_add(micros(life)) =>
+            {
+                return Ok(Submitted::Duplicate(first));
+            }
             OnDuplicate::Existing => return Ok(Submitted::Existing(first)),
             OnDuplicate::WhileLive if !state.is_final() => return Ok(Submitted::Existing(first)),
-            OnDuplicate::WhileLive | OnDuplicate::Replace => {}
+            OnDuplicate::WhileLive | OnDuplicate::RejectWithin(_) | OnDuplicate::Replace => {}
         }
     }
     tx.check_disk()?;
@@ -63,6 +68,19 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
         files::refer_to_payload(tx, job.id, &job.tenant, "input", key, job.input.size())?;
     }
     files::refer_to_inputs(tx, job.id, &job.tenant, &job.input_files)?;
+    for (key, value) in &job.meta.labels {
+        sql::execute(
+            tx.conn,
+            "INSERT INTO labels (job, tenant, key, value, id) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                nr,
+                job.tenant.as_str(),
+                key,
+                value,
+                job.id.as_uuid().as_bytes().as_slice()
+            ],
+        )?;
+    }
     if let Some(external) = &job.external_id {
         sql::execute(
             tx.conn,
@@ -91,10 +109,11 @@ pub(in super::super) fn submit(tx: &Tx<'_>, job: &NewJob) -> Result<Submitted, E
     })
 }
 
-fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(JobId, JobState)>, Error> {
+/// The job that has the name, its state, and when it was accepted.
+fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(JobId, JobState, i64)>, Error> {
     sql::row(
         tx.conn,
-        "SELECT j.id, j.state FROM external_ids e JOIN jobs j ON j.nr = e.job \
+        "SELECT j.id, j.state, j.created_at FROM external_ids e JOIN jobs j ON j.nr = e.job \
          WHERE e.tenant = ?1 AND e.dialect = ?2 AND e.id = ?3 AND e.endpoint = ?4",
         params![
             job.tenant.as_str(),
@@ -104,7 +123,8 @@ fn holder(tx: &Tx<'_>, job: &NewJob, external: &ExternalId) -> Result<Option<(Jo
         ],
         |row| {
             let state = sql::parsed(row, "state", "jobs", JobState::parse)?;
-            Ok((JobId::from_uuid(sql::uuid(row, "id", "jobs")?), state))
+            let id = JobId::from_uuid(sql::uuid(row, "id", "jobs")?);
+            Ok((id, state, row.get("created_at")?))
         },
     )
 }

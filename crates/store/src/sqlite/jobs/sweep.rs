@@ -111,6 +111,7 @@ fn remove(tx: &Tx<'_>, due: Vec<Due>) -> Result<Swept, Error> {
             "DELETE FROM events WHERE job = ?1",
             "DELETE FROM attempts WHERE job = ?1",
             "DELETE FROM external_ids WHERE job = ?1",
+            "DELETE FROM labels WHERE job = ?1",
             "DELETE FROM inputs WHERE job = ?1",
             "DELETE FROM results WHERE job = ?1",
             "DELETE FROM jobs WHERE nr = ?1",
