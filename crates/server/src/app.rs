@@ -24,7 +24,7 @@ use crate::{
     auth::{AuthState, Keyring, Rules, ServerKey, check_listen, end_streams, login},
     config::{BlobLocation, Config, Credential, Database, layout},
     control::Control,
-    http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, blobs, health, serve, with_outer},
+    http::{BaseUrl, BlobAccess, Cors, Outer, Readiness, Stop, around, blobs, health, serve},
     memory::BodyMemory,
     metrics::Metrics,
     pages::frontend::Frontends,
@@ -194,7 +194,7 @@ pub async fn run(
         ids,
         cors: Cors::new(&config.server.cors_origins),
     };
-    let router = with_outer(around(router(state.clone()), state), outer);
+    let router = with_all_around(router(state.clone()), outer, state);
 
     let stop = Stop {
         stopping: stopping.clone(),
@@ -299,29 +299,39 @@ async fn reload(
     }
 }
 
-/// Puts before the routes who looks at a path before it is routed. In one layer: each costs every request a few microseconds.
-fn around(router: Router, state: AppState) -> Router {
-    let first = (state.clone(), protocols::kubeai::Proxy::new(state));
+/// Puts around the routes what is done for every request, in one layer: each costs every request some microseconds.
+fn with_all_around(router: Router, outer: Outer, state: AppState) -> Router {
+    let around_all = AroundAll {
+        outer,
+        proxy: protocols::kubeai::Proxy::new(state.clone()),
+        state,
+    };
     Router::new()
         .fallback_service(router)
-        .layer(from_fn_with_state(first, look_first))
+        .layer(from_fn_with_state(Arc::new(around_all), answer))
 }
 
-async fn look_first(
-    State((state, proxy)): State<(AppState, protocols::kubeai::Proxy)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let request = protocols::speedpix::find_own_path(&state, request);
-    match proxy.lead(request).await {
-        Ok((request, _led)) => next.run(request).await,
-        Err(refused) => refused,
-    }
+/// What [`answer`] needs.
+struct AroundAll {
+    outer: Outer,
+    state: AppState,
+    proxy: protocols::kubeai::Proxy,
+}
+
+async fn answer(State(all): State<Arc<AroundAll>>, request: Request, next: Next) -> Response {
+    let routed = |request| async {
+        // Who looks at a path before it is routed.
+        let request = protocols::speedpix::find_own_path(&all.state, request);
+        match all.proxy.lead(request).await {
+            Ok((request, _led)) => end_streams(&all.state.auth, request, |request| next.run(request)).await,
+            Err(refused) => refused,
+        }
+    };
+    around(&all.outer, request, routed).await
 }
 
 fn router(state: AppState) -> Router {
     let programs_first = from_fn_with_state(state.clone(), protocols::eas::before_routes_of_others);
-    let streams_end = from_fn_with_state(state.auth.clone(), end_streams);
     let selected = protocols::fc::routes()
         .merge(protocols::native::routes())
         .merge(protocols::comfy_v2::routes());
@@ -340,7 +350,6 @@ fn router(state: AppState) -> Router {
         .merge(blobs::routes())
         .merge(health::routes())
         .merge(login::routes())
-        .layer(streams_end)
         .with_state(state)
 }
 

@@ -146,11 +146,14 @@ impl Disk {
         self.change(path, real, What::Truncate { size })
     }
 
-    /// A sync: what was written to this file is safe.
-    pub(crate) fn sync(&self, path: &Path) -> Result<(), Refused> {
+    /// A sync, as SQLite asks for it or as a program does by itself: what was written to this file is safe.
+    ///
+    /// # Errors
+    /// While the power is off, or the disk was asked to fail.
+    pub fn sync(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         if state.off || state.syncs_fail {
-            return Err(Refused);
+            return Err(io::Error::other("the disk does not sync"));
         }
         state.syncs += 1;
         state.unsynced.remove(path);

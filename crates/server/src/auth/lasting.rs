@@ -1,12 +1,7 @@
 //! Access that was granted once and is used for long: a socket, a stream. It ends when the keys of the moment would refuse
 //! it, so that revoking a key, or logging out, closes what is open under it.
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use darkroom_core::EndpointName;
 use darkroom_store::access::Scope;
 use futures::StreamExt;
@@ -54,10 +49,13 @@ impl AuthState {
 
 /// Ends every answer that is a stream of events when the rights go under which it was asked for. Whoever still has some
 /// asks again, and goes on after the last event that it saw.
-pub async fn end_streams(State(auth): State<AuthState>, request: Request, next: Next) -> Response {
+pub async fn end_streams<F>(auth: &AuthState, request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let credential = credential_of(request.headers());
     let request_id = RequestId::of(request.extensions());
-    let response = next.run(request).await;
+    let response = answer(request).await;
     if !is_stream_of_events(&response) {
         return response;
     }

@@ -1,6 +1,6 @@
 //! HTTP as such: request ids, limits, the outer layer, health, blobs by signed URL, and serving on a socket.
 //!
-//! Nothing here knows jobs or protocols. Start with [`serve`] and [`with_outer`].
+//! Nothing here knows jobs or protocols. Start with [`serve`] and [`around`].
 
 mod base_url;
 pub mod blobs;
@@ -26,7 +26,7 @@ pub use self::{
     cors::Cors,
     error::error_response,
     health::Readiness,
-    outer::{Outer, with_outer},
+    outer::{Outer, around},
     patient::Flushed,
     request_id::{RequestId, X_REQUEST_ID},
     route_class::RouteClass,

@@ -1,14 +1,9 @@
-//! The outermost layer, around every route: request id, log line, metrics, cross-origin and security headers, and the
+//! What is around every route, outermost: request id, log line, metrics, cross-origin and security headers, and the
 //! net under a panic.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    middleware::{Next, from_fn_with_state},
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use darkroom_core::{Clock, Ids};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -30,16 +25,12 @@ pub struct Outer {
     pub cors: Cors,
 }
 
-/// Puts the layer around a router whose state is already given. Every answer then carries `X-Request-Id`, and a
+/// What goes on around every request, `answer` being all that is inside. Every answer then carries `X-Request-Id`, and a
 /// handler that panics answers 500.
-pub fn with_outer(router: Router, outer: Outer) -> Router {
-    // Around the whole router rather than its routes, so that unknown paths get it too.
-    Router::new()
-        .fallback_service(router)
-        .layer(from_fn_with_state(outer, around))
-}
-
-async fn around(State(outer): State<Outer>, mut request: Request, next: Next) -> Response {
+pub async fn around<F>(outer: &Outer, mut request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let started = outer.clock.monotonic();
     let request_id = RequestId::choose(request.headers(), &*outer.ids);
     request.extensions_mut().insert(request_id.clone());
@@ -55,7 +46,7 @@ async fn around(State(outer): State<Outer>, mut request: Request, next: Next) ->
     let mut response = match granted.preflight(request.method(), request.headers()) {
         Some(response) => response,
         None => {
-            let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+            let answered = AssertUnwindSafe(answer(request)).catch_unwind();
             match answered.instrument(span.clone()).await {
                 Ok(response) => response,
                 Err(_) => {

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{FromRef, WebSocketUpgrade},
+    extract::{FromRef, Request, WebSocketUpgrade},
+    middleware::{Next, from_fn},
     routing::get,
 };
 use bytes::Bytes;
@@ -123,7 +124,12 @@ async fn start(grace: Duration, keys: &[KeyConfig]) -> Server {
         grace,
         deadline: Duration::from_millis(300),
     };
-    let task = tokio::spawn(serve(listener, with_outer(router, outer), stop));
+    let outermost = move |request: Request, next: Next| {
+        let outer = outer.clone();
+        async move { around(&outer, request, |request| next.run(request)).await }
+    };
+    let router = Router::new().fallback_service(router).layer(from_fn(outermost));
+    let task = tokio::spawn(serve(listener, router, stop));
     Server {
         address,
         state,

@@ -106,6 +106,26 @@ tests! {
         assert!(quiet.is_empty(), "turns are taken one by one");
     }
 
+    async fn what_a_tenant_had_alone_counts_for_nobody(world: World) {
+        let accept = async |name: &str, n: usize| {
+            for _ in 0..n {
+                let mut job = world.new_job();
+                job.tenant = tenant(name);
+                world.accept(job).await;
+            }
+        };
+        accept("first", 30).await;
+        for _ in 0..20 {
+            assert_eq!(world.claim().await.unwrap().job.tenant, tenant("first"));
+        }
+        accept("second", 10).await;
+        let mut had = BTreeMap::new();
+        for _ in 0..10 {
+            *had.entry(world.claim().await.unwrap().job.tenant).or_insert(0) += 1;
+        }
+        assert_eq!(had, BTreeMap::from([(tenant("first"), 5), (tenant("second"), 5)]));
+    }
+
     async fn more_tenants_than_are_looked_at_all_get_their_turn(world: World) {
         for n in 0..60 {
             for _ in 0..2 {

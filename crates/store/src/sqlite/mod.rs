@@ -17,9 +17,11 @@ mod queue;
 mod queues;
 mod readers;
 mod sql;
+mod syncer;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod watermark;
 mod workflows;
 mod writer;
 
@@ -34,7 +36,8 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::oneshot;
 
 pub use options::{
-    Committed, DISK_RESERVE_BYTES, Durability, Ended, Failpoint, Fatal, FreeSpace, OnCommit, Options,
+    Committed, DISK_RESERVE_BYTES, Durability, Ended, Failpoint, FakeDisk, Fatal, FreeSpace, OnCommit,
+    Options,
 };
 use queue::{Lane, Queue, Wait};
 use tx::Tx;
@@ -66,11 +69,25 @@ impl SqliteStore {
         let clock = options.clock.clone();
         let queue = Arc::new(Queue::new(options.max_waiting_submits));
         let hub = Arc::new(hub::Hub::default());
-        let readers = readers::Readers::new(file.to_owned(), options.vfs.clone(), options.readers);
+        let watermark = Arc::new(watermark::Watermark::default());
+        let vfs = options.disk.as_ref().map(|disk| disk.vfs.clone());
+        let readers = readers::Readers::new(file.to_owned(), vfs, options.readers, watermark.clone());
         let (checkpointer, copier) = checkpoint::Checkpointer::new(&mut conn)?;
+        let syncer = Arc::new(syncer::Syncer::default());
+        let disk = syncer::Disk {
+            sync: sync_log(file, &mut conn, &options)?,
+            watermark: watermark.clone(),
+            hub: hub.clone(),
+            clock: clock.clone(),
+            on_commit: options.on_commit.clone(),
+            fatal: options.fatal.clone(),
+            queue: queue.clone(),
+        };
         let writer = writer::Writer {
             conn,
             queue: queue.clone(),
+            syncer: syncer.clone(),
+            watermark,
             hub: hub.clone(),
             options,
             file: file.to_owned(),
@@ -78,6 +95,7 @@ impl SqliteStore {
         };
         let threads = vec![
             spawn("store-writer", move || writer.run())?,
+            spawn("store-sync", move || syncer.run(&disk))?,
             spawn("store-checkpoint", move || checkpoint::run(&checkpoints, &copier))?,
         ];
         Ok(SqliteStore {
@@ -168,11 +186,26 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| Error::Driver(Box::new(error)))
 }
 
+/// From here on commits only write the log ([`syncer`]).
+fn sync_log(file: &Path, writer: &mut Connection, options: &Options) -> Result<syncer::SyncLog, Error> {
+    if options.durability == Durability::Promised {
+        writer.execute_batch("PRAGMA synchronous=NORMAL")?;
+    }
+    let log = match &options.disk {
+        Some(disk) => {
+            let (sync, log) = (disk.sync.clone(), syncer::log_of(file));
+            Ok(Box::new(move || sync(&log)) as syncer::SyncLog)
+        }
+        None => syncer::sync_log_of(file),
+    };
+    log.map_err(|error| Error::Driver(Box::new(error)))
+}
+
 fn open(file: &Path, options: &Options) -> Result<Connection, Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = match &options.vfs {
-        Some(vfs) => Connection::open_with_flags_and_vfs(PathBuf::from(file), flags, vfs.as_str())?,
+    let conn = match &options.disk {
+        Some(disk) => Connection::open_with_flags_and_vfs(PathBuf::from(file), flags, disk.vfs.as_str())?,
         None => Connection::open_with_flags(file, flags)?,
     };
     conn.busy_timeout(std::time::Duration::from_millis(500))?;

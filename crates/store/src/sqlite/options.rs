@@ -16,6 +16,18 @@ pub type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
 /// Free bytes of the file system that holds a path.
 pub type FreeSpace = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
 
+/// Syncs the file at a path.
+pub type SyncFile = Arc<dyn Fn(&Path) -> std::io::Result<()> + Send + Sync>;
+
+/// A disk of a test.
+#[derive(Clone)]
+pub struct FakeDisk {
+    /// Name of the registered SQLite VFS.
+    pub vfs: String,
+    /// Syncs a file of it.
+    pub sync: SyncFile,
+}
+
 /// How much a commit waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -30,9 +42,9 @@ pub enum Durability {
 pub struct Committed {
     /// Operations in it.
     pub operations: usize,
-    /// The time of the commit itself.
+    /// The time of the commit itself, with its sync where somebody waited for the disk.
     pub took: std::time::Duration,
-    /// Whether it was synced, because somebody waited for the disk.
+    /// Whether somebody waited for the disk.
     pub durable: bool,
     /// What ended in it, whoever ended it.
     pub ended: Vec<Ended>,
@@ -67,8 +79,8 @@ pub struct Options {
     pub max_waiting_submits: usize,
     /// Readers at the same time.
     pub readers: usize,
-    /// Name of a registered SQLite VFS, for tests that cut the power.
-    pub vfs: Option<String>,
+    /// Another disk than the real one, for tests that cut the power.
+    pub disk: Option<FakeDisk>,
     /// For tests only.
     pub durability: Durability,
 }
@@ -91,7 +103,7 @@ impl Options {
             on_commit: None,
             max_waiting_submits: 4096,
             readers: 4,
-            vfs: None,
+            disk: None,
             durability: Durability::Promised,
         }
     }

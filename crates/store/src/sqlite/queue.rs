@@ -62,16 +62,13 @@ struct Lanes {
     first: VecDeque<Box<dyn Op>>,
     submits: VecDeque<Box<dyn Op>>,
     sweeps: VecDeque<Box<dyn Op>>,
-    waiting_for_disk: usize,
-    /// While the writer gathers: it need not be woken before so many wait for the disk.
-    wanted: usize,
     closed: bool,
 }
 
 /// What the writer finds.
 pub(super) enum Next {
-    /// There is work; `wait` is [`Wait::ForDisk`] if any of it is.
-    Work(Wait),
+    /// There is work.
+    Work,
     /// Nothing came for the given time.
     Idle,
     /// Closed and empty.
@@ -102,34 +99,10 @@ impl Queue {
         if op.lane() == Lane::Submit && lanes.submits.len() >= self.max_submits {
             return Err(Error::Busy);
         }
-        if op.wait() == Wait::ForDisk {
-            lanes.waiting_for_disk += 1;
-        }
         lanes.lane(op.lane()).push_back(op);
-        let enough = lanes.waiting_for_disk >= lanes.wanted;
         drop(lanes);
-        if enough {
-            self.ready.notify_one();
-        }
+        self.ready.notify_one();
         Ok(())
-    }
-
-    /// How many operations wait for the disk.
-    pub(super) fn waiting_for_disk(&self) -> usize {
-        self.lock().waiting_for_disk
-    }
-
-    /// Waits until so many operations wait for the disk, at most `patience`.
-    pub(super) fn gather(&self, wanted: usize, patience: Duration) {
-        let mut lanes = self.lock();
-        lanes.wanted = wanted;
-        let (mut lanes, _) = self
-            .ready
-            .wait_timeout_while(lanes, patience, |lanes| {
-                lanes.waiting_for_disk < wanted && !lanes.closed
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        lanes.wanted = 0;
     }
 
     /// Waits for work, at most `patience`.
@@ -140,11 +113,7 @@ impl Queue {
             .wait_timeout_while(lanes, patience, |lanes| lanes.is_empty() && !lanes.closed)
             .unwrap_or_else(PoisonError::into_inner);
         if !lanes.is_empty() {
-            Next::Work(if lanes.waiting_for_disk > 0 {
-                Wait::ForDisk
-            } else {
-                Wait::RideAlong
-            })
+            Next::Work
         } else if lanes.closed {
             Next::Closed
         } else {
@@ -152,32 +121,24 @@ impl Queue {
         }
     }
 
-    /// The next operation for a batch of this kind, sweeps apart: a batch that does not sync takes none that waits for
-    /// the disk.
-    pub(super) fn pop(&self, batch: Wait) -> Option<Box<dyn Op>> {
-        self.take(batch, &[Lane::First, Lane::Submit])
+    /// The next operation for a batch, sweeps apart.
+    pub(super) fn pop(&self) -> Option<Box<dyn Op>> {
+        self.take(&[Lane::First, Lane::Submit])
     }
 
     /// One submit more than a batch has room for: a flood of what goes first holds submits up, and never stops them.
-    pub(super) fn pop_submit(&self, batch: Wait) -> Option<Box<dyn Op>> {
-        self.take(batch, &[Lane::Submit])
+    pub(super) fn pop_submit(&self) -> Option<Box<dyn Op>> {
+        self.take(&[Lane::Submit])
     }
 
     /// The one sweep of a batch: what takes its turn only when nobody else waits never does in a flood.
-    pub(super) fn pop_sweep(&self, batch: Wait) -> Option<Box<dyn Op>> {
-        self.take(batch, &[Lane::Sweep])
+    pub(super) fn pop_sweep(&self) -> Option<Box<dyn Op>> {
+        self.take(&[Lane::Sweep])
     }
 
-    fn take(&self, batch: Wait, from: &[Lane]) -> Option<Box<dyn Op>> {
+    fn take(&self, from: &[Lane]) -> Option<Box<dyn Op>> {
         let mut lanes = self.lock();
-        let op = from.iter().find_map(|lane| {
-            let lane = lanes.lane(*lane);
-            let fits = batch == Wait::ForDisk || lane.front()?.wait() == Wait::RideAlong;
-            fits.then(|| lane.pop_front())?
-        })?;
-        if op.wait() == Wait::ForDisk {
-            lanes.waiting_for_disk -= 1;
-        }
+        let op = from.iter().find_map(|lane| lanes.lane(*lane).pop_front())?;
         if op.lane() != Lane::Submit {
             self.others.add_permits(1);
         }
@@ -245,9 +206,9 @@ mod tests {
         queue.push(Box::new(Fake(lane, wait, name))).await.unwrap();
     }
 
-    fn drain(queue: &Queue, batch: Wait) -> Vec<(Lane, usize)> {
-        std::iter::from_fn(|| queue.pop(batch))
-            .chain(queue.pop_sweep(batch))
+    fn drain(queue: &Queue) -> Vec<(Lane, usize)> {
+        std::iter::from_fn(|| queue.pop())
+            .chain(queue.pop_sweep())
             .map(|op| (op.lane(), op.bytes()))
             .collect()
     }
@@ -260,7 +221,7 @@ mod tests {
         push(&queue, Lane::Submit, Wait::ForDisk, "123").await;
         push(&queue, Lane::First, Wait::ForDisk, "1234").await;
         push(&queue, Lane::First, Wait::RideAlong, "12345").await;
-        let first = drain(&queue, Wait::ForDisk);
+        let first = drain(&queue);
         assert_eq!(
             first,
             [
@@ -270,32 +231,7 @@ mod tests {
                 (Lane::Sweep, 1)
             ]
         );
-        assert_eq!(drain(&queue, Wait::ForDisk), [(Lane::Sweep, 2)]);
-    }
-
-    #[tokio::test]
-    async fn one_submit_goes_with_every_batch_that_syncs() {
-        let queue = Queue::new(10);
-        push(&queue, Lane::First, Wait::RideAlong, "1").await;
-        push(&queue, Lane::Submit, Wait::ForDisk, "12").await;
-        assert!(queue.pop_submit(Wait::RideAlong).is_none());
-        let submit = queue.pop_submit(Wait::ForDisk).unwrap();
-        assert_eq!((submit.lane(), queue.waiting_for_disk()), (Lane::Submit, 0));
-    }
-
-    #[tokio::test]
-    async fn a_batch_that_does_not_sync_takes_nothing_that_waits_for_the_disk() {
-        let queue = Queue::new(10);
-        push(&queue, Lane::First, Wait::RideAlong, "1").await;
-        assert!(matches!(queue.wait(Duration::ZERO), Next::Work(Wait::RideAlong)));
-        push(&queue, Lane::First, Wait::ForDisk, "12").await;
-        push(&queue, Lane::Submit, Wait::ForDisk, "123").await;
-        assert_eq!(drain(&queue, Wait::RideAlong), [(Lane::First, 1)]);
-        assert!(matches!(queue.wait(Duration::ZERO), Next::Work(Wait::ForDisk)));
-        assert_eq!(
-            drain(&queue, Wait::ForDisk),
-            [(Lane::First, 2), (Lane::Submit, 3)]
-        );
+        assert_eq!(drain(&queue), [(Lane::Sweep, 2)]);
         assert!(matches!(queue.wait(Duration::ZERO), Next::Idle));
     }
 
@@ -306,28 +242,8 @@ mod tests {
         queue.close();
         let late = Box::new(Fake(Lane::First, Wait::ForDisk, "2"));
         assert!(matches!(queue.push(late).await, Err(Error::Closed)));
-        assert_eq!(drain(&queue, Wait::ForDisk).len(), 1);
+        assert!(matches!(queue.wait(Duration::ZERO), Next::Work));
+        assert_eq!(drain(&queue).len(), 1);
         assert!(matches!(queue.wait(Duration::ZERO), Next::Closed));
-    }
-
-    #[tokio::test]
-    async fn a_crowd_is_gathered_until_it_is_there_or_patience_ends() {
-        const LONG: Duration = Duration::from_secs(600);
-        let queue = std::sync::Arc::new(Queue::new(100));
-        let gather = |wanted| {
-            let queue = queue.clone();
-            std::thread::spawn(move || queue.gather(wanted, LONG))
-        };
-        let gathered = gather(3);
-        for _ in 0..3 {
-            push(&queue, Lane::Submit, Wait::ForDisk, "1").await;
-        }
-        gathered.join().unwrap();
-        queue.gather(3, LONG);
-        queue.gather(4, Duration::from_millis(1));
-        assert_eq!(queue.waiting_for_disk(), 3);
-        let gathered = gather(100);
-        queue.close();
-        gathered.join().unwrap();
     }
 }

@@ -13,6 +13,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::watermark::Watermark;
 use crate::Error;
 
 /// No read transaction lasts longer.
@@ -26,6 +27,7 @@ pub(super) struct Readers {
     vfs: Option<String>,
     idle: Arc<Mutex<Vec<Reader>>>,
     room: Arc<Semaphore>,
+    watermark: Arc<Watermark>,
 }
 
 /// A connection, and the flag by which its read is cut off. SQLite's own interrupt would be lost on a read that has not
@@ -36,17 +38,28 @@ struct Reader {
 }
 
 impl Readers {
-    pub(super) fn new(file: PathBuf, vfs: Option<String>, size: usize) -> Self {
+    pub(super) fn new(file: PathBuf, vfs: Option<String>, size: usize, watermark: Arc<Watermark>) -> Self {
         Readers {
             file,
             vfs,
             idle: Arc::default(),
             room: Arc::new(Semaphore::new(size.max(1))),
+            watermark,
         }
     }
 
-    /// Runs a read in one transaction (one snapshot).
+    /// Runs a read in one transaction (one snapshot). What it saw is on the disk when it is told.
     pub(super) async fn run<T, F>(&self, read: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let result = self.read(read).await;
+        self.watermark.reached().await;
+        result
+    }
+
+    async fn read<T, F>(&self, read: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,

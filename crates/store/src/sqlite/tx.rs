@@ -32,7 +32,28 @@ pub(super) struct Batch {
     free: Cell<Option<u64>>,
 }
 
+/// How much a batch had to tell at some point.
+#[derive(Clone, Copy)]
+pub(super) struct Marks {
+    wakes: usize,
+    ended: usize,
+}
+
 impl Batch {
+    /// How much there is to tell now.
+    pub(super) fn marks(&self) -> Marks {
+        Marks {
+            wakes: self.wakes.borrow().len(),
+            ended: self.ended.borrow().len(),
+        }
+    }
+
+    /// What was undone is not told.
+    pub(super) fn forget_since(&self, marks: Marks) {
+        self.wakes.borrow_mut().truncate(marks.wakes);
+        self.ended.borrow_mut().truncate(marks.ended);
+    }
+
     pub(super) fn tx<'a>(&'a self, conn: &'a Connection, options: &'a Options, file: &'a PathBuf) -> Tx<'a> {
         Tx {
             conn,

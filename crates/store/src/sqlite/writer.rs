@@ -1,11 +1,10 @@
 //! The one thread that writes: takes what waits, runs it in one transaction, commits, answers.
 //!
-//! Group commit: while one batch is being synced, the next one gathers. A single caller never waits for company; a crowd
-//! that was just answered is given a moment to ask again ([`GATHER_SHARE`]). An operation that fails undoes only itself: the
-//! batch is then undone and run again with a savepoint around each, which nearly never happens and so costs nothing. A batch in which any operation waits for the disk commits with `synchronous=FULL`;
-//! one of only ride-along operations with `synchronous=NORMAL`, which in WAL mode writes the log without syncing it: that
-//! survives the death of the process, though not of the machine, and the sync of the next FULL commit covers the whole log
-//! before it.
+//! Group commit: what waits when a batch begins goes with it, and nobody waits for company. A commit only writes the log,
+//! which survives the death of the process: who rides along is answered then, and waiting slots hear of new jobs. Whoever
+//! waits for the disk is answered by the [`Syncer`], which syncs while the next batch is written. An operation that fails
+//! undoes only itself: if it wrote anything, the batch is undone and run again with a savepoint around each, which nearly
+//! never happens and so costs nothing.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,21 +16,16 @@ use super::{
     hub::Hub,
     options::{Committed, Durability, Options},
     queue::{Failed, Lane, Next, Op, Queue, Wait},
+    syncer::{Syncer, Written},
     tx::{Batch, Tx},
+    watermark::Watermark,
 };
-use crate::Error;
+use crate::{Error, wake::Topic};
 
 /// Bounds of a batch: what waits behind it waits at most about this long before its own begins.
 const MAX_BATCH_OPS: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(5);
-/// So many callers answered by one commit are a crowd.
-const CROWD: usize = 8;
-/// What a crowd is waited for, as a share of the commit before: callers that ask again at once otherwise fall into two
-/// halves, each of which waits through the other's sync, and half of every sync is wasted.
-const GATHER_SHARE: u32 = 4;
-/// And never longer.
-const MAX_GATHER: Duration = Duration::from_millis(1);
 /// Without work for this long, the log is folded into the database and the page cache is given back.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -39,6 +33,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) queue: Arc<Queue>,
+    pub(super) syncer: Arc<Syncer>,
+    pub(super) watermark: Arc<Watermark>,
     pub(super) hub: Arc<Hub>,
     pub(super) options: Options,
     pub(super) file: PathBuf,
@@ -62,32 +58,23 @@ fn undone(code: i32) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(what))
 }
 
-/// What a batch was.
-#[derive(Default)]
-struct Answered {
-    /// Operations whose callers waited for the disk.
-    waited: usize,
-    /// The time of its commit.
-    took: Duration,
-}
-
 impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        // Whatever ends this thread, also a panic, no caller may wait for ever.
-        struct Abandon(Arc<Queue>);
+        // Whatever ends this thread, also a panic, no caller may wait for ever. What is in the log is still synced.
+        struct Abandon(Arc<Queue>, Arc<Syncer>);
         impl Drop for Abandon {
             fn drop(&mut self) {
                 self.0.abandon();
+                self.1.close();
             }
         }
-        let _abandon = Abandon(self.queue.clone());
+        let _abandon = Abandon(self.queue.clone(), self.syncer.clone());
 
         let mut rested = true;
-        let mut level = None;
         loop {
-            let batch = match self.queue.wait(IDLE_AFTER) {
-                Next::Work(wait) => wait,
+            match self.queue.wait(IDLE_AFTER) {
+                Next::Work => {}
                 Next::Idle => {
                     if !rested {
                         self.rest(Checkpointer::fold);
@@ -96,26 +83,10 @@ impl Writer {
                     continue;
                 }
                 Next::Closed => break,
-            };
-            rested = false;
-            if self.options.durability == Durability::Promised && level != Some(batch) {
-                let pragma = match batch {
-                    Wait::ForDisk => "PRAGMA synchronous=FULL",
-                    Wait::RideAlong => "PRAGMA synchronous=NORMAL",
-                };
-                if let Err(error) = self.conn.execute_batch(pragma) {
-                    self.fatal("cannot set the level of synchronisation", &error);
-                    return;
-                }
-                level = Some(batch);
             }
-            match self.batch(batch) {
-                Ok(Answered { waited, took }) if waited >= CROWD => {
-                    let wanted = waited + self.queue.waiting_for_disk();
-                    self.queue.gather(wanted, (took / GATHER_SHARE).min(MAX_GATHER));
-                }
-                Ok(_) => {}
-                Err(Broken) => return,
+            rested = false;
+            if let Err(Broken) = self.batch() {
+                return;
             }
             if let Err(error) = self.checkpointer.after_batch(&self.conn) {
                 self.fatal("the log could not be folded into the database", &error);
@@ -125,13 +96,11 @@ impl Writer {
         self.rest(Checkpointer::truncate);
     }
 
-    fn batch(&mut self, kind: Wait) -> Result<Answered, Broken> {
+    fn batch(&mut self) -> Result<(), Broken> {
         match self.run_cached("BEGIN IMMEDIATE") {
             Ok(()) => {}
             // Another process (an offline command) writes: what waits goes on waiting.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                return Ok(Answered::default());
-            }
+            Err(error) if is_busy(&error) => return Ok(()),
             Err(error) => return Err(self.fatal("no transaction could be begun", &error)),
         }
         let mut batch = Batch::default();
@@ -143,7 +112,7 @@ impl Writer {
             && bytes < MAX_BATCH_BYTES
             && self.options.clock.monotonic().saturating_sub(started) < MAX_BATCH_TIME
         {
-            let Some(op) = self.queue.pop(kind) else {
+            let Some(op) = self.queue.pop() else {
                 break;
             };
             bytes += op.bytes();
@@ -154,7 +123,7 @@ impl Writer {
             }
         }
         // On top of the bounds, which a flood reaches in every batch.
-        let more = [self.queue.pop_submit(kind), self.queue.pop_sweep(kind)];
+        let more = [self.queue.pop_submit(), self.queue.pop_sweep()];
         let mut more = more.into_iter().flatten();
         while let Some(op) = more.next() {
             done.push(op);
@@ -164,26 +133,47 @@ impl Writer {
             }
         }
         self.failpoint("before_commit");
-        let before = self.options.clock.monotonic();
-        if let Err(error) = self.run_cached("COMMIT") {
+        let waits = self.options.durability == Durability::Promised
+            && done.iter().any(|op| op.wait() == Wait::ForDisk);
+        let number = waits.then(|| self.watermark.write());
+        let began = self.options.clock.monotonic();
+        let committed = self.run_cached("COMMIT");
+        let took = self.options.clock.monotonic().saturating_sub(began);
+        if let Err(error) = committed {
+            if let Some(number) = number {
+                self.watermark.skip(number);
+            }
             return self.give_up(done, error);
         }
-        let took = self.options.clock.monotonic().saturating_sub(before);
-        if let Some(on_commit) = &self.options.on_commit {
-            on_commit(Committed {
-                operations: done.len(),
-                took,
-                durable: kind == Wait::ForDisk,
-                ended: batch.ended.take(),
-            });
-        }
-        let waited = done.iter().filter(|op| op.wait() == Wait::ForDisk).count();
+        let commit = Committed {
+            operations: done.len(),
+            took,
+            durable: waits,
+            ended: batch.ended.take(),
+        };
+        let mut wakes = batch.wakes.take();
         self.failpoint("commit_reply");
-        for op in done {
-            op.reply(Ok(()));
+        if let Some(number) = number {
+            let (done, riding) = done.into_iter().partition(|op| op.wait() == Wait::ForDisk);
+            answer(riding);
+            // A slot may begin while the disk is at work: if the machine dies now, nobody was told of the job.
+            let early = |topic: &mut Topic| matches!(topic, Topic::Queue(_));
+            self.hub.wake(wakes.extract_if(.., early));
+            self.syncer.push(Written {
+                number,
+                done,
+                wakes,
+                commit,
+                began,
+            });
+        } else {
+            if let Some(on_commit) = &self.options.on_commit {
+                on_commit(commit);
+            }
+            answer(done);
+            self.hub.wake(wakes);
         }
-        self.hub.wake(batch.wakes.take());
-        Ok(Answered { waited, took })
+        Ok(())
     }
 
     /// Runs the last of a batch's operations; and all of them again, with care, where it is the first that fails.
@@ -199,18 +189,29 @@ impl Writer {
         if *undo == Undo::Operation {
             return self.run_with_savepoint(last.as_mut(), batch);
         }
+        let (marks, changes) = (batch.marks(), self.conn.total_changes());
         let tx = batch.tx(&self.conn, &self.options, &self.file);
         match last.run(&tx) {
             Ok(()) => return Ok(()),
             Err(Failed(Some(ErrorCode::SystemIoFailure))) => return Err(undone(rusqlite::ffi::SQLITE_IOERR)),
             Err(Failed(_)) => {}
         }
+        if !self.conn.is_autocommit() && self.conn.total_changes() == changes {
+            // It was refused before it wrote anything: there is nothing to undo.
+            batch.forget_since(marks);
+            return Ok(());
+        }
         *undo = Undo::Operation;
         // SQLite has done so itself when the disk is full.
         if !self.conn.is_autocommit() {
             self.run_cached("ROLLBACK")?;
         }
-        self.run_cached("BEGIN IMMEDIATE")?;
+        // Another process (an offline command) may have come between.
+        while let Err(error) = self.run_cached("BEGIN IMMEDIATE") {
+            if !is_busy(&error) {
+                return Err(error);
+            }
+        }
         *batch = Batch::default();
         for op in done {
             self.run_with_savepoint(op.as_mut(), batch)?;
@@ -219,7 +220,7 @@ impl Writer {
     }
 
     fn run_with_savepoint(&self, op: &mut dyn Op, batch: &Batch) -> Result<(), rusqlite::Error> {
-        let (wakes, ended) = (batch.wakes.borrow().len(), batch.ended.borrow().len());
+        let marks = batch.marks();
         self.run_cached("SAVEPOINT op")?;
         let tx = batch.tx(&self.conn, &self.options, &self.file);
         if let Err(failed) = op.run(&tx) {
@@ -230,8 +231,7 @@ impl Writer {
                 return Err(undone(rusqlite::ffi::SQLITE_FULL));
             }
             self.run_cached("ROLLBACK TO op")?;
-            batch.wakes.borrow_mut().truncate(wakes);
-            batch.ended.borrow_mut().truncate(ended);
+            batch.forget_since(marks);
         }
         self.run_cached("RELEASE op")
     }
@@ -243,9 +243,8 @@ impl Writer {
 
     /// The batch could not be committed. Nothing of it was acknowledged; a full disk is told to the callers, anything
     /// else ends the process.
-    fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<Answered, Broken> {
-        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
-        if !busy && error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+    fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<(), Broken> {
+        if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
             return Err(self.fatal("a batch could not be committed", &error));
         }
         if !self.conn.is_autocommit()
@@ -253,17 +252,12 @@ impl Writer {
         {
             return Err(self.fatal("a batch could not be rolled back", &error));
         }
-        if busy {
-            // Another process took the database between an undone batch and its second run.
-            done.into_iter().for_each(|op| op.reply(Err(Error::Busy)));
-            return Ok(Answered::default());
-        }
         let available_bytes = (self.options.free_space)(&self.file).unwrap_or(0);
         tracing::error!(operations = done.len(), available_bytes, "the disk is full");
         for op in done {
             op.reply(Err(Error::DiskFull { available_bytes }));
         }
-        Ok(Answered::default())
+        Ok(())
     }
 
     fn rest(&self, tidy: impl Fn(&Checkpointer, &Connection) -> Result<(), rusqlite::Error>) {
@@ -285,6 +279,16 @@ impl Writer {
         if let Some(failpoint) = &self.options.failpoint {
             failpoint(name);
         }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+}
+
+fn answer(done: Vec<Box<dyn Op>>) {
+    for op in done {
+        op.reply(Ok(()));
     }
 }
 

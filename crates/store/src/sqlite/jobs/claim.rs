@@ -34,6 +34,15 @@ const MAX_LANES_OF_BOXES: usize = 256;
 /// microsecond each this keeps the writer for some ten milliseconds at worst.
 const MAX_LOOKS: usize = 20_000;
 
+/// Whose turn it is.
+enum Turns {
+    /// What each tenant had decides, and what it gets is booked.
+    Of(Fairness),
+    /// Only one tenant waits. What it gets beside nobody gives nobody a claim on anything, so nothing is booked: who comes
+    /// later begins level with it.
+    Nobodys,
+}
+
 struct Lane {
     priority: i32,
     tenant: TenantId,
@@ -45,12 +54,15 @@ pub(super) fn claim(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Claimed>, Error
         return Ok(None);
     };
     let mut boxes = Boxes::new(claim);
+    if let Some(lane) = only_lane(tx, claim)? {
+        return claim_among(tx, claim, &[lane], Turns::Nobodys, &mut boxes);
+    }
     let (mut below, mut most) = (None, MAX_LANES);
     loop {
         let Some((lanes, fairness)) = lanes(tx, claim, clock, below, most)? else {
             return Ok(None);
         };
-        if let Some(claimed) = claim_among(tx, claim, &lanes, fairness, &mut boxes)? {
+        if let Some(claimed) = claim_among(tx, claim, &lanes, Turns::Of(fairness), &mut boxes)? {
             return Ok(Some(claimed));
         }
         // Nothing of the highest priority is for this slot, unless of tenants further on.
@@ -73,9 +85,13 @@ fn claim_among(
     tx: &Tx<'_>,
     claim: &Claim,
     lanes: &[Lane],
-    mut fairness: Fairness,
+    turns: Turns,
     boxes: &mut Boxes,
 ) -> Result<Option<Claimed>, Error> {
+    let (mut fairness, counts) = match turns {
+        Turns::Of(fairness) => (fairness, true),
+        Turns::Nobodys => (Fairness::default(), false),
+    };
     let mut candidates = Vec::new();
     let top = lanes[0].priority;
     // Lanes come in the order of their turns. The turn is that of the first which has something for this box.
@@ -107,13 +123,11 @@ fn claim_among(
         return Ok(None);
     };
     let chosen = &offered[choice.index];
-    let active: Vec<&TenantId> = lanes
-        .iter()
-        .filter(|lane| lane.priority == chosen.priority)
-        .map(|lane| &lane.tenant)
-        .collect();
-    fairness.claimed(active, &chosen.tenant, JOB_COST);
-    save_fairness(tx, claim, &fairness, &chosen.tenant)?;
+    if counts {
+        let of_top = lanes.iter().filter(|lane| lane.priority == chosen.priority);
+        fairness.claimed(of_top.map(|lane| &lane.tenant), &chosen.tenant, JOB_COST);
+        save_fairness(tx, claim, &fairness, &chosen.tenant)?;
+    }
     for &index in &choice.overtaken {
         sql::execute(
             tx.conn,
@@ -180,6 +194,26 @@ fn open_clock(tx: &Tx<'_>, claim: &Claim) -> Result<Option<VirtualTime>, Error> 
         [claim.endpoint.as_str()],
     )?;
     Ok(clock.map(|clock| VirtualTime(u64::try_from(clock).unwrap_or(0))))
+}
+
+/// The lane of the only tenant and priority that wait, if that is how it is.
+fn only_lane(tx: &Tx<'_>, claim: &Claim) -> Result<Option<Lane>, Error> {
+    if claim.max_running_per_tenant > 0 {
+        return Ok(None);
+    }
+    let mut lanes = sql::rows(
+        tx.conn,
+        "SELECT priority, tenant FROM lanes WHERE endpoint = ?1 LIMIT 2",
+        [claim.endpoint.as_str()],
+        |row| {
+            Ok(Lane {
+                priority: row.get(0)?,
+                tenant: sql::parsed(row, 1, "lanes", |t| t.parse().ok())?,
+                share: Share::default(),
+            })
+        },
+    )?;
+    Ok(if lanes.len() == 1 { lanes.pop() } else { None })
 }
 
 /// The lanes of the highest priority (`below` another one) that may be next (the first is one of them), and one lower lane as a witness, with
@@ -272,33 +306,38 @@ fn read_candidates(
         lane.priority,
         sql::int(looks as u64)
     ])?;
+    // For a slot without preferences the oldest is as good as any; that there is a second one is part of the reason.
+    let mut enough = limit;
     let mut found = 0;
-    while found < limit
+    while found < enough
         && let Some(row) = rows.next()?
     {
         boxes.looks = boxes.looks.saturating_sub(1);
-        let job = JobId::from_uuid(sql::uuid(row, "id", "jobs")?);
+        let job = JobId::from_uuid(sql::uuid(row, 1, "jobs")?);
         if claim.except.contains(&job) {
             continue;
         }
-        let Some(needs) = boxes.fits(tx, row.get("needs")?)? else {
+        let Some(needs) = boxes.fits(tx, row.get(6)?)? else {
             continue;
         };
-        let models = match row.get_ref("models")? {
+        let models = match row.get_ref(4)? {
             rusqlite::types::ValueRef::Null => Vec::new(),
-            _ => sql::json(row, "models", "jobs")?,
+            _ => sql::json(row, 4, "jobs")?,
         };
         let candidate = Candidate {
             job,
             tenant: lane.tenant.clone(),
             priority: lane.priority,
-            order: row.get("ord")?,
-            skipped: sql::unsigned(row, "skipped")?,
+            order: row.get(2)?,
+            skipped: sql::unsigned(row, 3)?,
             models,
             needs,
-            avoid: row.get::<_, Option<Vec<u8>>>("avoid")?.as_deref() == Some(instance.as_slice()),
+            avoid: row.get::<_, Option<Vec<u8>>>(5)?.as_deref() == Some(instance.as_slice()),
         };
-        candidates.push((row.get("nr")?, candidate));
+        if found == 0 && !candidate.avoid && claim.loaded_models.is_empty() {
+            enough = limit.min(2);
+        }
+        candidates.push((row.get(0)?, candidate));
         found += 1;
     }
     Ok(())

@@ -1,13 +1,23 @@
 //! What waits for the disk, and what never makes anything else wait.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+};
 
 use darkroom_core::{JobState, attempt::RunningOn, event::EventKind};
 
-use super::super::{Ended, Options, SqliteStore};
+use super::{
+    super::{Ended, FakeDisk, Options, SqliteStore},
+    writer::Gate,
+};
 use crate::{
     Jobs,
     conformance::{TestClock, claim_for, done, event, job, lease, lost},
+    jobs::Submitted,
+    wake::{Topic, Wakeups},
 };
 
 /// A store, and the list of its commits: durable or not, in order.
@@ -116,4 +126,51 @@ async fn every_end_is_told_once_whoever_brought_it_about() {
     assert_eq!(ends(&told), [lost_one(), finished(JobState::Failed)]);
     assert!(store.finish(held, done()).await.unwrap().is_err());
     assert_eq!(ends(&told), [], "a stale end is none");
+}
+
+/// A store on a disk that syncs nothing while the gate is shut.
+fn open_on_slow_disk() -> (Arc<SqliteStore>, Arc<Gate>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Gate::default());
+    let gate = disk.clone();
+    let options = Options {
+        disk: Some(FakeDisk {
+            vfs: "unix".to_owned(),
+            sync: Arc::new(move |_| {
+                gate.pass();
+                Ok(())
+            }),
+        }),
+        ..Options::new(TestClock::new())
+    };
+    let store = SqliteStore::open(&dir.path().join("db"), options).unwrap();
+    (Arc::new(store), disk, dir)
+}
+
+async fn is_ready(future: impl Future) -> bool {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await
+}
+
+#[tokio::test]
+async fn a_slot_takes_a_job_while_the_disk_is_at_work_and_nobody_else_hears_of_it() {
+    let (store, disk, _dir) = open_on_slow_disk();
+    let ids = crate::conformance::TestIds::default();
+    let first = job(&ids);
+    let (id, topic) = (first.id, Topic::Queue(first.endpoint.clone()));
+    let mut woken = store.subscribe(topic);
+    let mut told = store.subscribe(Topic::Capacity);
+    disk.shut();
+    let mut submit = pin!(store.submit(first));
+    assert!(!is_ready(submit.as_mut()).await);
+    woken.woken().await;
+    let claimed = store.claim(claim_for(1)).await.unwrap().unwrap();
+    assert_eq!(claimed.job.id, id);
+    assert!(!is_ready(submit.as_mut()).await, "nothing is acknowledged");
+    assert!(!told.0.has_changed().unwrap(), "nobody is woken to look");
+    disk.open();
+    assert!(matches!(submit.await.unwrap(), Submitted::Accepted { .. }));
+    let job = store.job(None, id).await.unwrap().unwrap();
+    assert_eq!(job.state, JobState::Running);
+    told.woken().await;
 }

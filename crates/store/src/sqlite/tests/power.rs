@@ -13,18 +13,21 @@ use darkroom_core::{JobId, JobState, event::EventKind};
 use darkroom_store_powerloss::{Disk, Survivors};
 use tokio::sync::Notify;
 
-use super::super::{Durability, Options, SqliteStore};
+use super::super::{Durability, FakeDisk, Options, SqliteStore};
 use crate::{
     Jobs,
     conformance::{TestClock, TestIds, World, claim_for, done, event, file, job, lease},
     jobs::Finish,
 };
 
-fn options(disk: &Disk, durability: Durability) -> (Options, Arc<AtomicBool>) {
+fn options(disk: &'static Disk, durability: Durability) -> (Options, Arc<AtomicBool>) {
     let broken = Arc::new(AtomicBool::new(false));
     let seen = broken.clone();
     let mut options = Options::new(TestClock::new());
-    options.vfs = Some(disk.vfs().to_owned());
+    options.disk = Some(FakeDisk {
+        vfs: disk.vfs().to_owned(),
+        sync: Arc::new(move |file| disk.sync(file)),
+    });
     options.durability = durability;
     options.fatal = Arc::new(move |_| seen.store(true, Ordering::SeqCst));
     (options, broken)
@@ -63,7 +66,7 @@ impl Told {
 
 /// Submits and finishes until the power goes; counts what is missing afterwards.
 async fn lost_after_a_cut(
-    disk: &Disk,
+    disk: &'static Disk,
     file_path: &Path,
     durability: Durability,
     when: When,

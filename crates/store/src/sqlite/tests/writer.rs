@@ -27,25 +27,25 @@ use crate::{
     wake::{Topic, Wakeups},
 };
 
-/// Stops the writer before a commit until it is opened.
+/// Stops a thread of the store until it is opened.
 #[derive(Default)]
-struct Gate {
+pub(super) struct Gate {
     shut: Mutex<bool>,
     opened: Condvar,
     reached: Notify,
 }
 
 impl Gate {
-    fn shut(&self) {
+    pub(super) fn shut(&self) {
         *self.shut.lock().unwrap() = true;
     }
 
-    fn open(&self) {
+    pub(super) fn open(&self) {
         *self.shut.lock().unwrap() = false;
         self.opened.notify_all();
     }
 
-    fn pass(&self) {
+    pub(super) fn pass(&self) {
         let mut shut = self.shut.lock().unwrap();
         if *shut {
             self.reached.notify_one();
@@ -210,6 +210,41 @@ async fn an_operation_that_fails_undoes_only_itself() {
     assert!(matches!(after.await.unwrap(), Submitted::Accepted { .. }));
     assert_eq!(store.setting("a").await.unwrap().as_deref(), Some("1"));
     assert!(!woken.0.has_changed().unwrap(), "what was undone wakes nobody");
+}
+
+#[tokio::test]
+async fn what_is_refused_before_it_wrote_anything_makes_nothing_run_again() {
+    let mut gate = None;
+    let (store, _world, _) = open(|options| gate = Some(gated(options)));
+    let gate = gate.unwrap();
+    gate.shut();
+    let under_way = begun(store.put_setting("x", "1")).await;
+    gate.reached.notified().await;
+    // Both are in the next batch.
+    let runs = Arc::new(AtomicU64::new(0));
+    let counted = runs.clone();
+    let works = begun(store.durably(0, move |tx| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        sql::execute(
+            tx.conn,
+            "INSERT INTO settings (name, value) VALUES ('a', '1')",
+            [],
+        )
+    }))
+    .await;
+    let refused = begun(store.durably(0, |tx| -> Result<(), Error> {
+        tx.wake(Topic::Outbox);
+        Err(Error::Busy)
+    }))
+    .await;
+    let woken = store.subscribe(Topic::Outbox);
+    gate.open();
+    under_way.await.unwrap();
+    works.await.unwrap();
+    assert!(matches!(refused.await, Err(Error::Busy)));
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(store.setting("a").await.unwrap().as_deref(), Some("1"));
+    assert!(!woken.0.has_changed().unwrap());
 }
 
 #[tokio::test]

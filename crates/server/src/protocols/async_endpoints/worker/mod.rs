@@ -10,7 +10,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::state::AppState;
 
@@ -37,10 +37,39 @@ pub fn routes() -> Router<AppState> {
         .route("/job-stream/{worker}/{*job}", post(stream::handler))
 }
 
-/// The answer to a poll, whose connection is not used again. A handler may block its worker for hours; the result would then go
-/// to a connection that a server before this one has closed meanwhile, unseen, and the SDKs throw such results away.
-fn last_of_its_connection(mut answer: Response) -> Response {
-    let close = HeaderValue::from_static("close");
-    answer.headers_mut().insert(header::CONNECTION, close);
+/// The answer to a poll of one of the SDKs, whose connection is not used again. A handler may block its worker for as long as
+/// it likes; the result would then go to a connection that a server before this one has closed meanwhile, unseen, and the SDKs
+/// throw such results away. Clients that are not Python's notice.
+fn last_of_its_connection(asked: &HeaderMap, mut answer: Response) -> Response {
+    let agent = asked.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+    if agent.is_some_and(|agent| agent.windows(6).any(|part| part == b"Python")) {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn polls_of_the_sdks_are_the_last_on_their_connections_and_others_are_not() {
+        let closes = |agent: Option<&str>| {
+            let mut asked = HeaderMap::new();
+            if let Some(agent) = agent {
+                asked.insert(header::USER_AGENT, agent.parse().unwrap());
+            }
+            let answer = last_of_its_connection(&asked, "ok".into_response());
+            answer.headers().contains_key(header::CONNECTION)
+        };
+        // As in the captures of both.
+        assert!(closes(Some("Python/3.11 aiohttp/3.14.5")));
+        let runpod = "RunPod-Python-SDK/1.12.0 (Linux 6.18.44; x86_64) Language/Python 3.11.7";
+        assert!(closes(Some(runpod)));
+        assert!(!closes(Some("curl/8.5.0")));
+        assert!(!closes(None));
+    }
 }

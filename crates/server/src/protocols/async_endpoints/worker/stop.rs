@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::stream;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
 use super::{
@@ -16,12 +16,13 @@ use super::{
 use crate::state::AppState;
 
 /// Answers.
-pub async fn handler(State(state): State<AppState>, call: Result<WorkerCall, Refusal>) -> Response {
-    last_of_its_connection(
-        answer(&state, call)
-            .await
-            .unwrap_or_else(Refusal::into_poll_answer),
-    )
+pub async fn handler(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    call: Result<WorkerCall, Refusal>,
+) -> Response {
+    let answer = answer(&state, call).await;
+    last_of_its_connection(&headers, answer.unwrap_or_else(Refusal::into_poll_answer))
 }
 
 async fn answer(state: &AppState, call: Result<WorkerCall, Refusal>) -> Result<Response, Refusal> {

@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{
     call::{Refusal, WorkerCall},
@@ -26,21 +26,23 @@ const MOST: usize = 100;
 const STOPPING_PACE: Duration = Duration::from_millis(500);
 
 /// One job, as an object.
-pub async fn one(State(state): State<AppState>, call: Result<WorkerCall, Refusal>) -> Response {
-    last_of_its_connection(
-        answer(&state, call, false)
-            .await
-            .unwrap_or_else(Refusal::into_poll_answer),
-    )
+pub async fn one(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    call: Result<WorkerCall, Refusal>,
+) -> Response {
+    let answer = answer(&state, call, false).await;
+    last_of_its_connection(&headers, answer.unwrap_or_else(Refusal::into_poll_answer))
 }
 
 /// Up to `batch_size` jobs, as a list.
-pub async fn batch(State(state): State<AppState>, call: Result<WorkerCall, Refusal>) -> Response {
-    last_of_its_connection(
-        answer(&state, call, true)
-            .await
-            .unwrap_or_else(Refusal::into_poll_answer),
-    )
+pub async fn batch(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    call: Result<WorkerCall, Refusal>,
+) -> Response {
+    let answer = answer(&state, call, true).await;
+    last_of_its_connection(&headers, answer.unwrap_or_else(Refusal::into_poll_answer))
 }
 
 async fn answer(
