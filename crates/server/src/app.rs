@@ -86,6 +86,7 @@ pub async fn run(
         vault: service::credentials::Vault::new(key.expose()),
         fetcher: fetch::Fetcher::new(fetch::Rules {
             allow: config.fetch.allow.clone(),
+            deny: config.fetch.deny.clone(),
             max_bytes: config.fetch.max_bytes,
             timeout: config.fetch.timeout,
         })?,

@@ -65,6 +65,34 @@ pub struct Added {
     pub new_bytes: bool,
 }
 
+/// An asset on its way in, a piece at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetUpload {
+    /// Its id, which is not the asset's.
+    pub id: AssetId,
+    /// Whose it will be.
+    pub tenant: TenantId,
+    /// What its caller said of the file, as the caller of the store wrote it down.
+    pub terms: serde_json::Value,
+    /// How many bytes are here.
+    pub received: u64,
+    /// In how many pieces.
+    pub pieces: u32,
+    /// When it is given up.
+    pub expires_at: Timestamp,
+}
+
+/// A piece of one, written before this is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length.
+    pub size: u64,
+    /// Its bytes.
+    pub blob: BlobKey,
+}
+
 /// What a name that is taken means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfTaken {
@@ -124,6 +152,31 @@ pub trait Assets: Send + Sync {
 
     /// Removes an asset; `false`: there is none. Its bytes stay as long as anything refers to them.
     async fn remove_asset(&self, tenant: &TenantId, id: AssetId) -> Result<bool, Error>;
+
+    /// Begins an upload.
+    async fn begin_upload(&self, upload: AssetUpload) -> Result<(), Error>;
+
+    /// A tenant's upload that was not given up.
+    async fn asset_upload(&self, tenant: &TenantId, id: AssetId) -> Result<Option<AssetUpload>, Error>;
+
+    /// Adds a piece that begins where the ones before it end, and puts the end off. Says how the upload stands then: unchanged
+    /// where the piece begins elsewhere; `None`: there is no such upload.
+    async fn add_piece(
+        &self,
+        tenant: &TenantId,
+        id: AssetId,
+        piece: Piece,
+        expires_at: Timestamp,
+    ) -> Result<Option<AssetUpload>, Error>;
+
+    /// The pieces of an upload, in order.
+    async fn upload_pieces(&self, id: AssetId) -> Result<Vec<Piece>, Error>;
+
+    /// Ends an upload and drops its pieces; `false`: there is none.
+    async fn end_upload(&self, tenant: &TenantId, id: AssetId) -> Result<bool, Error>;
+
+    /// Ends up to `limit` uploads that were given up, and says how many those were.
+    async fn sweep_uploads(&self, limit: u32) -> Result<u64, Error>;
 
     /// Removes up to `limit` assets that have expired, and says how many those were.
     async fn sweep_assets(&self, limit: u32) -> Result<u64, Error>;

@@ -103,6 +103,45 @@ async fn an_asset_is_brought_once_read_in_parts_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_comes_in_pieces_over_a_restart_in_the_middle() {
+    let mut server = Server::start(Options::default().with_config(&config::alice_and_bob())).await;
+    let whole: Vec<u8> = (0..12_u32 << 20).map(|n| (n % 253) as u8).collect();
+    let alice = server.api_as(Some("sk_alice"));
+    let begun = alice
+        .post(&format!("{ASSETS}/uploads"), &json!({"file_path": "big.bin"}))
+        .await;
+    let path = format!("{ASSETS}/uploads/{}", text(&begun.expect(201).json(), "id"));
+    let put = async |api: &Api, from: usize, to: usize| {
+        let part = format!("{path}?offset={from}");
+        api.send(api.request(Method::PUT, &part).body(whole[from..to].to_vec()))
+            .await
+    };
+    assert_eq!(
+        put(&alice, 0, 9 << 20).await.expect(200).json()["received"],
+        json!(9 << 20)
+    );
+    server.kill_tree().await;
+    server.restart().await;
+    let (alice, bob) = (server.api_as(Some("sk_alice")), server.api_as(Some("sk_bob")));
+    let refused = put(&alice, 0, 10).await.expect(409).json();
+    assert_eq!(
+        refused["error"]["details"]["received"],
+        json!(9 << 20),
+        "{refused}"
+    );
+    put(&bob, 9 << 20, 12 << 20).await.expect(404);
+    put(&alice, 9 << 20, 12 << 20).await.expect(200);
+    let asset = alice
+        .post(&format!("{path}/complete"), &Value::Null)
+        .await
+        .expect(201)
+        .json();
+    let content = format!("{ASSETS}/{}/content", text(&asset, "id"));
+    assert!(alice.get(&content).await.expect(200).body == whole);
+    alice.get(&path).await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_graph_names_assets_by_id_by_object_and_by_path_and_what_a_job_made_is_one() {
     let server = Server::start(Options::default().with_config(&config::alice_and_bob())).await;
     let (alice, bob) = (server.api_as(Some("sk_alice")), server.api_as(Some("sk_bob")));
@@ -128,6 +167,15 @@ async fn a_graph_names_assets_by_id_by_object_and_by_path_and_what_a_job_made_is
             .await
             .expect(400);
     }
+    // All that it made, as one file.
+    let zip = format!("/darkroom/v1/jobs/{last}/outputs.zip");
+    bob.get(&zip).await.expect(404);
+    let zip = alice.get(&zip).await.expect(200);
+    assert_eq!(zip.header("content-type"), Some("application/zip"));
+    assert_eq!(
+        (&zip.body[..4], &zip.body[zip.body.len() - 22..][..4]),
+        (&b"PK\x03\x04"[..], &b"PK\x05\x06"[..])
+    );
     // What it made, by the job and the place.
     let made = format!("{last}.0");
     let path = format!("{ASSETS}/{made}");

@@ -9,6 +9,8 @@ use super::{net::HostOrCidr, reader::Section};
 pub struct FetchConfig {
     /// Private hosts and networks that may be reached all the same.
     pub allow: Vec<HostOrCidr>,
+    /// Hosts and networks that are never reached.
+    pub deny: Vec<HostOrCidr>,
     /// No file larger than this.
     pub max_bytes: u64,
     /// No fetch longer than this.
@@ -16,14 +18,15 @@ pub struct FetchConfig {
 }
 
 pub(super) fn read(mut section: Section<'_>) -> FetchConfig {
+    let mut hosts = |key| {
+        let expected = "a host name, an address, or a network like \"192.168.1.0/24\"";
+        let parsed = section.parsed_list(key, expected, |text| text.parse().ok());
+        parsed.unwrap_or_default()
+    };
+    let (allow, deny) = (hosts("allow"), hosts("deny"));
     let config = FetchConfig {
-        allow: section
-            .parsed_list(
-                "allow",
-                "a host name, an address, or a network like \"192.168.1.0/24\"",
-                |text| text.parse().ok(),
-            )
-            .unwrap_or_default(),
+        allow,
+        deny,
         max_bytes: section.size("max_bytes").unwrap_or(256_000_000),
         timeout: section
             .positive_duration("timeout")

@@ -41,6 +41,7 @@ impl Control {
         self.service.sweep_signed_uploads().await?;
         self.service.sweep_parts().await?;
         self.service.sweep_assets().await?;
+        self.service.sweep_resumed().await?;
         empty_trash(&self.service, trash_delay).await?;
         let before = self.service.clock.now().minus(keep_gone);
         for gone in self.service.store.sweep_instances(before).await? {

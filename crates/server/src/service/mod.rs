@@ -43,6 +43,7 @@ pub mod models;
 pub mod object_info;
 pub mod objects;
 pub mod outputs;
+pub mod outputs_zip;
 mod payload;
 pub mod pickers;
 pub mod pictures;

@@ -85,6 +85,7 @@ impl Bench {
             vault: super::credentials::Vault::new(&[7; 32]),
             fetcher: fetch::Fetcher::new(fetch::Rules {
                 allow: config.fetch.allow,
+                deny: config.fetch.deny,
                 max_bytes: config.fetch.max_bytes,
                 timeout: config.fetch.timeout,
             })

@@ -308,7 +308,7 @@ fn lock(hasher: &Mutex<Sha256>) -> MutexGuard<'_, Sha256> {
 }
 
 /// `a/b.png`, then `a/b (1).png`, and so on.
-fn twin(path: &str, number: u32) -> String {
+pub(super) fn twin(path: &str, number: u32) -> String {
     if number == 0 {
         return path.to_owned();
     }

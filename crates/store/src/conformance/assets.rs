@@ -6,7 +6,7 @@ use darkroom_core::{AssetId, Clock, ContentHash, Digest, Ids, Timestamp};
 
 use super::{World, tenant, tests, world::blob};
 use crate::{
-    assets::{Added, AssetRecord, Content, IfTaken, NewAsset},
+    assets::{Added, AssetRecord, AssetUpload, Content, IfTaken, NewAsset, Piece},
     files::FileRef,
 };
 
@@ -184,6 +184,49 @@ tests! {
         assert_eq!(page(None, 3).await, ids[..3]);
         assert_eq!(page(Some(ids[2]), 3).await, ids[3..]);
         assert!(page(Some(ids[4]), 3).await.is_empty());
+    }
+
+    async fn an_upload_grows_by_pieces_in_order_and_takes_them_with_it(world: World) {
+        let (id, t) = (AssetId::from_uuid(world.ids.uuid_v7()), tenant("t"));
+        let at = |hours: u32| world.clock.now().plus(HOUR * hours);
+        let upload = AssetUpload {
+            id,
+            tenant: t.clone(),
+            terms: serde_json::json!({"file_path": "图.png"}),
+            received: 0,
+            pieces: 0,
+            expires_at: at(1),
+        };
+        world.store().begin_upload(upload.clone()).await.unwrap();
+        assert_eq!(world.store().asset_upload(&t, id).await.unwrap(), Some(upload.clone()));
+        assert_eq!(world.store().asset_upload(&tenant("u"), id).await.unwrap(), None);
+        let add = async |offset, key: &str, until| {
+            world.store().intend(&blob(key)).await.unwrap();
+            let piece = Piece { offset, size: 5, blob: blob(key) };
+            let stands = world.store().add_piece(&t, id, piece, until).await.unwrap();
+            stands.map(|upload| (upload.received, upload.pieces))
+        };
+        assert_eq!(add(0, "p0", at(2)).await, Some((5, 1)));
+        assert_eq!(add(0, "again", at(2)).await, Some((5, 1)), "it begins elsewhere");
+        assert!(world.store().withdraw(&blob("again")).await.unwrap(), "nothing refers to it");
+        assert_eq!(add(5, "p5", at(1)).await, Some((10, 2)));
+        let pieces = world.store().upload_pieces(id).await.unwrap();
+        let told: Vec<_> = pieces.iter().map(|piece| (piece.offset, piece.size, piece.blob.clone())).collect();
+        assert_eq!(told, [(0, 5, blob("p0")), (5, 5, blob("p5"))]);
+        world.clock.advance(HOUR);
+        assert_eq!(world.store().sweep_uploads(9).await.unwrap(), 0, "the end was put off");
+        world.clock.advance(HOUR);
+        assert_eq!(world.store().asset_upload(&t, id).await.unwrap(), None);
+        assert_eq!(add(10, "p10", at(1)).await, None);
+        assert_eq!(world.store().sweep_uploads(9).await.unwrap(), 1);
+        let mut due = world.store().trash_due(Duration::ZERO, 9).await.unwrap();
+        due.sort();
+        assert_eq!(due, [blob("p0"), blob("p5")]);
+        let again = AssetUpload { expires_at: at(1), ..upload };
+        world.store().begin_upload(again).await.unwrap();
+        assert!(!world.store().end_upload(&tenant("u"), id).await.unwrap());
+        assert!(world.store().end_upload(&t, id).await.unwrap());
+        assert!(!world.store().end_upload(&t, id).await.unwrap());
     }
 
     async fn names_share_bytes_and_a_taken_one_changes_nothing(world: World) {

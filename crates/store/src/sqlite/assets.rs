@@ -5,6 +5,8 @@ use async_trait::async_trait;
 use darkroom_core::{AssetId, BlobKey, ContentHash, Digest, TenantId, Timestamp};
 use rusqlite::{Connection, Row, params};
 
+mod uploads;
+
 use super::{
     SqliteStore, files,
     queue::{Lane, Wait},
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     Error,
-    assets::{Added, AssetRecord, Assets, Content, IfTaken, NewAsset},
+    assets::{Added, AssetRecord, AssetUpload, Assets, Content, IfTaken, NewAsset, Piece},
     files::FileRef,
 };
 
@@ -336,6 +338,45 @@ impl Assets for SqliteStore {
             files::drop_one(tx, &owner(&tenant), &id.to_string())
         })
         .await
+    }
+
+    async fn begin_upload(&self, upload: AssetUpload) -> Result<(), Error> {
+        self.durably(SMALL, move |tx| uploads::begin(tx, &upload)).await
+    }
+
+    async fn asset_upload(&self, tenant: &TenantId, id: AssetId) -> Result<Option<AssetUpload>, Error> {
+        let (tenant, now) = (tenant.clone(), self.clock.now());
+        self.readers
+            .run(move |conn| uploads::one(conn, &tenant, id, now))
+            .await
+    }
+
+    async fn add_piece(
+        &self,
+        tenant: &TenantId,
+        id: AssetId,
+        piece: Piece,
+        expires_at: Timestamp,
+    ) -> Result<Option<AssetUpload>, Error> {
+        let tenant = tenant.clone();
+        self.durably(SMALL, move |tx| {
+            uploads::add_piece(tx, &tenant, id, &piece, expires_at)
+        })
+        .await
+    }
+
+    async fn upload_pieces(&self, id: AssetId) -> Result<Vec<Piece>, Error> {
+        self.readers.run(move |conn| uploads::pieces(conn, id)).await
+    }
+
+    async fn end_upload(&self, tenant: &TenantId, id: AssetId) -> Result<bool, Error> {
+        let tenant = tenant.clone();
+        self.durably(SMALL, move |tx| uploads::end(tx, &tenant, id)).await
+    }
+
+    async fn sweep_uploads(&self, limit: u32) -> Result<u64, Error> {
+        let work = move |tx: &Tx<'_>| uploads::sweep(tx, limit);
+        self.write(Lane::Sweep, Wait::ForDisk, SMALL, work).await
     }
 
     async fn sweep_assets(&self, limit: u32) -> Result<u64, Error> {

@@ -315,7 +315,8 @@ fn read(row: &Row<'_>) -> Result<FileRef, Error> {
     })
 }
 
-fn of_owner(conn: &rusqlite::Connection, owner: &str) -> Result<Vec<FileRef>, Error> {
+/// All references of an owner, by name.
+pub(super) fn of_owner(conn: &rusqlite::Connection, owner: &str) -> Result<Vec<FileRef>, Error> {
     sql::rows(
         conn,
         &format!("{FILE_REF} WHERE owner = ?1 ORDER BY name"),

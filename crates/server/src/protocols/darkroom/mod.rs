@@ -8,6 +8,7 @@ use axum::{
 use crate::state::AppState;
 
 mod agent;
+mod asset_uploads;
 mod assets;
 mod body;
 mod boxes;
@@ -23,6 +24,7 @@ mod jobs;
 mod keys;
 mod line;
 mod links;
+mod outputs_zip;
 mod page;
 mod queues;
 mod storage;
@@ -64,6 +66,7 @@ pub fn routes() -> Router<AppState> {
         .route("/jobs/{job}/cancel", post(jobs::cancel))
         .route("/jobs/{job}/retry", post(jobs::retry))
         .route("/jobs/{job}/move", post(line::move_job))
+        .route("/jobs/{job}/outputs.zip", get(outputs_zip::send))
         .route("/jobs/{job}/events", get(events::stream))
         .route("/jobs/{job}/webhooks", get(webhooks::show))
         .route("/jobs/{job}/webhooks/redeliver", post(webhooks::redeliver))
@@ -81,6 +84,14 @@ pub fn routes() -> Router<AppState> {
         .route("/assets", get(assets::list).post(assets::create))
         .route("/assets/from-hash", post(assets::mint))
         .route("/assets/by-hash/{hash}", get(assets::exists))
+        .route("/assets/uploads", post(asset_uploads::begin))
+        .route(
+            "/assets/uploads/{upload}",
+            get(asset_uploads::show)
+                .put(asset_uploads::resume)
+                .delete(asset_uploads::forget),
+        )
+        .route("/assets/uploads/{upload}/complete", post(asset_uploads::complete))
         .route("/assets/{asset}", get(assets::show).delete(assets::remove))
         .route("/assets/{asset}/content", get(assets::content))
         .route("/assets/{asset}/keep", post(assets::keep))

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use darkroom_core::{AssetId, ContentHash, TenantId};
 use darkroom_store::assets::{Added, NewAsset};
+use serde::{Deserialize, Serialize};
 
 use super::{Asset, AssetError, path};
 use crate::service::{Error, Service, uploads::Incoming};
 
 /// What a caller says of a file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AssetTerms {
     /// Its path, if it is to have one.
     pub file_path: Option<String>,
@@ -18,7 +19,24 @@ pub struct AssetTerms {
     /// How long it is wanted; `None`: until it is deleted.
     pub expires_in: Option<Duration>,
     /// What its bytes are; others are refused.
+    #[serde(with = "as_text")]
     pub expected: Option<ContentHash>,
+}
+
+/// A hash as protocols write it.
+mod as_text {
+    use darkroom_core::ContentHash;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(hash: &Option<ContentHash>, to: S) -> Result<S::Ok, S::Error> {
+        hash.as_ref().map(ToString::to_string).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ContentHash>, D::Error> {
+        let text: Option<String> = Option::deserialize(from)?;
+        let hash = text.map(|text| text.parse());
+        hash.transpose().map_err(serde::de::Error::custom)
+    }
 }
 
 /// An asset, and what of it is new.

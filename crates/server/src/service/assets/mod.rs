@@ -1,7 +1,7 @@
 //! Files by what they hold: brought once, had by id or by hash, shared by every protocol that uploads.
 //!
-//! [`Service::receive`] takes bytes in, [`Service::create_asset`] makes an asset of them ([`create`]); [`read`] is how they
-//! are found again, [`references`] how a graph names them. What a job made is an asset too, without a row of its own: its id is
+//! [`Service::receive`] takes bytes in, [`Service::create_asset`] makes an asset of them ([`create`]); large ones come in
+//! pieces ([`resumed`]); [`read`] is how they are found again, [`references`] how a graph names them. What a job made is an asset too, without a row of its own: its id is
 //! the job and the place among its outputs ([`AssetRef::Made`]).
 //!
 //! Callers without a key share a tenant with strangers: they have what they know the id of, and neither find bytes by hash,
@@ -18,6 +18,7 @@ pub mod create;
 pub mod path;
 pub mod read;
 pub mod references;
+pub mod resumed;
 
 /// The longest asset that comes in one request, in bytes (4 GiB); protocols may have less.
 pub const MAX_ASSET_BYTES: u64 = 4 << 30;

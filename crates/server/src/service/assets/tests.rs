@@ -339,3 +339,94 @@ async fn assets_go_when_their_time_is_over_and_last_as_long_as_the_longest_wish(
     let key: BlobKey = bench.blob_keys().await[0].parse().unwrap();
     assert_eq!(due, [key]);
 }
+
+async fn part(
+    bench: &Bench,
+    id: AssetId,
+    offset: u64,
+    pieces: Vec<std::io::Result<Bytes>>,
+) -> Result<u64, resumed::ResumeError> {
+    let bytes = futures::stream::iter(pieces).boxed();
+    let upload = bench
+        .service
+        .resume_upload(&tenant("t"), id, offset, bytes)
+        .await?;
+    Ok(upload.received)
+}
+
+#[tokio::test]
+async fn what_came_before_a_connection_broke_stays_and_the_rest_follows() {
+    let bench = Bench::new();
+    let service = &bench.service;
+    let whole: Vec<u8> = (0..20_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let whole = Bytes::from(whole);
+    let expected = ContentHash::Blake3(Digest::new(*blake3::hash(&whole).as_bytes()));
+    let terms = AssetTerms {
+        expected: Some(expected),
+        expires_in: Some(Duration::from_secs(60)),
+        ..terms("big.bin")
+    };
+    let id = service.begin_resumed(&tenant("t"), &terms).await.unwrap().id;
+    let piece = |from: usize, to: usize| Ok(whole.slice(from..to));
+    // The connection breaks in the second piece.
+    let mut first: Vec<_> = (0..9).map(|n| piece(n << 20, (n + 1) << 20)).collect();
+    first.push(Err(std::io::Error::other("broken")));
+    let broken = part(&bench, id, 0, first).await;
+    assert!(broken.is_err(), "{broken:?}");
+    let received = service.resumed(&tenant("t"), id).await.unwrap().received;
+    assert_eq!(received, 9 << 20, "all that came");
+    let elsewhere = part(&bench, id, 0, vec![piece(0, 9)]).await;
+    assert!(
+        matches!(elsewhere, Err(resumed::ResumeError::Elsewhere { received, offset: 0 }) if received == 9 << 20),
+        "{elsewhere:?}"
+    );
+    let early = service.complete_resumed(&tenant("t"), id).await;
+    assert!(
+        matches!(
+            early,
+            Err(resumed::ResumeError::Asset(AssetError::HashMismatch { .. }))
+        ),
+        "{early:?}"
+    );
+    assert_eq!(
+        part(&bench, id, 9 << 20, vec![piece(9 << 20, 20 << 20)])
+            .await
+            .unwrap(),
+        20 << 20
+    );
+    let created = service.complete_resumed(&tenant("t"), id).await.unwrap();
+    assert_eq!(
+        (created.asset.size, created.asset.hash()),
+        (20 << 20, Some(expected))
+    );
+    assert!(created.asset.expires_at.is_some());
+    let gone = part(&bench, id, 20 << 20, vec![]).await;
+    assert!(matches!(gone, Err(resumed::ResumeError::NoUpload)), "{gone:?}");
+    // Of the pieces nothing stays.
+    let due = service.store.trash_due(Duration::ZERO, 99).await.unwrap();
+    assert_eq!(bench.blob_keys().await.len(), due.len() + 1);
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_goes_on_with_go_after_a_day() {
+    let bench = Bench::new();
+    let service = &bench.service;
+    let id = service.begin_resumed(&tenant("t"), &terms("a")).await.unwrap().id;
+    let day = Duration::from_secs(24 * 3600);
+    bench.clock.advance(day / 2);
+    part(&bench, id, 0, vec![Ok(Bytes::from_static(b"x"))])
+        .await
+        .unwrap();
+    bench.clock.advance(day / 2 + Duration::from_secs(60));
+    service.sweep_resumed().await.unwrap();
+    assert_eq!(service.resumed(&tenant("t"), id).await.unwrap().received, 1);
+    let foreign = service.resumed(&tenant("u"), id).await;
+    assert!(
+        matches!(foreign, Err(resumed::ResumeError::NoUpload)),
+        "{foreign:?}"
+    );
+    bench.clock.advance(day);
+    service.sweep_resumed().await.unwrap();
+    assert!(service.resumed(&tenant("t"), id).await.is_err());
+    assert_eq!(service.store.trash_due(Duration::ZERO, 9).await.unwrap().len(), 1);
+}

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
@@ -36,6 +37,8 @@ const MAX_REDIRECTS: usize = 5;
 pub struct Rules {
     /// Host names and ranges that may be private.
     pub allow: Vec<HostOrCidr>,
+    /// Host names and ranges that are never reached, also where `allow` opens them.
+    pub deny: Vec<HostOrCidr>,
     /// Largest body, in bytes.
     pub max_bytes: u64,
     /// Bound on the whole fetch.
@@ -44,18 +47,33 @@ pub struct Rules {
 
 impl Rules {
     fn host_is_open(&self, host: &str) -> bool {
-        self.allow
-            .iter()
-            .any(|a| matches!(a, HostOrCidr::Host(name) if name.eq_ignore_ascii_case(host)))
+        names(&self.allow, host)
+    }
+
+    /// A denied name denies what lies below it, too.
+    fn host_is_denied(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.');
+        let mut at_dots = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
+        names(&self.deny, host) || at_dots.any(|above| names(&self.deny, above))
     }
 
     fn address_is_open(&self, address: IpAddr) -> bool {
-        is_public(address)
-            || self
-                .allow
-                .iter()
-                .any(|a| matches!(a, HostOrCidr::Net(net) if net.contains(address)))
+        is_public(address) || holds(&self.allow, address)
     }
+
+    fn address_is_denied(&self, address: IpAddr) -> bool {
+        holds(&self.deny, address)
+    }
+}
+
+fn names(list: &[HostOrCidr], host: &str) -> bool {
+    list.iter()
+        .any(|one| matches!(one, HostOrCidr::Host(name) if name.eq_ignore_ascii_case(host)))
+}
+
+fn holds(list: &[HostOrCidr], address: IpAddr) -> bool {
+    list.iter()
+        .any(|one| matches!(one, HostOrCidr::Net(net) if net.contains(address)))
 }
 
 /// Why nothing was fetched.
@@ -67,6 +85,9 @@ pub enum Error {
     /// The rules forbid it.
     #[error("{0} is not a public address (see [fetch] allow)")]
     Forbidden(String),
+    /// The operator denies it.
+    #[error("{0} may not be reached (see [fetch] deny)")]
+    Denied(String),
     /// It answered something else than success.
     #[error("got status code {status}")]
     Status {
@@ -111,13 +132,21 @@ impl Fetcher {
     /// # Errors
     /// When no TLS client can be made.
     pub fn new(rules: Rules) -> Result<Self, reqwest::Error> {
+        Fetcher::resolving(rules, Arc::new(SystemNames))
+    }
+
+    /// As [`Fetcher::new`], asking somebody else for addresses.
+    fn resolving(rules: Rules, names: Arc<dyn Names>) -> Result<Self, reqwest::Error> {
         let rules = Arc::new(rules);
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
             .connect_timeout(rules.timeout.min(Duration::from_secs(10)))
             .timeout(rules.timeout)
-            .dns_resolver(Arc::new(GuardedResolver { rules: rules.clone() }))
+            .dns_resolver(Arc::new(GuardedResolver {
+                rules: rules.clone(),
+                names,
+            }))
             .user_agent(concat!("darkroom/", env!("CARGO_PKG_VERSION")))
             .build()?;
         let memory = Budget::new(rules.max_bytes);
@@ -155,11 +184,17 @@ impl Fetcher {
         {
             return Err(bad());
         }
+        if let Some(host) = url.host_str().filter(|host| self.rules.host_is_denied(host)) {
+            return Err(Error::Denied(host.to_owned()));
+        }
         let address = match url.host().ok_or_else(bad)? {
             Host::Ipv4(v4) => IpAddr::V4(v4),
             Host::Ipv6(v6) => IpAddr::V6(v6),
             Host::Domain(_) => return Ok(url),
         };
+        if self.rules.address_is_denied(address) {
+            return Err(Error::Denied(address.to_string()));
+        }
         let open =
             self.rules.address_is_open(address) || url.host_str().is_some_and(|h| self.rules.host_is_open(h));
         if open {
@@ -264,25 +299,37 @@ impl Fetcher {
 #[error("{0} has no public address")]
 struct NoPublicAddress(String);
 
-#[derive(Debug)]
+/// Who knows the addresses of names.
+trait Names: Send + Sync {
+    fn addresses(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
+}
+
+/// The system's resolver.
+struct SystemNames;
+
+impl Names for SystemNames {
+    fn addresses(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
+    }
+}
+
 struct GuardedResolver {
     rules: Arc<Rules>,
+    names: Arc<dyn Names>,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let rules = self.rules.clone();
+        let host = name.as_str().to_owned();
+        let answers = self.names.addresses(host.clone());
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let answers: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let open: Vec<SocketAddr> = if rules.host_is_open(&host) {
-                answers
-            } else {
-                answers
-                    .into_iter()
-                    .filter(|a| rules.address_is_open(a.ip()))
-                    .collect()
+            let any = rules.host_is_open(&host);
+            let may = |address: IpAddr| {
+                (any || rules.address_is_open(address)) && !rules.address_is_denied(address)
             };
+            let answers = answers.await?.into_iter();
+            let open: Vec<SocketAddr> = answers.filter(|answer| may(answer.ip())).collect();
             if open.is_empty() {
                 return Err(NoPublicAddress(host).into());
             }
@@ -312,6 +359,8 @@ pub fn host_shown(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -319,19 +368,125 @@ mod tests {
 
     use super::*;
 
-    fn fetcher(allow: &[&str]) -> Fetcher {
-        let allow = allow.iter().map(|a| a.parse().unwrap()).collect();
-        Fetcher::new(Rules {
-            allow,
+    fn rules(allow: &[&str], deny: &[&str]) -> Rules {
+        let parsed = |list: &[&str]| list.iter().map(|one| one.parse().unwrap()).collect();
+        Rules {
+            allow: parsed(allow),
+            deny: parsed(deny),
             max_bytes: 1000,
-            timeout: Duration::from_secs(5),
-        })
-        .unwrap()
+            timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn fetcher(allow: &[&str]) -> Fetcher {
+        Fetcher::new(rules(allow, &[])).unwrap()
+    }
+
+    /// A resolver that changes its mind with every question, and counts them.
+    struct Rebinding {
+        answers: Vec<Vec<IpAddr>>,
+        asked: AtomicUsize,
+    }
+
+    impl Rebinding {
+        fn new(answers: &[&[&str]]) -> Arc<Self> {
+            let parsed = |one: &&[&str]| one.iter().map(|a| a.parse().unwrap()).collect();
+            Arc::new(Rebinding {
+                answers: answers.iter().map(parsed).collect(),
+                asked: AtomicUsize::new(0),
+            })
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Names for Rebinding {
+        fn addresses(&self, _: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {
+            let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+            let answer = &self.answers[asked.min(self.answers.len() - 1)];
+            let answer = answer.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
+            Box::pin(std::future::ready(Ok(answer)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_cannot_change_its_mind_between_the_check_and_the_connection() {
+        // The harmless server is one that the operator opened; the secret one listens at the same port of another address.
+        let again =
+            "HTTP/1.1 302 Found\r\nlocation: /again\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let secret = answers(ok("secret")).await;
+        answers_at(&format!("127.0.0.2:{}", secret.port()), again.to_owned()).await;
+        let url = format!("http://rebind.example:{}/", secret.port());
+        let open = rules(&["127.0.0.2/32"], &[]);
+        // At first the one, for the redirect's connection the other.
+        let names = Rebinding::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
+        let fetcher = Fetcher::resolving(open.clone(), names.clone()).unwrap();
+        let result = fetcher.get(&url).await;
+        assert!(matches!(result, Err(Error::Forbidden(_))), "{result:?}");
+        assert_eq!(
+            names.asked(),
+            2,
+            "once for each connection, which uses the very answer"
+        );
+        // Both in one answer: the forbidden one is not even tried.
+        let names = Rebinding::new(&[&["127.0.0.1", "::1", "169.254.169.254", "127.0.0.2"]]);
+        let fetcher = Fetcher::resolving(open, names).unwrap();
+        let result = fetcher.get(&url).await;
+        assert!(matches!(result, Err(Error::RedirectLoop)), "{result:?}");
+        for private in [
+            "127.0.0.1",
+            "10.0.0.7",
+            "::ffff:127.0.0.1",
+            "fd00::1",
+            "169.254.169.254",
+        ] {
+            let names = Rebinding::new(&[&[private]]);
+            let fetcher = Fetcher::resolving(rules(&[], &[]), names).unwrap();
+            let result = fetcher.get(&url).await;
+            assert!(
+                matches!(result, Err(Error::Forbidden(_))),
+                "{private}: {result:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_denied_is_not_reached_under_any_name() {
+        let plain = answers(ok("hello")).await;
+        let deny = ["evil.example", "127.0.0.1/32", "192.0.2.0/24"];
+        let names = Rebinding::new(&[&["127.0.0.1"]]);
+        let allow = ["127.0.0.0/8", "good.example"];
+        let fetcher = Fetcher::resolving(rules(&allow, &deny), names.clone()).unwrap();
+        for host in [
+            "evil.example",
+            "a.b.evil.example",
+            "EVIL.example.",
+            "127.0.0.1",
+            "[::ffff:127.0.0.1]",
+        ] {
+            let url = format!("http://{host}:{}/", plain.port());
+            let result = fetcher.get(&url).await;
+            assert!(matches!(result, Err(Error::Denied(_))), "{host}: {result:?}");
+        }
+        assert_eq!(names.asked(), 0);
+        let url = format!("http://good.example:{}/", plain.port());
+        let result = fetcher.get(&url).await;
+        assert!(
+            matches!(result, Err(Error::Forbidden(_))),
+            "by its address: {result:?}"
+        );
+        assert!(fetcher.check("http://notevil.example/").is_ok());
     }
 
     /// Answers every connection with these bytes.
     async fn answers(bytes: String) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        answers_at("127.0.0.1:0", bytes).await
+    }
+
+    async fn answers_at(address: &str, bytes: String) -> SocketAddr {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
@@ -449,6 +604,7 @@ mod tests {
     async fn a_slow_body_holds_about_what_came_of_it_and_not_all_it_may_become() {
         let rules = Rules {
             allow: vec!["127.0.0.1".parse().unwrap()],
+            deny: Vec::new(),
             max_bytes: 2 << 20,
             timeout: Duration::from_secs(60),
         };

@@ -65,6 +65,7 @@ mod tests {
     fn what_is_told_stays_secret_on_the_way() {
         let fetcher = Fetcher::new(Rules {
             allow: Vec::new(),
+            deny: Vec::new(),
             max_bytes: 1000,
             timeout: Duration::from_secs(5),
         });
