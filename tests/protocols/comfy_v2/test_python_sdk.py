@@ -2,6 +2,7 @@
 prefix."""
 
 import asyncio
+import inspect
 import io
 import uuid
 
@@ -11,6 +12,23 @@ from comfy_sdk import AsyncComfy, Comfy, OutputReady, Progress, StatusChange
 from comfy_sdk.exceptions import ComfyError, IdempotencyKeyReuse, InvalidWorkflow, JobFailed, MissingAsset, NotFound, WorkflowFormatUi
 
 from v2 import KEY, picture, plain, sleep, through
+
+# Called by a test below, plain and asyncio; one that is missing here fails.
+USED = {
+    "Comfy": {"close", "submit", "run", "list_jobs"},
+    "Workflow": {"set_input", "remove_node"},
+    "WorkflowFactory": {"from_file", "from_json", "from_str"},
+    "JobFactory": {"get"},
+    "Job": {
+        "id", "status", "outputs", "error", "metadata", "get_outputs", "refresh", "wait", "result", "cancel", "get_workflow",
+        "events",
+    },
+    "Output": {
+        "node_id", "name", "type", "id", "size_bytes", "content_type", "job_id", "to_file", "to_stream", "to_bytes",
+        "get_download_url",
+    },
+}
+
 
 @pytest.fixture(params=["", "/e/default"], ids=["root", "prefix"])
 def base(server, request, monkeypatch):
@@ -30,6 +48,35 @@ def use(monkeypatch, base):
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return base
+
+
+def public(of):
+    return {name for name, _ in inspect.getmembers(of) if not name.startswith("_")}
+
+
+def classes():
+    """The classes of the SDK that speak this protocol; `Client.models` speaks to another product elsewhere."""
+    from comfy_sdk import assets, jobs, outputs, workflows
+
+    found = {"Comfy": Comfy, "AsyncComfy": AsyncComfy}
+    for module in (assets, jobs, outputs, workflows):
+        for name, of in inspect.getmembers(module, inspect.isclass):
+            if of.__module__ == module.__name__ and not name.startswith("_"):
+                found[name] = of
+    return found
+
+
+def test_every_public_method_is_used_here():
+    from test_assets import USED as ASSETS_USED
+
+    used = {**USED, **ASSETS_USED}
+    plain_data = {"JobWorkflow", "JobSummary", "DownloadUrl"}
+    for name, of in classes().items():
+        if name in plain_data:
+            continue
+        twin = name.removeprefix("Async")
+        members = public(of) - {"aclose"}
+        assert members - used[twin] == set(), f"{name} has grown: {members - used[twin]}"
 
 
 def test_a_program_submits_follows_and_downloads(base, tmp_path):

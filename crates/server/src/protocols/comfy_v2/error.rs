@@ -69,11 +69,6 @@ impl ApiError {
         self
     }
 
-    /// Whether it says that something is not there.
-    pub fn is_not_found(&self) -> bool {
-        self.0.status == StatusCode::NOT_FOUND
-    }
-
     /// What a submit was refused for. What passes is 429, from which the SDKs recover with the same key.
     pub fn of_submit(error: service::Error) -> Self {
         use service::Error;

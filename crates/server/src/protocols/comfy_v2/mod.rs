@@ -6,15 +6,15 @@
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    routing::{MethodRouter, any, get, post},
+    routing::{MethodRouter, any, get, head, post},
 };
 
 use crate::state::AppState;
 
+mod assets;
 mod body;
 mod call;
 mod cancel;
-mod content;
 mod cursor;
 mod error;
 mod events;
@@ -42,8 +42,14 @@ pub fn routes() -> Router<AppState> {
         .route("/jobs/{id}/workflow", only(get(workflow::handler)))
         .route("/jobs/{id}/events", only(get(events::handler)))
         .route("/jobs/{id}/cancel", only(post(cancel::handler)))
-        .route("/assets/{id}", only(get(content::describe)))
-        .route("/assets/{id}/content", only(get(content::handler)))
+        .route("/assets", only(post(assets::upload::handler)))
+        .route("/assets/from-hash", only(post(assets::from_hash::handler)))
+        .route("/assets/by-hash/{hash}", only(head(assets::by_hash::handler)))
+        .route(
+            "/assets/{id}",
+            only(get(assets::show::handler).delete(assets::remove::handler)),
+        )
+        .route("/assets/{id}/content", only(get(assets::content::handler)))
         .route("/{*unknown}", any(nowhere::no_route))
         // Handlers measure by themselves, so that their refusals have the protocol's shape.
         .layer(DefaultBodyLimit::disable());

@@ -1,95 +1,56 @@
 //! What a job made, on the wire: every file and text, none dropped (`protocols/comfy-v2.md` §2.4, §6).
 
-use darkroom_core::{
-    Timestamp,
-    output::{Output, OutputBody},
-};
+use darkroom_core::output::{Output, OutputBody};
 use serde_json::{Value, json};
 
-use super::{
-    call::V2Call,
-    ids::{OutputId, job_id},
-    time::time,
-};
-use crate::service::{Service, jobs::JobRecord};
+use super::{call::V2Call, ids::job_id, time::time};
+use crate::service::{Service, assets::AssetRef, jobs::JobRecord};
 
 /// Media type of texts.
-pub const TEXT: &str = "text/plain; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
-/// One output as an asset.
-pub struct Shown<'a> {
-    /// Its id.
-    pub id: OutputId,
-    /// A name to save it under.
-    pub name: String,
-    /// Media type.
-    pub content_type: &'a str,
-    /// Length in bytes.
-    pub size: u64,
-    /// `blake3:` and the hash.
-    pub hash: String,
-    /// Where it can be read.
-    pub url: String,
-    /// Until when.
-    pub url_expires_at: Timestamp,
-}
-
-impl<'a> Shown<'a> {
-    /// One of a job.
-    pub fn new(service: &Service, call: &V2Call, job: &JobRecord, index: usize, output: &'a Output) -> Self {
-        let id = OutputId { job: job.id, index };
-        let content = format!("{}/assets/{id}/content", call.links.api);
-        match &output.body {
-            OutputBody::File {
-                key,
-                size,
-                content_type,
-                blake3,
-            } => {
-                let named = output.raw.get("filename").and_then(Value::as_str);
-                let signed = service.signed_path(key);
-                Shown {
-                    id,
-                    name: named.unwrap_or(key.file_name()).to_owned(),
-                    content_type,
-                    size: *size,
-                    hash: format!("blake3:{blake3}"),
-                    url: format!("{}{}", call.links.root, signed.path_and_query),
-                    url_expires_at: signed.expires_at,
-                }
-            }
-            OutputBody::Text { text } => Shown {
-                id,
-                name: format!("{}_{}.txt", output.node_id, output.index),
-                content_type: TEXT,
-                size: text.len() as u64,
-                hash: format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex()),
-                url: content,
-                url_expires_at: service.now().plus(service.settings.url_expiry),
-            },
-        }
-    }
-}
-
-/// All outputs of a job, in the order in which it told of them.
+/// All outputs of a job, in the order in which it told of them. Each is the asset of its id.
 pub fn all(service: &Service, call: &V2Call, job: &JobRecord) -> Vec<Value> {
-    let outputs = job.outputs.iter().enumerate();
-    let view = |(index, output): (usize, &Output)| {
-        let shown = Shown::new(service, call, job, index, output);
-        json!({
-            "node_id": output.node_id,
-            "name": shown.name,
-            "type": kind(&output.kind, shown.content_type),
-            "content_type": shown.content_type,
-            "size_bytes": shown.size,
-            "id": shown.id.to_string(),
-            "hash": shown.hash,
-            "url": shown.url,
-            "url_expires_at": time(shown.url_expires_at),
-            "job_id": job_id(job),
-        })
+    let outputs = job.outputs.iter().zip(0..);
+    outputs
+        .map(|(output, position)| one(service, call, job, output, position))
+        .collect()
+}
+
+fn one(service: &Service, call: &V2Call, job: &JobRecord, output: &Output, position: u32) -> Value {
+    let id = AssetRef::Made {
+        job: job.id,
+        position,
     };
-    outputs.map(view).collect()
+    let mut view = json!({ "id": id.to_string(), "node_id": output.node_id, "job_id": job_id(job) });
+    let content_type = match &output.body {
+        OutputBody::File {
+            key,
+            size,
+            content_type,
+            blake3,
+        } => {
+            let named = output.raw.get("filename").and_then(Value::as_str);
+            let signed = service.signed_path(key);
+            view["name"] = json!(named.unwrap_or(key.file_name()));
+            view["size_bytes"] = json!(size);
+            view["hash"] = json!(format!("blake3:{blake3}"));
+            view["url"] = json!(format!("{}{}", call.links.root, signed.path_and_query));
+            view["url_expires_at"] = time(signed.expires_at);
+            content_type.as_str()
+        }
+        OutputBody::Text { text } => {
+            view["name"] = json!(format!("text_{position}.txt"));
+            view["size_bytes"] = json!(text.len());
+            view["hash"] = json!(format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex()));
+            view["url"] = json!(format!("{}/assets/{id}/content", call.links.api));
+            view["url_expires_at"] = time(service.now().plus(service.settings.url_expiry));
+            TEXT
+        }
+    };
+    view["content_type"] = json!(content_type);
+    view["type"] = json!(kind(&output.kind, content_type));
+    view
 }
 
 /// The word of the closed set: what the bytes are comes before how the node calls them, so that a video that a node lists
