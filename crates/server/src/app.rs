@@ -95,6 +95,8 @@ pub async fn run(
         object_infos: service::object_info::Cache::default(),
         pickers: Default::default(),
         facts: Default::default(),
+        fetched: service::intake::Cached::new(config.fetch.cache_bytes),
+        looks: Default::default(),
         pictures: Default::default(),
         node: "local".parse::<NodeName>().context("the node's name")?,
         endpoints: std::sync::RwLock::new(Arc::new(service::shared(config.endpoints.clone()))),
@@ -127,6 +129,7 @@ pub async fn run(
         )
         .await?;
     service.recover_queues().await?;
+    service.forget_fetched().await?;
 
     let stored_keys = store.keys().await?;
     let keyring = Keyring::with_apps(

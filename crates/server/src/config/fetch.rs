@@ -15,6 +15,8 @@ pub struct FetchConfig {
     pub max_bytes: u64,
     /// No fetch longer than this.
     pub timeout: Duration,
+    /// So much of what was fetched is kept for the next one who asks; 0: nothing.
+    pub cache_bytes: u64,
 }
 
 pub(super) fn read(mut section: Section<'_>) -> FetchConfig {
@@ -31,6 +33,7 @@ pub(super) fn read(mut section: Section<'_>) -> FetchConfig {
         timeout: section
             .positive_duration("timeout")
             .unwrap_or(Duration::from_secs(30)),
+        cache_bytes: section.size("cache").unwrap_or(1_000_000_000),
     };
     if config.max_bytes == 0 {
         section.problem("max_bytes", "must be more than zero");

@@ -113,6 +113,10 @@ pub struct Parts {
     pub(crate) pickers: pickers::Pickers,
     /// What instances told beside it.
     pub(crate) facts: facts::Known,
+    /// Files that were fetched and may be used again.
+    pub(crate) fetched: intake::Cached,
+    /// Pictures that were looked at before a job loads them.
+    pub(crate) looks: intake::Looks,
     /// Bounds the pictures that are worked on at a time.
     pub(crate) pictures: pictures::Turns,
     /// This server.

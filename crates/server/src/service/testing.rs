@@ -95,6 +95,8 @@ impl Bench {
             object_infos: object_info::Cache::default(),
             pickers: Default::default(),
             facts: Default::default(),
+            fetched: super::intake::Cached::new(config.fetch.cache_bytes),
+            looks: Default::default(),
             pictures: Default::default(),
             node: "local".parse().unwrap(),
             endpoints: std::sync::RwLock::new(Arc::new(super::shared(config.endpoints))),

@@ -134,7 +134,7 @@ impl Held {
     pub(super) async fn fetch(&self, service: &Service, address: &Address) -> Result<Bytes, Refused> {
         let mut fetching = self.fetching.lock().await;
         let fetching = fetching.get_or_insert_with(|| Fetching::begin(&service.fetcher));
-        intake::fetch_for_attempt(fetching, address).await
+        intake::fetch_for_attempt(service, fetching, address).await
     }
 
     /// Marks it as collecting; `false` when it was already.

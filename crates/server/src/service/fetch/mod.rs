@@ -20,9 +20,11 @@ use reqwest::{
 use url::{Host, Url};
 
 pub mod address;
+mod freshness;
 mod post;
 
 use address::is_public;
+use freshness::fresh_for;
 
 use crate::{
     config::HostOrCidr,
@@ -117,6 +119,17 @@ pub enum Error {
     Connection(String),
 }
 
+/// What came.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The body.
+    pub bytes: Bytes,
+    /// The memory for it.
+    pub held: Held,
+    /// How long it may be used without asking again.
+    pub fresh_for: Duration,
+}
+
 /// Fetches under rules.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
@@ -208,22 +221,24 @@ impl Fetcher {
     async fn get(&self, url: &str) -> Result<Bytes, Error> {
         self.get_within(url, self.rules.max_bytes)
             .await
-            .map(|(body, _)| body)
+            .map(|fetched| fetched.bytes)
     }
 
-    /// Fetches the whole body, of at most `limit` bytes, and the memory that is held for it.
+    /// Fetches the whole body, of at most `limit` bytes.
     ///
     /// # Errors
     /// See [`Error`]; texts name hosts and statuses, never headers or bodies.
-    pub async fn get_within(&self, url: &str, limit: u64) -> Result<(Bytes, Held), Error> {
+    pub async fn get_within(&self, url: &str, limit: u64) -> Result<Fetched, Error> {
         // The client's timeout bounds one hop; this bounds the chain of redirects.
         tokio::time::timeout(self.rules.timeout, self.follow(url, limit))
             .await
             .map_err(|_| Error::Timeout(self.rules.timeout))?
     }
 
-    async fn follow(&self, url: &str, limit: u64) -> Result<(Bytes, Held), Error> {
+    async fn follow(&self, url: &str, limit: u64) -> Result<Fetched, Error> {
         let mut url = self.check(url)?;
+        // Where a redirect may lead elsewhere tomorrow, how long the file lasts says nothing.
+        let mut for_good = true;
         for _ in 0..=MAX_REDIRECTS {
             let response = self
                 .client
@@ -238,6 +253,7 @@ impl Fetcher {
                 let next = next.ok_or(Error::Status {
                     status: status.as_u16(),
                 })?;
+                for_good &= matches!(status.as_u16(), 301 | 308);
                 url = self.check(next.as_str())?;
                 continue;
             }
@@ -246,7 +262,16 @@ impl Fetcher {
                     status: status.as_u16(),
                 });
             }
-            return self.body(response, limit).await;
+            let fresh_for = match for_good {
+                true => fresh_for(response.headers()),
+                false => Duration::ZERO,
+            };
+            let (bytes, held) = self.body(response, limit).await?;
+            return Ok(Fetched {
+                bytes,
+                held,
+                fresh_for,
+            });
         }
         Err(Error::RedirectLoop)
     }

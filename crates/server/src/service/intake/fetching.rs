@@ -1,11 +1,10 @@
 //! Fetching all addresses of one graph under one bound of time and one of bytes, whether its caller waits (at its submit)
 //! or a slot does (at its attempt).
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::fetch::{Error, Fetcher};
-use crate::memory::{Exhausted, Held};
+use super::super::fetch::{Error, Fetched, Fetcher};
+use crate::memory::Exhausted;
 
 /// All addresses of one graph together may take this many times `[fetch] timeout`: enough for some slow ones, and a
 /// caller knows after minutes at most (2 min by default).
@@ -38,16 +37,16 @@ impl Fetching {
         }
     }
 
-    /// Fetches one address; the second value holds memory for what came.
+    /// Fetches one address.
     ///
     /// # Errors
     /// Why it was not fetched.
-    pub async fn get(&mut self, url: &str) -> Result<(Bytes, Held), Refused> {
+    pub async fn get(&mut self, url: &str) -> Result<Fetched, Refused> {
         let fetched = tokio::time::timeout_at(self.deadline, self.fetcher.get_within(url, self.bytes_left));
         match fetched.await {
-            Ok(Ok((bytes, held))) => {
-                self.bytes_left -= bytes.len() as u64;
-                Ok((bytes, held))
+            Ok(Ok(fetched)) => {
+                self.bytes_left -= fetched.bytes.len() as u64;
+                Ok(fetched)
             }
             Ok(Err(Error::Exhausted(exhausted))) => Err(Refused::Exhausted(exhausted)),
             Ok(Err(Error::TooLarge(_))) if self.bytes_left < self.fetcher.max_bytes() => {

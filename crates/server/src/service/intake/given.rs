@@ -1,11 +1,10 @@
 //! What callers wrote where ComfyUI wants a file name, told apart and decoded. Nothing here waits for anything.
 
 use base64::{Engine, engine::general_purpose};
+use bytes::Bytes;
 use darkroom_comfy::graph::Graph;
 use darkroom_runner::link::Media;
 use serde_json::Value;
-
-use super::media::{self, Checked};
 
 /// Node inputs that hold file names, by class. Others are left alone.
 const LOADERS: &[(&str, &str, Media)] = &[
@@ -50,10 +49,10 @@ pub struct Loader {
 pub enum Given {
     /// An http(s) address.
     Url(String),
-    /// Bytes, or what is wrong with them.
+    /// Bytes.
     Bytes {
-        /// The bytes.
-        file: Result<Checked, String>,
+        /// The bytes, not looked at yet.
+        bytes: Bytes,
         /// The text, where it is short enough to be a name: what is there by that name comes first.
         name: Option<String>,
     },
@@ -82,8 +81,8 @@ pub fn find(graph: &mut Graph) -> Vec<Loader> {
                             None
                         }
                     };
-                    let file = media::check(bytes.into(), *media);
-                    Given::Bytes { file, name }
+                    let bytes = bytes.into();
+                    Given::Bytes { bytes, name }
                 }
             };
             found.push(Loader {

@@ -21,19 +21,24 @@ use super::{
     preflight::Refusal,
     view::Seeker,
 };
-use crate::{beside::beside, memory::accounted};
+use crate::{memory::accounted, service::fetch::Fetched};
 
+mod cached;
 mod fetching;
 pub mod given;
+mod looking;
 mod media;
 
-pub use self::{
-    fetching::{Fetching, Refused},
-    given::{MAX_NAME_BYTES, is_loader_input},
-};
 use self::{
+    cached::Asked,
     given::{Given, Loader},
     media::Checked,
+};
+pub use self::{
+    cached::Cached,
+    fetching::{Fetching, Refused},
+    given::{MAX_NAME_BYTES, is_loader_input},
+    looking::Looks,
 };
 
 /// Different addresses that one graph may name: a request is not a crawler.
@@ -152,22 +157,23 @@ impl Intake<'_> {
         };
         match given {
             Given::Url(url) => self.take_url(url, class, media).await.map(Some).map_err(blamed),
-            Given::Bytes { file, name } => {
+            Given::Bytes { bytes, name } => {
                 let named = match name {
                     Some(name) => self.take_name(class, input, &name).await?,
                     None => Named::Missing(String::new()),
                 };
                 match named {
-                    Named::Upload(taken) => Ok(Some(taken)),
+                    Named::Upload(taken) => self.looked_at(taken, media).await.map(Some).map_err(blamed),
                     Named::OnInstance => Ok(None),
                     Named::Missing(_) => {
+                        let file = self.service.look_at(bytes, media).await;
                         let file = file.map_err(Error::input_unavailable).map_err(blamed)?;
                         self.store(file).await.map(Some)
                     }
                 }
             }
             Given::Name(name) => match self.take_name(class, input, &name).await? {
-                Named::Upload(taken) => Ok(Some(taken)),
+                Named::Upload(taken) => self.looked_at(taken, media).await.map(Some).map_err(blamed),
                 Named::OnInstance => Ok(None),
                 Named::Missing(details) => {
                     let refusal = Refusal::of_input(&node_id, class, input, &details);
@@ -177,9 +183,25 @@ impl Intake<'_> {
         }
     }
 
+    /// A file that was here already.
+    async fn looked_at(&self, taken: Taken, media: Media) -> Result<Taken, Error> {
+        if let Some(blob) = &taken.blob {
+            self.service.look_at_kept(blob, media).await?;
+        }
+        Ok(taken)
+    }
+
     async fn take_url(&mut self, url: String, class: &str, media: Media) -> Result<Taken, Error> {
         if let Some(known) = self.fetched.get(&(url.clone(), media)) {
             return Ok(known.clone());
+        }
+        let asked = Asked {
+            tenant: self.tenant.clone(),
+            url: url.clone(),
+            media,
+        };
+        if let Some(file) = self.service.fetched.find(&asked, self.service.clock.now()) {
+            return Ok(Taken::kept(file));
         }
         if let Some(own) = self.service.own_file(&url).await? {
             let taken = self.take_own(own, media).await?;
@@ -200,9 +222,17 @@ impl Intake<'_> {
                     Refused::Because(why) => unavailable(why),
                     Refused::Exhausted(exhausted) => exhausted.into(),
                 });
-                let (bytes, _held) = fetched?;
-                let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
-                self.store(checked.map_err(Error::input_unavailable)?).await?
+                let fetched = fetched?;
+                let checked = self.service.look_at(fetched.bytes, media).await;
+                let file = checked.map_err(Error::input_unavailable)?;
+                let kept = self
+                    .service
+                    .keep_fetched(&asked, &file, fetched.fresh_for)
+                    .await?;
+                match kept {
+                    Some(kept) => Taken::kept(kept),
+                    None => self.store(file).await?,
+                }
             }
             Fetch::Later => {
                 // What is plainly forbidden is refused at once; the rest is found out when the attempt starts.
@@ -234,7 +264,7 @@ impl Intake<'_> {
             .read(&own.key, own.size)
             .await?
             .ok_or_else(gone)?;
-        let checked = beside(bytes.len(), move || media::check(bytes, media)).await;
+        let checked = self.service.look_at(bytes, media).await;
         let checked = checked.map_err(Error::input_unavailable)?;
         Ok(Taken {
             name: checked.name,
@@ -248,6 +278,7 @@ impl Intake<'_> {
             bytes,
             name,
             content_type,
+            ..
         } = file;
         if let Some(known) = self.stored.get(&name) {
             return Ok(known.clone());
@@ -271,11 +302,7 @@ impl Intake<'_> {
 
     async fn take_name(&self, class: &str, input: &str, name: &str) -> Result<Named, Error> {
         if let Some(blob) = self.referred.file(name) {
-            return Ok(Named::Upload(Taken {
-                name: name.to_owned(),
-                source: InputSource::Blob(blob.key.clone()),
-                blob: Some(blob.clone()),
-            }));
+            return Ok(Named::Upload(Taken::kept((name.to_owned(), blob.clone()))));
         }
         let (bare, folder) = split_annotation(name);
         match folder {
@@ -316,18 +343,10 @@ impl Intake<'_> {
         let asset = self.service.asset_named(self.tenant, name).await?;
         let uploaded_at = upload.as_ref().map(|(_, at)| *at);
         if let Some((asset, _)) = asset.filter(|(_, at)| uploaded_at.is_none_or(|uploaded| uploaded < *at)) {
-            return Ok(staged(asset).map(|(name, blob)| Taken {
-                name,
-                source: InputSource::Blob(blob.key.clone()),
-                blob: Some(blob),
-            }));
+            return Ok(staged(asset).map(Taken::kept));
         }
         // The file keeps its own name's ending; the content decides whether it is new to the instance.
-        Ok(upload.map(|(upload, _)| Taken {
-            name: upload_name(&upload.key, name),
-            source: InputSource::Blob(upload.key.clone()),
-            blob: Some(upload),
-        }))
+        Ok(upload.map(|(upload, _)| Taken::kept((upload_name(&upload.key, name), upload))))
     }
 
     /// A file that a job of the caller made, by the name that `/history` and `/view` have for it.
@@ -378,18 +397,23 @@ fn not_fetched(url: &str, why: &str) -> String {
 ///
 /// # Errors
 /// With the text that a submit would have been refused with.
-pub async fn fetch_for_attempt(fetching: &mut Fetching, address: &Address) -> Result<Bytes, Refused> {
+pub async fn fetch_for_attempt(
+    service: &Service,
+    fetching: &mut Fetching,
+    address: &Address,
+) -> Result<Bytes, Refused> {
     let blamed = |text: String| match address.class.as_str() {
         "" => text,
         class => format!("{class} failed: {text}"),
     };
     let fetched = fetching.get(&address.url).await;
-    let (bytes, held) = fetched.map_err(|refused| match refused {
+    let Fetched { bytes, held, .. } = fetched.map_err(|refused| match refused {
         Refused::Because(why) => Refused::Because(blamed(not_fetched(&address.url, &why))),
         exhausted @ Refused::Exhausted(_) => exhausted,
     })?;
-    media::check_fetched(&bytes, address.media).map_err(|why| Refused::Because(blamed(why)))?;
-    Ok(accounted(bytes, held))
+    let checked = service.look_at(bytes, address.media).await;
+    let checked = checked.map_err(|why| Refused::Because(blamed(why)))?;
+    Ok(accounted(checked.bytes, held))
 }
 
 /// The file name on the instance, where the bytes are, and what keeps them there.
@@ -398,6 +422,17 @@ struct Taken {
     name: String,
     source: InputSource,
     blob: Option<InputBlob>,
+}
+
+impl Taken {
+    /// A file that is kept, by its name on instances.
+    fn kept((name, blob): (String, InputBlob)) -> Self {
+        Taken {
+            name,
+            source: InputSource::Blob(blob.key.clone()),
+            blob: Some(blob),
+        }
+    }
 }
 
 /// A loader input that was taken in.
@@ -429,3 +464,6 @@ fn brief(text: &str) -> String {
         .take(120)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

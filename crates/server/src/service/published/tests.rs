@@ -940,6 +940,6 @@ async fn large_calls_are_put_together_beside_the_runtime() {
         .scope(meanwhile, call)
         .await
         .unwrap();
-    // Reading and writing the graph are the others.
-    assert_eq!(pieces.load(Ordering::SeqCst), 3);
+    // Looking for assets, reading and writing the graph are the others.
+    assert_eq!(pieces.load(Ordering::SeqCst), 4);
 }

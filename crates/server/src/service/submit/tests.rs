@@ -286,7 +286,7 @@ async fn a_body_of_many_megabytes_does_not_hold_the_runtime() {
     submitted.await.unwrap();
     assert_eq!(
         pieces.load(Ordering::SeqCst),
-        3,
-        "looking for assets, reading, and writing"
+        4,
+        "looking for assets, reading, looking at the file, and writing"
     );
 }
