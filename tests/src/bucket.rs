@@ -91,6 +91,15 @@ impl Bucket {
         )
     }
 
+    /// Puts an object beside what the server keeps, and says its address.
+    pub fn put(&self, key: &str, bytes: &[u8]) -> String {
+        let path = self.files.path().join(NAME).join(key);
+        let folder = path.parent().expect("it lies in the bucket");
+        std::fs::create_dir_all(folder).expect("a folder");
+        std::fs::write(&path, bytes).expect("an object");
+        format!("s3://{NAME}/{key}")
+    }
+
     /// Where the objects under the prefix lie, as files.
     pub fn objects(&self) -> PathBuf {
         self.files.path().join(NAME).join("some/prefix")

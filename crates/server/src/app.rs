@@ -95,6 +95,10 @@ pub async fn run(
         object_infos: service::object_info::Cache::default(),
         pickers: Default::default(),
         facts: Default::default(),
+        buckets: service::intake::buckets::Buckets::new(
+            config.blobs.bucket().cloned(),
+            config.fetch.buckets.clone(),
+        ),
         fetched: service::intake::Cached::new(config.fetch.cache_bytes),
         looks: Default::default(),
         pictures: Default::default(),

@@ -150,3 +150,36 @@ async fn doctor_says_what_is_wrong_with_a_bucket() {
         assert!(!text.contains("X-Amz"), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workflows_name_files_of_buckets_that_were_opened_and_of_no_others() {
+    let bucket = Bucket::start().await;
+    let config = bucket.config() + "[fetch]\nbuckets = [\"darkroom-test/in\"]\n";
+    let server = Server::start(Options::default().with_config(&config)).await;
+    let api = server.api();
+    let picture = pixels::gradient(6, 5);
+    let address = bucket.put("in/图 1.png", &pixels::encode(&picture));
+    for address in [address.clone(), address.replace("s3://", "oss://")] {
+        let id = api.submit(&graphs::invert(&address)).await;
+        let job = api.finished(&id).await;
+        pixels::assert_inverse(&api.outputs(&job).await[0], &picture);
+    }
+    let kept = files_below(&bucket.objects());
+    let own = kept
+        .iter()
+        .find(|path| path.ends_with(".png"))
+        .expect("an output");
+    let own = own.split("/some/prefix/").nth(1).expect("its key");
+    for address in [
+        bucket.put("out/a.png", &pixels::encode(&picture)),
+        bucket.put("in/text.png", b"no picture"),
+        format!("s3://darkroom-test/some/prefix/{own}"),
+        "s3://darkroom-test/in/missing.png".to_owned(),
+        "s3://elsewhere/in/a.png".to_owned(),
+    ] {
+        let graph = json!({"graph": graphs::invert(&address)});
+        api.post("/darkroom/v1/endpoints/default/jobs", &graph)
+            .await
+            .expect(400);
+    }
+}

@@ -166,7 +166,7 @@ async fn object_storage_addresses_are_refused_with_what_to_do() {
         assert_eq!(body["error_code"], "PROMPT_ERROR", "{body}");
         let message = body["error_message"].as_str().unwrap_or_default();
         assert!(
-            message.contains("not supported by this version") && message.contains("http(s)"),
+            message.contains("no bucket that the operator opened") && message.contains("http(s)"),
             "{message}"
         );
     }

@@ -20,6 +20,16 @@ pub struct BlobsConfig {
     pub url_expiry: Duration,
 }
 
+impl BlobsConfig {
+    /// The bucket, if they are in one.
+    pub fn bucket(&self) -> Option<&S3Options> {
+        match &self.location {
+            BlobLocation::Local => None,
+            BlobLocation::S3(options) => Some(options),
+        }
+    }
+}
+
 /// Which store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobLocation {

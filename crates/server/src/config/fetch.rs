@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{net::HostOrCidr, reader::Section};
+use crate::service::intake::buckets::Opened;
 
 /// `[fetch]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +16,20 @@ pub struct FetchConfig {
     pub max_bytes: u64,
     /// No fetch longer than this.
     pub timeout: Duration,
+    /// Buckets whose files workflows may name.
+    pub buckets: Vec<Opened>,
     /// So much of what was fetched is kept for the next one who asks; 0: nothing.
     pub cache_bytes: u64,
 }
 
-pub(super) fn read(mut section: Section<'_>) -> FetchConfig {
+/// `has_bucket`: blobs lie in one, so that there are credentials for others.
+pub(super) fn read(mut section: Section<'_>, has_bucket: bool) -> FetchConfig {
+    if section.has("buckets") && !has_bucket {
+        section.problem(
+            "buckets",
+            "belongs to [blobs] url = \"s3://bucket/prefix\", whose credentials read them",
+        );
+    }
     let mut hosts = |key| {
         let expected = "a host name, an address, or a network like \"192.168.1.0/24\"";
         let parsed = section.parsed_list(key, expected, |text| text.parse().ok());
@@ -33,6 +43,11 @@ pub(super) fn read(mut section: Section<'_>) -> FetchConfig {
         timeout: section
             .positive_duration("timeout")
             .unwrap_or(Duration::from_secs(30)),
+        buckets: section
+            .parsed_list("buckets", "a bucket, or a bucket and a prefix", |text| {
+                text.parse().ok()
+            })
+            .unwrap_or_default(),
         cache_bytes: section.size("cache").unwrap_or(1_000_000_000),
     };
     if config.max_bytes == 0 {

@@ -125,7 +125,7 @@ impl Config {
         server.insecure_no_auth = overrides.insecure_no_auth;
         let store = store::read(root.section("store"));
         let blobs = blobs::read(root.section("blobs"), env);
-        let fetch = fetch::read(root.section("fetch"));
+        let fetch = fetch::read(root.section("fetch"), blobs.bucket().is_some());
         let keys = keys::read(root.sections("keys"), env);
         let endpoints = endpoints::read(root.section("endpoints"));
         check_key_endpoints(&keys, &endpoints);

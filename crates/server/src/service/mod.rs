@@ -113,6 +113,8 @@ pub struct Parts {
     pub(crate) pickers: pickers::Pickers,
     /// What instances told beside it.
     pub(crate) facts: facts::Known,
+    /// Buckets that workflows may name files of.
+    pub(crate) buckets: intake::buckets::Buckets,
     /// Files that were fetched and may be used again.
     pub(crate) fetched: intake::Cached,
     /// Pictures that were looked at before a job loads them.

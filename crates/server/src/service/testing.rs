@@ -95,6 +95,7 @@ impl Bench {
             object_infos: object_info::Cache::default(),
             pickers: Default::default(),
             facts: Default::default(),
+            buckets: Default::default(),
             fetched: super::intake::Cached::new(config.fetch.cache_bytes),
             looks: Default::default(),
             pictures: Default::default(),

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{memory::accounted, service::fetch::Fetched};
 
+pub mod buckets;
 mod cached;
 mod fetching;
 pub mod given;
@@ -30,6 +31,7 @@ mod looking;
 mod media;
 
 use self::{
+    buckets::Object,
     cached::Asked,
     given::{Given, Loader},
     media::Checked,
@@ -172,6 +174,9 @@ impl Intake<'_> {
                     }
                 }
             }
+            Given::Name(name) if let Some(object) = self.service.buckets.object(self.tenant, &name) => {
+                self.take_object(&object, media).await.map(Some).map_err(blamed)
+            }
             Given::Name(name) => match self.take_name(class, input, &name).await? {
                 Named::Upload(taken) => self.looked_at(taken, media).await.map(Some).map_err(blamed),
                 Named::OnInstance => Ok(None),
@@ -273,6 +278,13 @@ impl Intake<'_> {
         })
     }
 
+    /// A file of a bucket that the operator opened.
+    async fn take_object(&mut self, object: &Object, media: Media) -> Result<Taken, Error> {
+        let (bytes, _held) = self.service.read_object(object).await?;
+        let file = self.service.look_at(bytes, media).await;
+        self.store(file.map_err(Error::input_unavailable)?).await
+    }
+
     async fn store(&mut self, file: Checked) -> Result<Taken, Error> {
         let Checked {
             bytes,
@@ -311,8 +323,8 @@ impl Intake<'_> {
         }
         if let Some((scheme @ ("oss" | "s3"), _)) = name.split_once("://") {
             return Ok(Named::Missing(format!(
-                "{scheme}:// addresses are not supported by this version: give an http(s) address, base64, or the name of an \
-                 uploaded file instead of {}",
+                "{} is in no bucket that the operator opened ({scheme}://, see [fetch] buckets): give an http(s) address, base64, or \
+                 the name of an uploaded file",
                 brief(name)
             )));
         }
