@@ -3,8 +3,10 @@
 import uuid
 
 import pytest
+from comfy_sdk import Comfy
 
-from v2 import Api, plain
+from darkroom_server import Server
+from v2 import CONFIG, Api, plain
 
 UI = {"nodes": [{"id": 1, "type": "LoadImage"}], "links": [], "last_node_id": 1}
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
@@ -108,3 +110,28 @@ def test_a_body_that_is_too_large(server):
     graph = plain()
     graph["1"]["inputs"]["text"] = "x" * (33 << 20)
     api.refused(413, "payload_too_large", api.submit(graph))
+
+
+def test_without_keys_a_page_of_somebody_else_may_not(monkeypatch):
+    with Server("") as server:
+        api = Api(server.url, key=None)
+        api.refused(403, "forbidden_origin", api("POST", "/jobs", json={"workflow": plain()}, headers={"Origin": "https://evil.example"}))
+        # And a program with Node's fetch may, without a key and with one that nobody knows.
+        for key in (None, "sk_anything"):
+            answer = Api(server.url, key).submit(plain(), headers={"Sec-Fetch-Mode": "cors"})
+            assert answer.status_code == 201, answer.text
+        monkeypatch.setenv("COMFY_BASE_URL", server.url)
+        monkeypatch.delenv("COMFY_API_KEY", raising=False)
+        with Comfy() as client:
+            assert client.run(client.workflows.from_json(plain()), timeout=120).status == "succeeded"
+
+
+def test_an_asset_whose_bytes_are_gone():
+    with Server(CONFIG) as server:
+        api = Api(server.url)
+        job = api.wait(api.accepted(plain())["id"])
+        for file in (server.home / "data" / "blobs").rglob("*"):
+            if file.is_file():
+                file.unlink()
+        answer = api("GET", f"/assets/{job['outputs'][0]['id']}/content")
+        api.refused(404, "output_unavailable", answer)
