@@ -3,11 +3,15 @@
 //! One order for everybody: an ephemeral event carries the number of the durable one before it, and a follower shows
 //! durable events up to that number first.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use darkroom_core::{JobId, event::Event};
 pub use darkroom_runner::link::Ephemeral;
-use darkroom_store::{Topic, jobs::JobRecord, wake::Subscription};
+use darkroom_store::{
+    Topic,
+    jobs::JobRecord,
+    wake::{EndSubscription, Subscription},
+};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
@@ -51,7 +55,7 @@ pub struct Follower {
 pub struct Ending {
     service: Service,
     job: JobId,
-    woken: Subscription,
+    told: EndSubscription,
     may_be_over: bool,
 }
 
@@ -61,20 +65,26 @@ impl Ending {
         self.job
     }
 
-    /// Waits for it.
+    /// Waits for it. Cancel-safe.
     ///
     /// # Errors
     /// When the job does not exist any more, or the store fails.
     pub async fn wait(&mut self) -> Result<JobRecord, Error> {
         loop {
-            if !std::mem::take(&mut self.may_be_over) {
-                self.woken.woken().await;
+            if !self.may_be_over {
+                let told = self.told.ended().await;
+                if let Some(record) = told.filter(|record| record.state.is_final()) {
+                    self.may_be_over = true;
+                    return Ok(Arc::unwrap_or_clone(record));
+                }
+                self.may_be_over = true;
             }
             let record = self.service.job_patiently(self.job).await?;
-            // It may have been queued again meanwhile.
             if record.state.is_final() {
                 return Ok(record);
             }
+            // It was queued again, or had not ended when the wait began.
+            self.may_be_over = false;
         }
     }
 }
@@ -117,7 +127,7 @@ impl Service {
         Ending {
             service: self.clone(),
             job,
-            woken: self.store.subscribe(Topic::JobEnd(job)),
+            told: self.store.subscribe_end(job),
             may_be_over: false,
         }
     }

@@ -50,7 +50,7 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Channel {
-    /// Made by the first attempt: of a job that waits there is nothing to hear, and the backlog takes memory.
+    /// Made when an attempt meets a follower: else there is nothing to hear or nobody to hear it, and the backlog takes memory.
     live: Option<broadcast::Sender<Live>>,
     /// Followers from before the first attempt.
     early: Vec<oneshot::Sender<broadcast::Receiver<Live>>>,
@@ -78,12 +78,17 @@ impl Channel {
             || self.early.iter().any(|early| !early.is_closed())
     }
 
+    /// What followers of the attempt that runs hear.
+    fn open(&mut self) -> &broadcast::Sender<Live> {
+        self.live.get_or_insert_with(|| broadcast::channel(BACKLOG).0)
+    }
+
     /// An attempt begins: whoever follows already hears all of it.
-    fn open(&mut self) {
-        let live = self.live.get_or_insert_with(|| broadcast::channel(BACKLOG).0);
-        for early in self.early.drain(..) {
-            // One that gave up meanwhile.
-            let _ = early.send(live.subscribe());
+    fn admit_early(&mut self) {
+        for early in std::mem::take(&mut self.early) {
+            if !early.is_closed() {
+                let _ = early.send(self.open().subscribe());
+            }
         }
     }
 }
@@ -137,15 +142,13 @@ impl Hub {
     pub fn follow(&self, job: JobId) -> Listener {
         let mut channels = self.lock();
         let channel = channels.entry(job).or_insert_with(Channel::new);
-        match &channel.live {
-            Some(live) => Listener::Open(live.subscribe()),
-            None => {
-                let (tell, told) = oneshot::channel();
-                channel.early.retain(|early| !early.is_closed());
-                channel.early.push(tell);
-                Listener::Early(told)
-            }
+        if channel.running.is_some() || channel.live.is_some() {
+            return Listener::Open(channel.open().subscribe());
         }
+        let (tell, told) = oneshot::channel();
+        channel.early.retain(|early| !early.is_closed());
+        channel.early.push(tell);
+        Listener::Early(told)
     }
 
     /// Gives up an entry that nobody runs or follows any more; called when a follower ends.
@@ -164,7 +167,7 @@ impl Hub {
         let mut channels = self.lock();
         let channel = channels.entry(lease.job).or_insert_with(Channel::new);
         channel.running = Some(lease);
-        channel.open();
+        channel.admit_early();
         channel.last_progress = None;
         channel.last_preview = None;
         // Its own: an attempt whose lease is gone must not take the wish away from the one that runs.

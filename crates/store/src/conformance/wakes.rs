@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use darkroom_core::event::EventKind;
+use darkroom_core::{JobState, event::EventKind};
 
 use super::{World, done, event, tests, world::endpoint};
 use crate::wake::{Subscription, Topic};
@@ -24,13 +24,14 @@ tests! {
         let log = || vec![event(EventKind::Log, "{}")];
         hears(store.subscribe(topic()), store.append_events(held, log())).await;
         hears(store.subscribe(topic()), store.cancel(None, held.job)).await;
-        let mut end = store.subscribe(Topic::JobEnd(held.job));
+        let mut end = store.subscribe_end(held.job);
         hears(store.subscribe(topic()), store.append_events(held, log())).await;
-        assert!(!end.0.has_changed().unwrap(), "it goes on");
+        assert!(end.0.try_recv().is_err(), "it goes on");
         hears(store.subscribe(topic()), world.finish(held, done())).await;
-        tokio::time::timeout(Duration::from_secs(5), end.woken())
+        let ended = tokio::time::timeout(Duration::from_secs(60), end.ended())
             .await
             .expect("its end is told");
+        assert!(ended.is_none_or(|job| job.id == held.job && job.state == JobState::Succeeded));
         hears(store.subscribe(Topic::Capacity), world.claim_lease()).await;
     }
 
@@ -53,7 +54,7 @@ tests! {
         let held = world.claim_lease().await;
         world.finish(held, done()).await;
         let seen = tokio::time::timeout(Duration::from_secs(5), watcher).await.unwrap().unwrap();
-        assert_eq!(seen, darkroom_core::JobState::Succeeded);
+        assert_eq!(seen, JobState::Succeeded);
     }
 
     async fn a_finished_webhook_job_wakes_the_outbox(world: World) {

@@ -1,18 +1,33 @@
-//! In-process wake-ups: one watch channel per topic that somebody listens to.
+//! In-process wake-ups: one watch channel per topic that somebody listens to, one channel for each who waits for a job's end.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::watch;
+use darkroom_core::JobId;
+use tokio::sync::{mpsc, watch};
 
-use crate::wake::{Subscription, Topic};
+use crate::{
+    jobs::JobRecord,
+    wake::{EndSubscription, Subscription, Topic},
+};
+
+/// A job that ended, and how, where somebody waited for it and it could be read.
+pub(super) type End = (JobId, Option<Arc<JobRecord>>);
 
 /// The topics somebody listens to.
 #[derive(Default)]
 pub(super) struct Hub {
     topics: Mutex<Topics>,
+    ends: Mutex<Ends>,
+}
+
+#[derive(Default)]
+struct Ends {
+    waiting: HashMap<JobId, Vec<mpsc::UnboundedSender<Option<Arc<JobRecord>>>>>,
+    /// As for topics.
+    collect_at: usize,
 }
 
 #[derive(Default)]
@@ -50,6 +65,44 @@ impl Hub {
                 sender.send_modify(|n| *n = n.wrapping_add(1));
             }
         }
+    }
+
+    /// A subscription that hears of every end from now on.
+    pub(super) fn subscribe_end(&self, job: JobId) -> EndSubscription {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut ends = self.lock_ends();
+        if ends.waiting.len() >= ends.collect_at.max(64) {
+            ends.waiting
+                .retain(|_, waiting| waiting.iter().any(|one| !one.is_closed()));
+            ends.collect_at = ends.waiting.len() * 2;
+        }
+        ends.waiting.entry(job).or_default().push(sender);
+        EndSubscription(receiver)
+    }
+
+    /// Whether somebody waits for a job's end.
+    pub(super) fn is_awaited(&self, job: JobId) -> bool {
+        let ends = self.lock_ends();
+        let waiting = ends.waiting.get(&job);
+        waiting.is_some_and(|waiting| waiting.iter().any(|one| !one.is_closed()))
+    }
+
+    /// Tells everybody who waits for them.
+    pub(super) fn ended(&self, these: Vec<End>) {
+        let mut ends = self.lock_ends();
+        for (job, record) in these {
+            let Some(waiting) = ends.waiting.get_mut(&job) else {
+                continue;
+            };
+            waiting.retain(|one| one.send(record.clone()).is_ok());
+            if waiting.is_empty() {
+                ends.waiting.remove(&job);
+            }
+        }
+    }
+
+    fn lock_ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Topics> {
@@ -93,5 +146,25 @@ mod tests {
         drop(kept);
         hub.wake((0..10_000).map(job));
         assert_eq!(hub.lock().senders.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_for_an_end_hears_of_it_and_nobody_else_is_kept() {
+        let hub = Hub::default();
+        let id = |n| JobId::from_uuid(uuid::Uuid::from_u128(n));
+        for n in 0..10_000 {
+            drop(hub.subscribe_end(id(n)));
+        }
+        assert!(hub.lock_ends().waiting.len() <= 64);
+        let (mut one, mut other) = (hub.subscribe_end(id(1)), hub.subscribe_end(id(1)));
+        assert!(hub.is_awaited(id(1)) && !hub.is_awaited(id(2)));
+        hub.ended(vec![(id(1), None), (id(2), None)]);
+        assert!(one.ended().await.is_none() && other.ended().await.is_none());
+        // It was queued again and ended again.
+        drop(other);
+        hub.ended(vec![(id(1), None)]);
+        assert!(one.ended().await.is_none());
+        drop(one);
+        assert!(!hub.is_awaited(id(1)));
     }
 }

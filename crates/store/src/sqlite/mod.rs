@@ -31,7 +31,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use darkroom_core::Clock;
+use darkroom_core::{Clock, JobId};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::oneshot;
 
@@ -44,7 +44,7 @@ use tx::Tx;
 
 use crate::{
     Error,
-    wake::{Subscription, Topic, Wakeups},
+    wake::{EndSubscription, Subscription, Topic, Wakeups},
 };
 
 /// A store in a SQLite file. Dropping it finishes what waits for the writer.
@@ -158,6 +158,10 @@ impl SqliteStore {
 impl Wakeups for SqliteStore {
     fn subscribe(&self, topic: Topic) -> Subscription {
         self.hub.subscribe(topic)
+    }
+
+    fn subscribe_end(&self, job: JobId) -> EndSubscription {
+        self.hub.subscribe_end(job)
     }
 }
 

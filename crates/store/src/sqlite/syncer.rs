@@ -16,7 +16,7 @@ use std::{
 use darkroom_core::Clock;
 
 use super::{
-    hub::Hub,
+    hub::{End, Hub},
     options::{Committed, Fatal, OnCommit},
     queue::{Op, Queue},
     watermark::Watermark,
@@ -37,6 +37,8 @@ pub(super) struct Written {
     pub(super) done: Vec<Box<dyn Op>>,
     /// Whom to wake when it is on the disk.
     pub(super) wakes: Vec<Topic>,
+    /// The jobs that ended in it.
+    pub(super) ends: Vec<End>,
     /// What to tell of it; `took` is the time since this began.
     pub(super) commit: Committed,
     /// When its COMMIT began, on the monotonic clock.
@@ -123,6 +125,7 @@ impl Syncer {
                 for op in written.done {
                     op.reply(Ok(()));
                 }
+                disk.hub.ended(written.ends);
                 disk.hub.wake(written.wakes);
             }
         }

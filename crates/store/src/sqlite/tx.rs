@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use darkroom_core::Timestamp;
+use darkroom_core::{JobId, Timestamp};
 use rusqlite::Connection;
 
 use super::options::{Ended, Options};
@@ -21,6 +21,7 @@ pub(super) struct Tx<'a> {
     file: &'a PathBuf,
     free: &'a Cell<Option<u64>>,
     wakes: &'a RefCell<Vec<Topic>>,
+    ends: &'a RefCell<Vec<JobId>>,
     ended: &'a RefCell<Vec<Ended>>,
 }
 
@@ -28,6 +29,7 @@ pub(super) struct Tx<'a> {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) wakes: RefCell<Vec<Topic>>,
+    pub(super) ends: RefCell<Vec<JobId>>,
     pub(super) ended: RefCell<Vec<Ended>>,
     free: Cell<Option<u64>>,
 }
@@ -36,6 +38,7 @@ pub(super) struct Batch {
 #[derive(Clone, Copy)]
 pub(super) struct Marks {
     wakes: usize,
+    ends: usize,
     ended: usize,
 }
 
@@ -44,6 +47,7 @@ impl Batch {
     pub(super) fn marks(&self) -> Marks {
         Marks {
             wakes: self.wakes.borrow().len(),
+            ends: self.ends.borrow().len(),
             ended: self.ended.borrow().len(),
         }
     }
@@ -51,6 +55,7 @@ impl Batch {
     /// What was undone is not told.
     pub(super) fn forget_since(&self, marks: Marks) {
         self.wakes.borrow_mut().truncate(marks.wakes);
+        self.ends.borrow_mut().truncate(marks.ends);
         self.ended.borrow_mut().truncate(marks.ended);
     }
 
@@ -62,6 +67,7 @@ impl Batch {
             file,
             free: &self.free,
             wakes: &self.wakes,
+            ends: &self.ends,
             ended: &self.ended,
         }
     }
@@ -71,6 +77,11 @@ impl Tx<'_> {
     /// Wakes a topic's listeners after COMMIT.
     pub(super) fn wake(&self, topic: Topic) {
         self.wakes.borrow_mut().push(topic);
+    }
+
+    /// Tells who waits for a job's end, after COMMIT.
+    pub(super) fn tell_end(&self, job: JobId) {
+        self.ends.borrow_mut().push(job);
     }
 
     /// Counts an end, after COMMIT.

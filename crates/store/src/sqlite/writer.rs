@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{
     checkpoint::Checkpointer,
-    hub::Hub,
+    hub::{End, Hub},
+    jobs::read,
     options::{Committed, Durability, Options},
     queue::{Failed, Lane, Next, Op, Queue, Wait},
     syncer::{Syncer, Written},
@@ -132,6 +133,7 @@ impl Writer {
                 return self.give_up(done, error);
             }
         }
+        let ends = self.read_ends(&batch);
         self.failpoint("before_commit");
         let waits = self.options.durability == Durability::Promised
             && done.iter().any(|op| op.wait() == Wait::ForDisk);
@@ -163,6 +165,7 @@ impl Writer {
                 number,
                 done,
                 wakes,
+                ends,
                 commit,
                 began,
             });
@@ -171,9 +174,20 @@ impl Writer {
                 on_commit(commit);
             }
             answer(done);
+            self.hub.ended(ends);
             self.hub.wake(wakes);
         }
         Ok(())
+    }
+
+    /// The jobs that ended, as whoever waits for them will find them: here they are at hand, and who waits need not read.
+    fn read_ends(&self, batch: &Batch) -> Vec<End> {
+        let read = |job| {
+            let awaited = self.hub.is_awaited(job);
+            let record = awaited.then(|| read::job(&self.conn, None, job));
+            (job, record.and_then(Result::ok).flatten().map(Arc::new))
+        };
+        batch.ends.take().into_iter().map(read).collect()
     }
 
     /// Runs the last of a batch's operations; and all of them again, with care, where it is the first that fails.

@@ -198,7 +198,8 @@ impl Task {
             exit = self.control.backend.exited(handle) => self.after_exit(worker, exit),
             why = worker.broken() => Ending::Broken(why.into()),
             why = self.finishes_its_others(worker) => Ending::Stuck(why),
-            () = self.stop.cancelled() => Ending::Wished,
+            // Once its others have ended, the planner may stop it before the line above is looked at.
+            () = self.stop.cancelled() => worker.stuck_with().map_or(Ending::Wished, Ending::Stuck),
             () = self.close.cancelled() => self.leave_worker(worker, handle).await,
             () = draining => Ending::Wished,
         }

@@ -153,3 +153,20 @@ impl IntoResponse for Refused {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_body_could_not_be_read_is_told_by_the_status() {
+        let told = |error: BodyError| {
+            let error = AsyncError::from(error);
+            (error.status.as_u16(), error.code)
+        };
+        assert_eq!(told(BodyError::TooLarge { max_bytes: 1 }), (413, "too_large"));
+        // What GETs are tried again after by the SDKs; a POST that was cut off is not theirs to repeat.
+        assert_eq!(told(BodyError::Slow), (408, "slow"));
+        assert_eq!(told(BodyError::Broken).0, 400);
+    }
+}

@@ -278,6 +278,14 @@ impl Worker {
         });
     }
 
+    /// The reason if it is stuck with a job that was ended.
+    pub(crate) fn stuck_with(&self) -> Option<String> {
+        match &*self.condemned.borrow() {
+            Some(Condemned::Stuck(reason)) => Some(reason.clone()),
+            Some(Condemned::Broken(_)) | None => None,
+        }
+    }
+
     /// Resolves with the reason once it is stuck with a job that was ended.
     pub(crate) async fn stuck(&self) -> String {
         self.condemned_for(|why| match why {

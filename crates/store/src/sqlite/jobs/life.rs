@@ -180,7 +180,7 @@ impl Head {
             if self.life.state.is_final() {
                 sql::execute(tx.conn, "DELETE FROM sealed WHERE job = ?1", [self.nr])?;
                 count_end(tx, self)?;
-                tx.wake(Topic::JobEnd(self.id));
+                tx.tell_end(self.id);
                 tx.ended(Ended::Job(self.endpoint.clone(), self.life.state));
                 self.tell_outside(tx)?;
             }

@@ -58,7 +58,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, Error> {
     })
 }
 
-pub(super) fn job(
+pub(in crate::sqlite) fn job(
     conn: &Connection,
     tenant: Option<&TenantId>,
     id: JobId,
