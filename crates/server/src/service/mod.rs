@@ -57,6 +57,7 @@ pub mod replay;
 pub mod resources;
 pub mod run_progress;
 pub mod scripts;
+mod signed_objects;
 pub mod signed_uploads;
 pub mod streams;
 pub mod submit;

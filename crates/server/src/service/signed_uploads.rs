@@ -197,6 +197,9 @@ impl Service {
         let Ok(url) = url::Url::parse(url) else {
             return Ok(None);
         };
+        if url.path().starts_with(super::objects::PATH) {
+            return self.own_object(&url).await;
+        }
         let (prefix, is_upload) = match url.path() {
             path if path.starts_with(PATH_PREFIX) => (PATH_PREFIX, true),
             path if path.starts_with(signed_url::PATH_PREFIX) => (signed_url::PATH_PREFIX, false),

@@ -86,6 +86,11 @@ impl Object {
         tag_of(&self.blob)
     }
 
+    /// Its bytes.
+    pub(super) fn blob(&self) -> &BlobKey {
+        &self.blob
+    }
+
     /// The media type that it is sent with: whatever a worker says, no page of ours loads it as its own.
     pub fn sent_type(&self) -> &str {
         content_type::as_sent(&self.content_type)
