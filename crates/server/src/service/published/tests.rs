@@ -872,7 +872,7 @@ async fn files_that_cannot_be_had_are_told_by_the_names_that_callers_know() {
         ("mine.png", "there is no file 'mine.png'"),
         ("a/mine.png [input]", "there is no file"),
         ("mine.png [output]", "none of your jobs here made mine.png"),
-        ("s3://bucket/mine.png", "not supported"),
+        ("s3://bucket/mine.png", "in no bucket that the operator opened"),
         (
             "data:image/png;base64,aGVsbG8gd29ybGQ=",
             "the bytes are not an image",
