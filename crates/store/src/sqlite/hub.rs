@@ -76,7 +76,12 @@ impl Hub {
                 .retain(|_, waiting| waiting.iter().any(|one| !one.is_closed()));
             ends.collect_at = ends.waiting.len() * 2;
         }
-        ends.waiting.entry(job).or_default().push(sender);
+        let waiting = ends.waiting.entry(job).or_default();
+        // Before it grows: who gave up (a poll of a long job, a hundred times an hour) is not kept until its end.
+        if waiting.len() == waiting.capacity() {
+            waiting.retain(|one| !one.is_closed());
+        }
+        waiting.push(sender);
         EndSubscription(receiver)
     }
 
@@ -156,6 +161,13 @@ mod tests {
             drop(hub.subscribe_end(id(n)));
         }
         assert!(hub.lock_ends().waiting.len() <= 64);
+        let patient = hub.subscribe_end(id(3));
+        for _ in 0..10_000 {
+            drop(hub.subscribe_end(id(3)));
+        }
+        assert!(hub.lock_ends().waiting[&id(3)].len() <= 64);
+        assert!(hub.is_awaited(id(3)));
+        drop(patient);
         let (mut one, mut other) = (hub.subscribe_end(id(1)), hub.subscribe_end(id(1)));
         assert!(hub.is_awaited(id(1)) && !hub.is_awaited(id(2)));
         hub.ended(vec![(id(1), None), (id(2), None)]);

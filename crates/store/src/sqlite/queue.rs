@@ -155,8 +155,12 @@ impl Queue {
     /// Closes and drops what waits: its callers get [`Error::Closed`].
     pub(super) fn abandon(&self) {
         self.close();
-        let dropped = std::mem::take(&mut *self.lock());
-        self.lock().closed = true;
+        // It stays closed all the while: what was pushed in between would be answered by nobody.
+        let closed = Lanes {
+            closed: true,
+            ..Lanes::default()
+        };
+        let dropped = std::mem::replace(&mut *self.lock(), closed);
         drop(dropped);
     }
 

@@ -39,8 +39,8 @@ pub(super) struct Written {
     pub(super) wakes: Vec<Topic>,
     /// The jobs that ended in it.
     pub(super) ends: Vec<End>,
-    /// What to tell of it; `took` is the time since this began.
-    pub(super) commit: Committed,
+    /// What to tell of it, if it came about; `took` is the time since this began.
+    pub(super) commit: Option<Committed>,
     /// When its COMMIT began, on the monotonic clock.
     pub(super) began: Duration,
 }
@@ -96,31 +96,36 @@ impl Syncer {
     /// Syncs and acknowledges until closed, or until a sync fails: then the kernel may have dropped the pages, and nothing
     /// more is acknowledged.
     pub(super) fn run(&self, disk: &Disk) {
-        // Whatever ends this thread, no caller and no reader may wait for ever.
-        struct Abandon<'a>(&'a Syncer, &'a Watermark);
+        // Whatever ends this thread, also a panic, no caller and no reader may wait for ever, and nothing more be written.
+        struct Abandon<'a>(&'a Syncer, &'a Disk);
         impl Drop for Abandon<'_> {
             fn drop(&mut self) {
+                if std::thread::panicking() {
+                    (self.1.fatal)("the thread that syncs the log panicked");
+                }
+                self.1.queue.abandon();
                 self.0.close();
                 self.0.lock().waiting.clear();
-                self.1.give_up();
+                self.1.watermark.give_up();
             }
         }
-        let _abandon = Abandon(self, &disk.watermark);
+        let _abandon = Abandon(self, disk);
         while let Some(batch) = self.next() {
             if let Err(error) = (disk.sync)() {
                 tracing::error!(%error, "the log could not be synced");
                 (disk.fatal)(&format!("the log could not be synced: {error}"));
-                disk.queue.abandon();
                 return;
             }
             let now = disk.clock.monotonic();
             if let Some(last) = batch.last() {
                 disk.watermark.synced(last.number);
             }
-            for mut written in batch {
-                if let Some(on_commit) = &disk.on_commit {
-                    written.commit.took = now.saturating_sub(written.began);
-                    on_commit(written.commit);
+            for written in batch {
+                if let (Some(on_commit), Some(commit)) = (&disk.on_commit, written.commit) {
+                    on_commit(Committed {
+                        took: now.saturating_sub(written.began),
+                        ..commit
+                    });
                 }
                 for op in written.done {
                     op.reply(Ok(()));

@@ -37,11 +37,6 @@ impl Watermark {
         self.synced.send_replace(number);
     }
 
-    /// The commit of this number, the last one, did not come about.
-    pub(super) fn skip(&self, number: u64) {
-        self.written.store(number - 1, Ordering::SeqCst);
-    }
-
     /// Nothing more will be synced.
     pub(super) fn give_up(&self) {
         self.synced.send_replace(u64::MAX);
@@ -84,9 +79,6 @@ mod tests {
         assert!(!is_ready(watermark.reached()).await, "the second is not synced");
         watermark.synced(second);
         assert!(is_ready(watermark.reached()).await);
-        let third = watermark.write();
-        watermark.skip(third);
-        assert!(is_ready(watermark.reached()).await, "it never came about");
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,8 @@ use crate::{Error, wake::Topic};
 const MAX_BATCH_OPS: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(5);
+/// An undone batch whose second run another process keeps from beginning is given up after so many tries.
+const MAX_TRIES_AGAIN: u32 = 60;
 /// Without work for this long, the log is folded into the database and the page cache is given back.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -143,7 +145,15 @@ impl Writer {
         let took = self.options.clock.monotonic().saturating_sub(began);
         if let Err(error) = committed {
             if let Some(number) = number {
-                self.watermark.skip(number);
+                // Readers that came meanwhile wait for that number.
+                self.syncer.push(Written {
+                    number,
+                    done: vec![],
+                    wakes: vec![],
+                    ends: vec![],
+                    commit: None,
+                    began,
+                });
             }
             return self.give_up(done, error);
         }
@@ -166,7 +176,7 @@ impl Writer {
                 done,
                 wakes,
                 ends,
-                commit,
+                commit: Some(commit),
                 began,
             });
         } else {
@@ -220,11 +230,13 @@ impl Writer {
         if !self.conn.is_autocommit() {
             self.run_cached("ROLLBACK")?;
         }
-        // Another process (an offline command) may have come between.
+        // Another process (an offline command) may have come between: each try waits for half a second.
+        let mut tries = 1;
         while let Err(error) = self.run_cached("BEGIN IMMEDIATE") {
-            if !is_busy(&error) {
+            if !is_busy(&error) || tries == MAX_TRIES_AGAIN {
                 return Err(error);
             }
+            tries += 1;
         }
         *batch = Batch::default();
         for op in done {
@@ -258,13 +270,18 @@ impl Writer {
     /// The batch could not be committed. Nothing of it was acknowledged; a full disk is told to the callers, anything
     /// else ends the process.
     fn give_up(&mut self, done: Vec<Box<dyn Op>>, error: rusqlite::Error) -> Result<(), Broken> {
-        if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+        let busy = is_busy(&error);
+        if !busy && error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
             return Err(self.fatal("a batch could not be committed", &error));
         }
         if !self.conn.is_autocommit()
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {
             return Err(self.fatal("a batch could not be rolled back", &error));
+        }
+        if busy {
+            done.into_iter().for_each(|op| op.reply(Err(Error::Busy)));
+            return Ok(());
         }
         let available_bytes = (self.options.free_space)(&self.file).unwrap_or(0);
         tracing::error!(operations = done.len(), available_bytes, "the disk is full");

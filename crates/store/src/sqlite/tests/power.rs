@@ -252,3 +252,27 @@ async fn a_failed_sync_is_fatal_and_nothing_is_acknowledged() {
     assert!(store.submit(world.new_job()).await.is_err(), "it takes no more");
     assert!(store.claim(world.claim_for(1)).await.is_err());
 }
+
+#[tokio::test]
+async fn a_fence_that_a_power_cut_took_back_is_not_given_again() {
+    let disk = Disk::register("store-fences");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let ids = TestIds::default();
+    let open = || SqliteStore::open(&path, options(disk, Durability::Promised).0).unwrap();
+    let store = open();
+    store.submit(job(&ids)).await.unwrap();
+    let held = store.claim(claim_for(1)).await.unwrap().unwrap();
+    disk.cut(Survivors::None).unwrap();
+    drop(store);
+    disk.power_on();
+    let store = open();
+    let again = store.claim(claim_for(2)).await.unwrap().unwrap();
+    assert_eq!(
+        (again.job.id, again.attempt),
+        (held.job.id, 1),
+        "the claim was taken back"
+    );
+    assert!(again.fence > held.fence);
+    store.close().await;
+}

@@ -42,7 +42,7 @@ pub fn routes() -> Router<AppState> {
 /// throw such results away. Clients that are not Python's notice.
 fn last_of_its_connection(asked: &HeaderMap, mut answer: Response) -> Response {
     let agent = asked.get(header::USER_AGENT).map(HeaderValue::as_bytes);
-    if agent.is_some_and(|agent| agent.windows(6).any(|part| part == b"Python")) {
+    if agent.is_some_and(|agent| agent.windows(6).any(|part| part.eq_ignore_ascii_case(b"python"))) {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
@@ -69,6 +69,7 @@ mod tests {
         assert!(closes(Some("Python/3.11 aiohttp/3.14.5")));
         let runpod = "RunPod-Python-SDK/1.12.0 (Linux 6.18.44; x86_64) Language/Python 3.11.7";
         assert!(closes(Some(runpod)));
+        assert!(closes(Some("python-requests/2.34.2")));
         assert!(!closes(Some("curl/8.5.0")));
         assert!(!closes(None));
     }
