@@ -106,7 +106,8 @@ pub enum IfTaken {
 /// one it was given, which its caller then removes.
 #[async_trait]
 pub trait Assets: Send + Sync {
-    /// Adds an asset. Of the same bytes with the same path there is one: it then lasts as long as the longer of both.
+    /// Adds an asset. Of the same bytes with the same path there is one, which then lasts as long as the longer of both; but
+    /// of the anonymous tenant's each is its own.
     async fn add_asset(&self, asset: NewAsset, content: Content) -> Result<Added, Error>;
 
     /// The same over bytes that are there; `None`: they are not. Bytes that something referred to when

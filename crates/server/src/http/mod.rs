@@ -8,6 +8,7 @@ mod body;
 mod cold_start;
 mod cors;
 mod error;
+mod form;
 pub mod health;
 mod outer;
 mod patient;
@@ -25,6 +26,7 @@ pub use self::{
     cold_start::cold_start_header,
     cors::Cors,
     error::error_response,
+    form::Outside,
     health::Readiness,
     outer::{Outer, around},
     patient::Flushed,

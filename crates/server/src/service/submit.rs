@@ -1,11 +1,11 @@
 //! A job's way in: limits, intake of files, pre-flight of the graph, payload placement, one durable transaction.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use darkroom_comfy::graph::convert;
 use darkroom_core::{BlobKey, EndpointName, JobId, Keep, TenantId, endpoint};
 pub use darkroom_store::jobs::Entry;
-use darkroom_store::jobs::{ExternalId, JobMeta, NewJob, OnDuplicate, Submitted};
+use darkroom_store::jobs::{ExternalId, InputBlob, JobMeta, NewJob, OnDuplicate, Submitted};
 use serde_json::{Map, Value};
 
 use self::graph::{Reading, Writing};
@@ -160,7 +160,9 @@ impl Service {
             true => usize::MAX,
             false => size,
         };
-        let (graph, referred) = self.resolve_assets(&submit.tenant, submit.graph, size).await?;
+        let (graph, referred) = self
+            .resolve_assets(&submit.tenant, &submit.endpoint, submit.graph, size)
+            .await?;
         let reading = Reading {
             ids: self.ids.clone(),
             graph,
@@ -187,7 +189,7 @@ impl Service {
         let class_of = |id: &str| read.graph.get(id).map(|node| node.class_type.as_str());
         taken.extend(referred.elsewhere(class_of));
         submit.memory.work_on().await?;
-        let input_files = taken.iter().filter_map(|t| t.blob.clone()).collect();
+        let input_files = each_once(taken.iter().filter_map(|t| t.blob.as_ref()));
         let mut meta = submit.meta;
         let id = JobId::new(&*self.ids);
         let mut extra_data = submit.extra_data;
@@ -304,6 +306,12 @@ impl Service {
             false => Ok(None),
         }
     }
+}
+
+/// However often a graph names a file, the job refers to it once.
+fn each_once<'a>(files: impl Iterator<Item = &'a InputBlob>) -> Vec<InputBlob> {
+    let mut seen = HashSet::new();
+    files.filter(|file| seen.insert(&file.key)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Service {
     /// Gives received bytes their name, and says which path they have then.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when too many files have that name, or the store's own.
+    /// [`Error::Invalid`] when too many files have that name, or the stores' own.
     pub async fn keep_upload(
         &self,
         place: Place<'_>,
@@ -143,8 +143,9 @@ impl Service {
             self.pickers.changed();
         }
         let kept = named.as_ref().ok().and_then(|(_, blob)| blob.as_ref());
-        self.settle_incoming(incoming, kept).await;
-        named.map(|(path, _)| path)
+        let settled = self.settle_incoming(incoming, kept).await;
+        let (path, _) = named?;
+        settled.map(|()| path)
     }
 
     /// Gives received bytes a name, under which the same bytes are kept once for each tenant; `false`: the name is taken, and
@@ -160,8 +161,9 @@ impl Service {
     ) -> Result<bool, Error> {
         let kept = self.name_content(reference, &incoming, if_taken).await;
         let blob = kept.as_ref().ok().and_then(Option::as_ref);
-        self.settle_incoming(incoming, blob).await;
-        kept.map(|blob| blob.is_some())
+        let settled = self.settle_incoming(incoming, blob).await;
+        let is_kept = kept?.is_some();
+        settled.map(|()| is_kept)
     }
 
     /// The blob that has the name then, which is an older one where the bytes are known; `None`: the name is taken.
@@ -185,16 +187,26 @@ impl Service {
     }
 
     /// Throws received bytes away unless they are what is kept.
-    pub(super) async fn settle_incoming(&self, incoming: Incoming, kept: Option<&BlobKey>) {
+    ///
+    /// # Errors
+    /// When nobody can tell that the blob which is kept is whole: the received bytes stay for a day then, and the caller sends
+    /// them again.
+    pub(super) async fn settle_incoming(
+        &self,
+        incoming: Incoming,
+        kept: Option<&BlobKey>,
+    ) -> Result<(), Error> {
         if kept == Some(&incoming.key) {
-            return;
+            return Ok(());
         }
         if let Some(kept) = kept
             && let Err(error) = self.restore(kept, &incoming).await
         {
             tracing::warn!(error = ?error, blob.key = %kept, "cannot look after a blob that bytes are kept in");
+            return Err(error);
         }
         self.forget_incoming(incoming).await;
+        Ok(())
     }
 
     /// A blob that the store knows but nobody has (its database is older than the files, or somebody deleted one) is whole
@@ -205,9 +217,10 @@ impl Service {
             return Ok(());
         }
         tracing::warn!(blob.key = %kept, "a blob was gone; its bytes were brought again");
-        if let Some(reader) = self.blobs.open(&incoming.key, None).await? {
-            self.blobs.put_stream(kept, reader.stream, incoming.size).await?;
-        }
+        let reader = self.blobs.open(&incoming.key, None).await?;
+        let reader =
+            reader.ok_or_else(|| Error::Internal(anyhow::anyhow!("bytes that just came are gone")))?;
+        self.blobs.put_stream(kept, reader.stream, incoming.size).await?;
         Ok(())
     }
 
@@ -378,6 +391,27 @@ mod tests {
         assert_eq!(bench.blob_keys().await, [key.to_string()]);
         let read = bench.service.blobs.read(&key, 9).await.unwrap();
         assert_eq!(read.as_deref(), Some(&b"a"[..]));
+    }
+
+    #[tokio::test]
+    async fn bytes_whose_blob_cannot_be_looked_after_are_not_said_to_be_kept() {
+        let bench = Bench::new();
+        upload(&bench, "a.png", b"a", false).await;
+        let key: BlobKey = bench.blob_keys().await[0].parse().unwrap();
+        bench.service.blobs.delete(&key).await.unwrap();
+        let tenant: TenantId = "default".parse().unwrap();
+        let stream = futures::stream::iter([Ok(Bytes::from_static(b"a"))]).boxed();
+        let incoming = bench
+            .service
+            .receive(&tenant, "b.png", stream, 100)
+            .await
+            .unwrap();
+        bench.blobs.fail_reads(1);
+        let settled = bench.service.settle_incoming(incoming, Some(&key)).await;
+        assert!(settled.is_err());
+        assert_eq!(bench.blob_keys().await.len(), 1, "what came is still there");
+        upload(&bench, "b.png", b"a", false).await;
+        assert!(bench.service.blobs.stat(&key).await.unwrap().is_some());
     }
 
     #[tokio::test]

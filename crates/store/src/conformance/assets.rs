@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use darkroom_core::{AssetId, Clock, ContentHash, Digest, Ids, Timestamp};
+use darkroom_core::{AssetId, Clock, ContentHash, Digest, Ids, TenantId, Timestamp};
 
 use super::{World, tenant, tests, world::blob};
 use crate::{
@@ -80,6 +80,16 @@ tests! {
         let foreign = bring(&world, Some("a.png"), foreign).await;
         assert!(foreign.new_bytes && foreign.asset.content.blob == blob("k6"));
         assert_eq!(found(&world, foreign.asset.id).await, None, "of another tenant");
+    }
+
+    async fn strangers_have_each_their_own(world: World) {
+        let anonymous = || Content { tenant: tenant(TenantId::ANONYMOUS), ..bytes(1, "k1") };
+        let one = bring(&world, Some("a.png"), anonymous()).await;
+        let two = bring(&world, Some("a.png"), anonymous()).await;
+        assert!(two.new_asset && one.asset.id != two.asset.id);
+        assert!(world.store().remove_asset(&tenant(TenantId::ANONYMOUS), two.asset.id).await.unwrap());
+        let left = world.store().asset(&tenant(TenantId::ANONYMOUS), one.asset.id).await.unwrap();
+        assert_eq!(left, Some(one.asset));
     }
 
     async fn bytes_are_found_by_either_hash_while_something_refers_to_them(world: World) {

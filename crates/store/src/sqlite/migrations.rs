@@ -28,6 +28,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("migrations/0017_assets.sql"),
     include_str!("migrations/0018_labels.sql"),
     include_str!("migrations/0019_asset_uploads.sql"),
+    include_str!("migrations/0020_assets_of_strangers.sql"),
 ];
 
 /// Applies the steps that the file lacks. A database that holds something is backed up first, to

@@ -4,7 +4,11 @@ use darkroom_core::output::{Output, OutputBody};
 use serde_json::{Value, json};
 
 use super::{call::V2Call, ids::job_id, time::time};
-use crate::service::{Service, assets::AssetRef, jobs::JobRecord};
+use crate::service::{
+    Service,
+    assets::{AssetRef, ContentHash, Digest},
+    jobs::JobRecord,
+};
 
 /// Media type of texts.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -34,7 +38,7 @@ fn one(service: &Service, call: &V2Call, job: &JobRecord, output: &Output, posit
             let signed = service.signed_path(key);
             view["name"] = json!(named.unwrap_or(key.file_name()));
             view["size_bytes"] = json!(size);
-            view["hash"] = json!(format!("blake3:{blake3}"));
+            view["hash"] = hash(blake3);
             view["url"] = json!(format!("{}{}", call.links.root, signed.path_and_query));
             view["url_expires_at"] = time(signed.expires_at);
             content_type.as_str()
@@ -51,6 +55,11 @@ fn one(service: &Service, call: &V2Call, job: &JobRecord, output: &Output, posit
     view["content_type"] = json!(content_type);
     view["type"] = json!(kind(&output.kind, content_type));
     view
+}
+
+/// `null` for what was stored without one (files of older versions).
+fn hash(blake3: &str) -> Value {
+    Digest::from_hex(blake3).map_or(Value::Null, |hash| json!(ContentHash::Blake3(hash).to_string()))
 }
 
 /// The word of the closed set: what the bytes are comes before how the node calls them, so that a video that a node lists
@@ -74,6 +83,13 @@ fn kind(kind: &str, content_type: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_hash_has_none_of_no_digits() {
+        assert_eq!(hash(""), Value::Null);
+        let digits = "0a".repeat(32);
+        assert_eq!(hash(&digits), json!(format!("blake3:{digits}")));
+    }
 
     #[test]
     fn every_list_of_a_node_has_a_word_of_the_closed_set() {

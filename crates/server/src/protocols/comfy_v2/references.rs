@@ -6,14 +6,17 @@ use serde_json::{Value, json};
 use super::{call::V2Call, error::ApiError};
 use crate::service::Service;
 
-/// Lets through a graph whose references all lead to files of the caller's.
+/// Lets through a graph whose references all lead to files of the caller's. `size`: how large the request was, in bytes.
 ///
 /// # Errors
-/// `missing_asset` with the ids.
-pub async fn check(service: &Service, call: &V2Call, graph: &Value) -> Result<(), ApiError> {
-    let missing = service.missing_assets(&call.caller.tenant, graph).await?;
+/// `missing_asset` with the ids; that of an invalid graph for too many references.
+pub async fn check(service: &Service, call: &V2Call, graph: Value, size: usize) -> Result<Value, ApiError> {
+    let checked = service
+        .missing_assets(&call.caller.tenant, &call.endpoint.name, graph, size)
+        .await;
+    let (graph, missing) = checked.map_err(ApiError::of_submit)?;
     match missing.is_empty() {
-        true => Ok(()),
+        true => Ok(graph),
         false => Err(missing_asset(&missing)),
     }
 }

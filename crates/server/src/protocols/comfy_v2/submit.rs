@@ -54,13 +54,13 @@ pub async fn handler(
     let service = &state.service;
     let Read { json, size, held } = read_json(&headers, body, MAX_BODY_BYTES, &service.memory).await?;
     let wish = Wish::read(json)?;
-    references::check(service, &call, &wish.graph).await?;
+    let graph = references::check(service, &call, wish.graph, size).await?;
     let key = idempotency_key(&headers)?;
     let accepted = service
         .submit_comfy(ComfySubmit {
             tenant: call.caller.tenant.clone(),
             endpoint: call.endpoint.name.clone(),
-            graph: wish.graph,
+            graph,
             extra_data: wish.extra_data,
             targets: None,
             priority: 0,

@@ -3,11 +3,12 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::{FromRequest, Multipart, Request, State, multipart::Field},
     response::{IntoResponse, Response},
 };
 use darkroom_core::EndpointName;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -18,7 +19,7 @@ use super::{
     view::{self, Wanted},
 };
 use crate::{
-    http::drain_body,
+    http::{Outside, drain_body},
     service::{
         Service,
         folders::{Folder, inside, join},
@@ -134,6 +135,8 @@ async fn receive(state: &AppState, call: &NativeCall, request: Request) -> Resul
         drain_body(request.into_body()).await;
         return Err(call.refuse(too_large()));
     }
+    let outside = Outside::most(MAX_IGNORED_BYTES as u64);
+    let request = request.map(|body| Body::from_stream(outside.body(body.into_data_stream())));
     let multipart = Multipart::from_request(request, state).await;
     let multipart = multipart.map_err(|e| {
         call.refuse(NativeError::invalid(
@@ -143,7 +146,12 @@ async fn receive(state: &AppState, call: &NativeCall, request: Request) -> Resul
         ))
     })?;
     let mut form = Form::default();
-    match read(&state.service, call, multipart, &mut form).await {
+    let read = read(&state.service, call, multipart, &outside, &mut form).await;
+    let read = match outside.is_too_much() {
+        true => read.map_err(|_| too_large()),
+        false => read,
+    };
+    match read {
         Ok(()) => Ok(form),
         Err(error) => {
             if let Some((_, incoming)) = form.image {
@@ -158,24 +166,27 @@ async fn read(
     service: &Service,
     call: &NativeCall,
     mut multipart: Multipart,
+    outside: &Outside,
     form: &mut Form,
 ) -> Result<(), NativeError> {
     while let Some(field) = multipart.next_field().await.map_err(|e| broken(&e))? {
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
+            "image" if form.image.is_some() => {
+                let why = "the form has two fields 'image'";
+                return Err(NativeError::invalid("invalid_request", why, ""));
+            }
             "image" => {
                 let Some(filename) = field.file_name().map(str::to_owned) else {
                     let why = "the field 'image' has no file name";
                     return Err(NativeError::invalid("invalid_request", why, ""));
                 };
                 // It goes to the blob store as it comes: memory does not grow with it.
-                let bytes = field.map_err(std::io::Error::other).boxed();
+                let bytes = outside.file(field);
                 let received = service
                     .receive(&call.caller.tenant, &filename, bytes, MAX_UPLOAD_BYTES)
                     .await?;
-                if let Some((_, earlier)) = form.image.replace((filename, received)) {
-                    service.forget_incoming(earlier).await;
-                }
+                form.image = Some((filename, received));
             }
             "type" => form.folder = Some(text(field).await?),
             "subfolder" => form.subfolder = text(field).await?,

@@ -62,7 +62,7 @@ impl From<Added> for Created {
 
 impl Service {
     /// Makes an asset of received bytes ([`Service::receive`]). The same bytes are kept once for each tenant, and have one
-    /// asset for each path; it then lasts as long as the longer of both wishes.
+    /// asset for each path; it then lasts as long as the longer of both wishes. Callers without a key have each their own.
     ///
     /// # Errors
     /// [`AssetError::HashMismatch`], [`AssetError::BadPath`], or the stores' own; nothing of the bytes is kept then.
@@ -74,8 +74,12 @@ impl Service {
     ) -> Result<Created, AssetError> {
         let added = self.add_asset(tenant, &incoming, terms).await;
         let kept = added.as_ref().ok().map(|added| added.asset.content.blob.clone());
-        self.settle_incoming(incoming, kept.as_ref()).await;
-        added.map(Created::from)
+        let settled = self.settle_incoming(incoming, kept.as_ref()).await;
+        let mut created = Created::from(added?);
+        settled?;
+        // Strangers are not told what others have.
+        created.new_bytes |= tenant.is_anonymous();
+        Ok(created)
     }
 
     async fn add_asset(

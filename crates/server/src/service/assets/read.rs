@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use darkroom_core::{
-    AssetId, AssetRef, BlobKey, ContentHash, Digest, JobId, TenantId, Timestamp, output::OutputBody,
+    AssetId, AssetRef, BlobKey, ContentHash, Digest, EndpointName, JobId, TenantId, Timestamp,
+    output::OutputBody,
 };
 
 use super::{Asset, AssetBody};
@@ -19,16 +20,38 @@ impl Service {
     pub async fn asset(&self, tenant: &TenantId, id: AssetRef) -> Result<Option<Asset>, Error> {
         match id {
             AssetRef::Brought(id) => Ok(self.store.asset(tenant, id).await?.map(Asset::from)),
-            AssetRef::Made { job, position } => self.made_asset(tenant, job, position).await,
+            AssetRef::Made { job, position } => self.made_asset(tenant, None, job, position).await,
         }
     }
 
-    async fn made_asset(&self, tenant: &TenantId, job: JobId, position: u32) -> Result<Option<Asset>, Error> {
+    /// The same for a job of an endpoint, which has nothing that jobs of other endpoints made.
+    pub(super) async fn asset_for(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        id: AssetRef,
+    ) -> Result<Option<Asset>, Error> {
+        match id {
+            AssetRef::Brought(_) => self.asset(tenant, id).await,
+            AssetRef::Made { job, position } => self.made_asset(tenant, Some(endpoint), job, position).await,
+        }
+    }
+
+    async fn made_asset(
+        &self,
+        tenant: &TenantId,
+        endpoint: Option<&EndpointName>,
+        job: JobId,
+        position: u32,
+    ) -> Result<Option<Asset>, Error> {
         let record = match self.job(Some(tenant), job).await {
             Ok(record) => record,
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
+        if endpoint.is_some_and(|endpoint| record.endpoint != *endpoint) {
+            return Ok(None);
+        }
         let place = usize::try_from(position).unwrap_or(usize::MAX);
         let Some(output) = record.outputs.get(place) else {
             return Ok(None);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom_core::{AssetRef, TenantId};
+use darkroom_core::{AssetRef, EndpointName, TenantId};
 use darkroom_runner::link::{InputFile, InputSource};
 use darkroom_store::jobs::InputBlob;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::{
         Error, Service,
         error::Unavailable,
         intake::{TakenFile, is_loader_input},
+        preflight::Refusal,
     },
 };
 
@@ -23,6 +24,10 @@ use crate::{
 const TAG: &str = "core/ASSET";
 /// In front of an id that stands as a text.
 const SCHEME: &str = "asset:";
+/// References that one graph may hold: each is looked up, and keeps where it stands.
+const MOST: usize = 256;
+/// How long the names on the way to a reference may be together, in bytes.
+const MAX_WAY_BYTES: usize = 4096;
 
 /// What the references of a graph mean.
 #[derive(Debug, Default)]
@@ -83,35 +88,40 @@ impl Referred {
 }
 
 impl Service {
-    /// The assets that a graph refers to and that its tenant does not have, as they are written there; what has no id at all
-    /// counts as an empty one.
+    /// The graph again, and the assets that it refers to and that its tenant does not have for this endpoint, as they are
+    /// written there; what has no id at all counts as an empty one. `size`: how large the request was, in bytes.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn missing_assets(&self, tenant: &TenantId, graph: &Value) -> Result<Vec<String>, Error> {
-        let (_, missing) = self.look_up(tenant, &find(graph)).await?;
-        Ok(missing)
+    /// [`Error::InvalidGraph`] for too many references, or when the store fails.
+    pub async fn missing_assets(
+        &self,
+        tenant: &TenantId,
+        endpoint: &EndpointName,
+        graph: Value,
+        size: usize,
+    ) -> Result<(Value, Vec<String>), Error> {
+        let (graph, found) = found_in(graph, size).await?;
+        let (_, missing) = self.look_up(tenant, endpoint, &found).await?;
+        Ok((graph, missing))
     }
 
-    /// Puts file names into a graph where it refers to assets. `size`: how large the request was, in bytes.
+    /// Puts file names into a graph where it refers to assets. What a job made counts on the endpoint of that job alone: a
+    /// key may be limited to some. `size`: how large the request was, in bytes.
     ///
     /// # Errors
-    /// [`Error::InputUnavailable`], which names the assets that are missing.
+    /// [`Error::InputUnavailable`], which names the assets that are missing; [`Error::InvalidGraph`] for too many references.
     pub(in crate::service) async fn resolve_assets(
         &self,
         tenant: &TenantId,
+        endpoint: &EndpointName,
         graph: Value,
         size: usize,
     ) -> Result<(Value, Referred), Error> {
-        let (mut graph, found) = beside(size, move || {
-            let found = find(&graph);
-            (graph, found)
-        })
-        .await;
+        let (mut graph, found) = found_in(graph, size).await?;
         if found.is_empty() {
             return Ok((graph, Referred::default()));
         }
-        let (known, missing) = self.look_up(tenant, &found).await?;
+        let (known, missing) = self.look_up(tenant, endpoint, &found).await?;
         if !missing.is_empty() {
             let text = match missing.iter().all(String::is_empty) {
                 true => "an asset of the workflow has no id".to_owned(),
@@ -137,6 +147,7 @@ impl Service {
     async fn look_up(
         &self,
         tenant: &TenantId,
+        endpoint: &EndpointName,
         found: &[Found],
     ) -> Result<(BTreeMap<AssetRef, (String, InputBlob)>, Vec<String>), Error> {
         let (mut known, mut missing) = (BTreeMap::new(), Vec::new());
@@ -149,7 +160,7 @@ impl Service {
                     continue;
                 }
             };
-            match self.asset(tenant, id).await?.and_then(staged) {
+            match self.asset_for(tenant, endpoint, id).await?.and_then(staged) {
                 Some(file) => {
                     known.insert(id, file);
                 }
@@ -200,67 +211,106 @@ fn ending_of(content_type: &str) -> &'static str {
     }
 }
 
+async fn found_in(graph: Value, size: usize) -> Result<(Value, Vec<Found>), Error> {
+    let (graph, found) = beside(size, move || {
+        let found = find(&graph);
+        (graph, found)
+    })
+    .await;
+    match found {
+        Ok(found) => Ok((graph, found)),
+        Err(TooMuch(why)) => {
+            let refusal = Refusal::of_graph("the workflow refers to files in too many places", why);
+            Err(Error::InvalidGraph(Box::new(refusal)))
+        }
+    }
+}
+
+/// Why the references of a graph are not followed.
+#[derive(Debug, PartialEq, Eq)]
+struct TooMuch(String);
+
 /// Every reference in the inputs of a graph's nodes.
-fn find(graph: &Value) -> Vec<Found> {
+fn find(graph: &Value) -> Result<Vec<Found>, TooMuch> {
     let mut found = Vec::new();
     let nodes = graph.as_object().into_iter().flatten();
     for (node_id, node) in nodes {
         let inputs = node.get("inputs").and_then(Value::as_object);
         for (input, value) in inputs.into_iter().flatten() {
-            let mut spot = Spot {
-                node_id: node_id.clone(),
-                input: input.clone(),
+            let mut way = Way {
+                node_id,
+                input,
                 pointer: String::new(),
             };
-            look(value, &mut spot, &mut found);
+            look(value, &mut way, &mut found)?;
         }
     }
-    found
+    Ok(found)
 }
 
-fn look(value: &Value, spot: &mut Spot, found: &mut Vec<Found>) {
-    match value {
-        Value::String(text) => {
-            // A text that only begins like one is a text.
-            if let Some(id) = text.strip_prefix(SCHEME).and_then(|id| id.parse().ok()) {
-                let (spot, id) = (spot.clone(), Ok(id));
-                found.push(Found { spot, id });
-            }
+/// The way to what is looked at.
+struct Way<'a> {
+    node_id: &'a str,
+    input: &'a str,
+    pointer: String,
+}
+
+impl Way<'_> {
+    fn note(&self, id: Result<AssetRef, String>, found: &mut Vec<Found>) -> Result<(), TooMuch> {
+        if found.len() >= MOST {
+            return Err(TooMuch(format!("at most {MOST} references are followed")));
         }
+        if self.node_id.len() + self.input.len() + self.pointer.len() > MAX_WAY_BYTES {
+            let why = format!("the names on the way to a reference are longer than {MAX_WAY_BYTES} bytes");
+            return Err(TooMuch(why));
+        }
+        let spot = Spot {
+            node_id: self.node_id.to_owned(),
+            input: self.input.to_owned(),
+            pointer: self.pointer.clone(),
+        };
+        found.push(Found { spot, id });
+        Ok(())
+    }
+}
+
+fn look(value: &Value, way: &mut Way<'_>, found: &mut Vec<Found>) -> Result<(), TooMuch> {
+    match value {
+        // A text that only begins like one is a text.
+        Value::String(text) => match text.strip_prefix(SCHEME).and_then(|id| id.parse().ok()) {
+            Some(id) => way.note(Ok(id), found),
+            None => Ok(()),
+        },
         Value::Object(fields) if fields.get("__type").and_then(Value::as_str) == Some(TAG) => {
             let id = value
                 .pointer("/info/id")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            let id = id.parse().map_err(|_| id.chars().take(80).collect());
-            let spot = spot.clone();
-            found.push(Found { spot, id });
+            way.note(id.parse().map_err(|_| id.chars().take(80).collect()), found)
         }
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                let step = name.replace('~', "~0").replace('/', "~1");
-                deeper(&step, field, spot, found);
-            }
-        }
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                deeper(&at.to_string(), item, spot, found);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Object(fields) => fields.iter().try_for_each(|(name, field)| {
+            let step = name.replace('~', "~0").replace('/', "~1");
+            deeper(&step, field, way, found)
+        }),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, item)| deeper(&at.to_string(), item, way, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
 }
 
-fn deeper(step: &str, value: &Value, spot: &mut Spot, found: &mut Vec<Found>) {
+fn deeper(step: &str, value: &Value, way: &mut Way<'_>, found: &mut Vec<Found>) -> Result<(), TooMuch> {
     // Numbers are what a graph holds most of.
     if !matches!(value, Value::String(_) | Value::Object(_) | Value::Array(_)) {
-        return;
+        return Ok(());
     }
-    let length = spot.pointer.len();
-    spot.pointer.push('/');
-    spot.pointer.push_str(step);
-    look(value, spot, found);
-    spot.pointer.truncate(length);
+    let length = way.pointer.len();
+    way.pointer.push('/');
+    way.pointer.push_str(step);
+    look(value, way, found)?;
+    way.pointer.truncate(length);
+    Ok(())
 }
 
 fn put(graph: &mut Value, spot: &Spot, name: &str) {
@@ -291,7 +341,7 @@ mod tests {
             "4": {"class_type": "X", "inputs": {"a": {"__type": "core/ASSET"}, "b": {"__type": "core/ASSET", "info": {"id": "x"}}}},
             "5": {"class_type": "X"}, "6": [],
         });
-        let found = find(&graph);
+        let found = find(&graph).unwrap();
         let told: Vec<_> = found
             .iter()
             .map(|f| {
@@ -329,7 +379,22 @@ mod tests {
             json!({"nodes": [], "links": []}),
             json!({"1": {"inputs": 3}}),
         ] {
-            assert!(find(&other).is_empty());
+            assert!(find(&other).unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn more_than_a_bound_is_not_followed() {
+        let many = |count: usize| json!({"1": {"inputs": {"list": vec![format!("asset:{ID}"); count]}}});
+        assert_eq!(find(&many(MOST)).unwrap().len(), MOST);
+        assert!(find(&many(MOST + 1)).is_err());
+        let long = "x".repeat(MAX_WAY_BYTES);
+        assert!(find(&json!({"1": {"inputs": {"o": {&long: format!("asset:{ID}")}}}})).is_err());
+        assert!(find(&json!({&long: {"inputs": {"o": format!("asset:{ID}")}}})).is_err());
+        assert!(
+            find(&json!({"1": {"inputs": {"o": {&long: "a text"}}}}))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -125,6 +125,11 @@ async fn who_has_no_key_finds_nothing_by_what_it_holds() {
     for whose in ["t", nobody] {
         bring(service, whose, b"bytes", terms("a.png")).await.unwrap();
     }
+    let again = bring(service, nobody, b"bytes", terms("a.png")).await.unwrap();
+    assert!(
+        again.new_asset && again.new_bytes,
+        "nothing is told of a stranger's"
+    );
     let hash = ContentHash::Blake3(Digest::new(*blake3::hash(b"bytes").as_bytes()));
     assert!(service.has_bytes(&tenant("t"), hash).await.unwrap());
     assert!(!service.has_bytes(&tenant("u"), hash).await.unwrap());
@@ -262,6 +267,9 @@ async fn a_graph_gets_names_that_no_instance_has_a_say_in_and_keeps_the_files() 
             ("4", "audio", None, second.as_str(), &two_is),
         ]
     );
+    let of_jobs = service.store.refs_to(two.blob().unwrap()).await.unwrap();
+    let of_jobs = of_jobs.iter().filter(|one| one.owner.starts_with("job:"));
+    assert_eq!(of_jobs.count(), 1, "however often it is named");
     // The job keeps what it needs, whatever becomes of the assets.
     for id in [one.id, two.id] {
         service.delete_asset(&tenant("t"), id).await.unwrap();
@@ -288,7 +296,12 @@ async fn a_missing_asset_is_named_and_nothing_is_accepted() {
         "1": {"class_type": "LoadAudio", "inputs": {"audio": format!("asset:{foreign}")}},
         "2": {"class_type": "X", "inputs": {"a": {"__type": "core/ASSET", "info": {"id": "nonsense"}}}},
     });
-    let missing = bench.service.missing_assets(&tenant("t"), &graph).await.unwrap();
+    let parked = "parked".parse().unwrap();
+    let (graph, missing) = bench
+        .service
+        .missing_assets(&tenant("t"), &parked, graph, 0)
+        .await
+        .unwrap();
     assert_eq!(missing, [foreign.to_string(), "nonsense".to_owned()]);
     let refused = accepted(&bench, graph).await.unwrap_err();
     let Error::InputUnavailable(why) = refused else {

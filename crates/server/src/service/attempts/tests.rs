@@ -253,6 +253,32 @@ async fn a_reused_file_survives_the_sweeper_until_its_job_ends() {
 }
 
 #[tokio::test]
+async fn what_a_job_made_is_an_asset_on_its_own_endpoint_alone() {
+    let bench = Bench::new();
+    let job = bench.job(REQUEST).await;
+    let at = slot(&bench).await;
+    let lease = at.link.next().await.unwrap().lease;
+    let output = trashed(&bench, job).await;
+    let made = at.link.reuse_output(lease, output).await.unwrap();
+    let completion = Completion {
+        outcome: AttemptOutcome::Done,
+        outputs: vec![made.unwrap()],
+        result: None,
+        events: vec![],
+    };
+    at.link.finish(lease, completion).await.unwrap();
+    let tenant = "default".parse().unwrap();
+    let missing = async |endpoint: &str| {
+        let endpoint = endpoint.parse().unwrap();
+        let graph = serde_json::json!({"1": {"inputs": {"image": format!("asset:{job}.0")}}});
+        let looked = bench.service.missing_assets(&tenant, &endpoint, graph, 0).await;
+        looked.unwrap().1
+    };
+    assert!(missing("default").await.is_empty());
+    assert_eq!(missing("other").await, [format!("{job}.0")]);
+}
+
+#[tokio::test]
 async fn a_file_that_was_deleted_is_not_reused() {
     let bench = Bench::new();
     let job = bench.job(REQUEST).await;

@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use darkroom_blobs::{Blobs, S3Blobs, S3Options};
 use darkroom_core::{BlobKey, TenantId};
+use tokio::time::Instant;
 
+use super::Fetching;
 use crate::{
     memory::Held,
     service::{Error, Service},
@@ -112,23 +114,41 @@ impl Buckets {
 }
 
 impl Service {
-    /// The bytes of a file in a bucket, and the memory for them.
-    pub(super) async fn read_object(&self, object: &Object) -> Result<(Bytes, Held), Error> {
+    /// The bytes of a file in a bucket, and the memory for them; within the bounds of its graph.
+    pub(super) async fn read_object(
+        &self,
+        object: &Object,
+        within: &mut Fetching,
+    ) -> Result<(Bytes, Held), Error> {
         let client = self.buckets.client(&object.bucket)?;
         let missing = || Error::input_unavailable(format!("there is no {} in {}", object.key, object.bucket));
-        let (limit, timeout) = (self.fetcher.max_bytes(), self.fetcher.timeout());
+        let (limit, left, timeout) = (
+            self.fetcher.max_bytes(),
+            within.bytes_left(),
+            self.fetcher.timeout(),
+        );
+        let until = within.deadline().min(Instant::now() + timeout);
         let read = async {
             let stat = client.stat(&object.key).await?.ok_or_else(missing)?;
             if stat.size > limit {
                 let why = format!("{} is larger than {limit} bytes", object.key);
                 return Err(Error::input_unavailable(why));
             }
+            if stat.size > left {
+                let why = format!("the files of one request together are larger than {limit} bytes");
+                return Err(Error::input_unavailable(why));
+            }
             let held = self.memory.read(stat.size).await?;
             let bytes = client.read(&object.key, stat.size).await?.ok_or_else(missing)?;
             Ok((bytes, held))
         };
-        let late = |_| Error::input_unavailable(format!("{} did not come within {timeout:?}", object.key));
-        tokio::time::timeout(timeout, read).await.map_err(late)?
+        let late = |_| {
+            let text = format!("{} did not come in time (each file has {timeout:?})", object.key);
+            Error::input_unavailable(text)
+        };
+        let (bytes, held) = tokio::time::timeout_at(until, read).await.map_err(late)??;
+        within.took(bytes.len() as u64);
+        Ok((bytes, held))
     }
 }
 

@@ -29,6 +29,8 @@ const DROPPED_AT_ONCE: u32 = 200;
 pub struct Cached {
     limit_bytes: u64,
     known: Mutex<Known>,
+    /// Held while a reference is made, noted, and those are dropped that go for it: what is known always has its reference.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -67,6 +69,7 @@ impl Cached {
         Cached {
             limit_bytes,
             known: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -131,6 +134,7 @@ impl Service {
             content_type: file.content_type.clone(),
             created_at: now,
         };
+        let _turn = self.fetched.turn.lock().await;
         self.keep_incoming(reference, incoming, IfTaken::Replace).await?;
         let Some(kept) = self.store.file_ref(OWNER, &asked.name()).await? else {
             return Ok(None);
@@ -157,6 +161,7 @@ impl Service {
     /// # Errors
     /// When the store fails.
     pub async fn forget_fetched(&self) -> Result<(), Error> {
+        let _turn = self.fetched.turn.lock().await;
         let now = self.clock.now();
         while self.store.drop_refs_before(OWNER, now, DROPPED_AT_ONCE).await? > 0 {}
         Ok(())

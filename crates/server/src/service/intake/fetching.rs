@@ -37,6 +37,21 @@ impl Fetching {
         }
     }
 
+    /// How much may still come, in bytes.
+    pub(super) fn bytes_left(&self) -> u64 {
+        self.bytes_left
+    }
+
+    /// So much came otherwise.
+    pub(super) fn took(&mut self, bytes: u64) {
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+    }
+
+    /// When nothing comes any more.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Fetches one address.
     ///
     /// # Errors

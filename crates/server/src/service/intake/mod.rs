@@ -74,7 +74,7 @@ impl Service {
         fetch: Fetch,
         written: &mut Vec<BlobKey>,
     ) -> Result<Vec<TakenFile>, Error> {
-        count_urls(&loaders)?;
+        count_urls(&loaders, |name| self.buckets.object(tenant, name).is_some())?;
         let mut intake = Intake {
             service: self,
             tenant,
@@ -106,12 +106,13 @@ impl Service {
     }
 }
 
-fn count_urls(loaders: &[Loader]) -> Result<(), Error> {
+fn count_urls(loaders: &[Loader], is_object: impl Fn(&str) -> bool) -> Result<(), Error> {
     let urls: BTreeSet<&str> = loaders
         .iter()
         .filter_map(|loader| match &loader.given {
             Given::Url(url) => Some(url.as_str()),
-            Given::Bytes { .. } | Given::Name(_) => None,
+            Given::Name(name) => Some(name.as_str()).filter(|name| is_object(name)),
+            Given::Bytes { .. } => None,
         })
         .collect();
     if urls.len() <= MAX_URLS {
@@ -174,9 +175,11 @@ impl Intake<'_> {
                     }
                 }
             }
-            Given::Name(name) if let Some(object) = self.service.buckets.object(self.tenant, &name) => {
-                self.take_object(&object, media).await.map(Some).map_err(blamed)
-            }
+            Given::Name(name) if let Some(object) = self.service.buckets.object(self.tenant, &name) => self
+                .take_object(name, &object, media)
+                .await
+                .map(Some)
+                .map_err(blamed),
             Given::Name(name) => match self.take_name(class, input, &name).await? {
                 Named::Upload(taken) => self.looked_at(taken, media).await.map(Some).map_err(blamed),
                 Named::OnInstance => Ok(None),
@@ -279,10 +282,16 @@ impl Intake<'_> {
     }
 
     /// A file of a bucket that the operator opened.
-    async fn take_object(&mut self, object: &Object, media: Media) -> Result<Taken, Error> {
-        let (bytes, _held) = self.service.read_object(object).await?;
+    async fn take_object(&mut self, name: String, object: &Object, media: Media) -> Result<Taken, Error> {
+        let place = (name, media);
+        if let Some(known) = self.fetched.get(&place) {
+            return Ok(known.clone());
+        }
+        let (bytes, _held) = self.service.read_object(object, &mut self.fetching).await?;
         let file = self.service.look_at(bytes, media).await;
-        self.store(file.map_err(Error::input_unavailable)?).await
+        let taken = self.store(file.map_err(Error::input_unavailable)?).await?;
+        self.fetched.insert(place, taken.clone());
+        Ok(taken)
     }
 
     async fn store(&mut self, file: Checked) -> Result<Taken, Error> {

@@ -142,3 +142,30 @@ async fn pictures_are_decoded_before_a_job_loads_them_and_each_once() {
     let _ = load("good.png").await.unwrap();
     assert_eq!(bench.blobs.failures_left(), 1);
 }
+
+#[test]
+fn files_in_buckets_count_as_addresses() {
+    let loader = |given| Loader {
+        node_id: "1".to_owned(),
+        class: "LoadImage",
+        input: "image",
+        media: Media::Image,
+        given,
+    };
+    let half = MAX_URLS / 2;
+    let mut loaders: Vec<Loader> = (0..half)
+        .flat_map(|n| {
+            [
+                Given::Url(format!("http://x/{n}")),
+                Given::Name(format!("s3://b/{n}")),
+                Given::Name(n.to_string()),
+            ]
+        })
+        .map(loader)
+        .collect();
+    let count = |loaders: &[Loader]| count_urls(loaders, |name| name.starts_with("s3://"));
+    loaders.push(loader(Given::Name("s3://b/0".to_owned())));
+    assert!(count(&loaders).is_ok(), "one that is named twice is one");
+    loaders.push(loader(Given::Name("s3://b/one-more".to_owned())));
+    assert!(count(&loaders).is_err());
+}

@@ -6,7 +6,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt, stream::BoxStream};
 use http::{HeaderMap, StatusCode, header};
 use multer::{Field, Multipart};
 
@@ -16,7 +16,7 @@ use super::{
     terms::Said,
 };
 use crate::{
-    http::drain_body,
+    http::{Outside, drain_body},
     service::uploads::{Incoming, MAX_UPLOAD_BYTES},
     state::AppState,
 };
@@ -47,7 +47,20 @@ pub async fn handler(
     let (parts, body) = request.into_parts();
     let mut bytes: Bytes = body.into_data_stream().boxed();
     let mut form = Form::default();
-    let read = read(&state, &call, &parts.headers, &mut bytes, &mut form).await;
+    let outside = Outside::most(MAX_BESIDE_BYTES);
+    let read = read(
+        &state,
+        &call,
+        &parts.headers,
+        outside.body(&mut bytes),
+        &outside,
+        &mut form,
+    )
+    .await;
+    let read = match outside.is_too_much() {
+        true => read.map_err(|_| too_large()),
+        false => read,
+    };
     // A client that is still sending would see its connection reset instead of our answer.
     if read.is_err() && !parts.headers.contains_key(header::EXPECT) {
         drain_body(Body::from_stream(bytes)).await;
@@ -87,7 +100,8 @@ async fn read(
     state: &AppState,
     call: &V2Call,
     headers: &HeaderMap,
-    bytes: &mut Bytes,
+    bytes: impl Stream<Item = Result<bytes::Bytes, std::io::Error>> + Send,
+    outside: &Outside,
     form: &mut Form,
 ) -> Result<(), ApiError> {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -101,17 +115,16 @@ async fn read(
     while let Some(field) = parts.next_field().await.map_err(|error| broken(&error))? {
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
+            "file" if form.file.is_some() => return Err(wrong("the form has two parts 'file'".to_owned())),
             "file" => {
                 let file_name = field.file_name().unwrap_or("asset").to_owned();
-                let bytes = field.map_err(std::io::Error::other).boxed();
+                let bytes = outside.file(field);
                 let tenant = &call.caller.tenant;
                 let received = state
                     .service
                     .receive(tenant, &file_name, bytes, MAX_UPLOAD_BYTES)
                     .await?;
-                if let Some(earlier) = form.file.replace(received) {
-                    state.service.forget_incoming(earlier).await;
-                }
+                form.file = Some(received);
             }
             "file_path" => form.said.file_path = Some(text_of(field).await?).filter(|path| !path.is_empty()),
             "content_type" => {
