@@ -1,7 +1,10 @@
 //! How far a run is, from what its instance says: nodes that are done, and the steps of those that run
 //! (`protocols/comfy-v2.md` §4).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -25,8 +28,8 @@ pub struct Progress {
 /// Counts along one run.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// Class by id.
-    nodes: BTreeMap<String, String>,
+    /// Class by id; shared, so that a copy of a count is small.
+    nodes: Arc<BTreeMap<String, String>>,
     done: BTreeSet<String>,
     /// Step and steps of nodes that told any.
     steps: BTreeMap<String, (f64, f64)>,
@@ -38,7 +41,7 @@ impl Tally {
     /// Of a graph in API format, with the output nodes that run; none of those: all of it does.
     pub fn new(graph: &Value, outputs: &[String]) -> Self {
         Tally {
-            nodes: running_nodes(graph, outputs),
+            nodes: Arc::new(running_nodes(graph, outputs)),
             ..Tally::default()
         }
     }

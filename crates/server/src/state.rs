@@ -165,6 +165,19 @@ impl FromRequestParts<AppState> for BaseUrl {
     }
 }
 
+/// Where a request comes from, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress(pub Option<std::net::IpAddr>);
+
+impl FromRequestParts<AppState> for ClientAddress {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<Peer>().map(|Peer(address)| *address);
+        Ok(ClientAddress(state.base_url.client(&parts.headers, peer)))
+    }
+}
+
 /// Reads keys anew after a change.
 #[derive(Clone)]
 pub struct Reload {

@@ -92,10 +92,15 @@ def test_a_program_that_polls_does_not_notice_that_the_server_died(killed):
 
         poller = threading.Thread(target=poll, daemon=True)
         poller.start()
+        patiently(lambda: 200 in polls)
         kill_serving(killed)
+        before = len(polls)
         done = Comfy().jobs.get(job.id).wait(timeout=LIMIT_S)
+        # The first of these may have been answered before the kill.
+        patiently(lambda: 200 in polls[before + 1:])
         ended.set()
         poller.join(LIMIT_S)
+        assert not poller.is_alive()
         assert done.status == "succeeded" and done.metadata == {"kept": "yes"}
         assert set(polls) <= {200, "lost with its connection"}, polls
         assert any(isinstance(event, OutputReady) for event in done.events())
@@ -120,7 +125,8 @@ def key_of(client):
 
 def test_a_job_whose_instance_dies_runs_again_and_its_stream_goes_on(killed):
     with Comfy() as client:
-        job = client.submit(client.workflows.from_json(sleep(2, str(uuid.uuid4()))))
+        # Long enough that the kill comes before its end.
+        job = client.submit(client.workflows.from_json(sleep(20, str(uuid.uuid4()), steps=100)))
         values, seen_running = [], False
         for event in job.events():
             if type(event).__name__ == "Progress":
@@ -129,6 +135,9 @@ def test_a_job_whose_instance_dies_runs_again_and_its_stream_goes_on(killed):
                     seen_running = True
                     kill(patiently(lambda: instance_of(killed, job.id)))
         assert seen_running and values == sorted(values)
+        attempts = operator(killed, f"jobs/{job.id}")["attempts"]
+        assert [one["state"] for one in attempts] == ["lost", "done"], attempts
+        assert attempts[0]["instance"] != attempts[1]["instance"]
         done = job.refresh()
         assert done.status == "succeeded" and len(done.outputs) == 1
         assert picture(done.outputs[0].to_bytes())[0] == (16, 16)

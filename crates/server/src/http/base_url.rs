@@ -1,6 +1,6 @@
 //! The base of the URLs that a caller is given.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, header};
 use url::Url;
@@ -31,8 +31,7 @@ impl BaseUrl {
             return public.clone();
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let by_proxy =
-            peer.is_some_and(|peer| self.trusted_proxies.iter().any(|net| net.contains(peer.ip())));
+        let by_proxy = peer.is_some_and(|peer| self.trusts(peer.ip()));
         let forwarded = |name: &str| {
             // A chain of proxies appends; the first one is what the caller used.
             text(name)
@@ -51,6 +50,28 @@ impl BaseUrl {
             }
             _ => self.local(),
         }
+    }
+
+    /// Where a request comes from: its peer, or behind trusted proxies the last one of `X-Forwarded-For` that is none.
+    pub fn client(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Option<IpAddr> {
+        let peer = peer?.ip();
+        let lists = headers.get_all("x-forwarded-for").into_iter();
+        let lists: Vec<&str> = lists.filter_map(|list| list.to_str().ok()).collect();
+        let mut client = peer;
+        for before in lists.iter().rev().flat_map(|list| list.rsplit(',')) {
+            if !self.trusts(client) {
+                break;
+            }
+            match before.trim().parse() {
+                Ok(address) => client = address,
+                Err(_) => break,
+            }
+        }
+        Some(client)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(address))
     }
 
     /// For what is written down before anybody calls: `public_url`, else the address that is listened on.
@@ -119,5 +140,18 @@ mod tests {
         let from = |peer: &str| base(None).of(&request, Some(peer.parse().unwrap()));
         assert_eq!(from("10.1.2.3:4"), "https://gpu.example");
         assert_eq!(from("11.1.2.3:4"), "http://inner:1");
+    }
+
+    #[test]
+    fn a_client_is_the_peer_or_the_last_before_the_trusted_proxies() {
+        let client = |peer: &str, forwarded: &str| {
+            let request = headers(&[("x-forwarded-for", forwarded)]);
+            let client = base(None).client(&request, Some(peer.parse().unwrap()));
+            client.unwrap().to_string()
+        };
+        assert_eq!(client("11.1.2.3:4", "1.1.1.1"), "11.1.2.3", "anybody can say so");
+        assert_eq!(client("10.1.2.3:4", "1.1.1.1, 2.2.2.2, 10.0.0.9"), "2.2.2.2");
+        assert_eq!(client("10.1.2.3:4", "1.1.1.1, unknown"), "10.1.2.3");
+        assert_eq!(base(None).client(&HeaderMap::new(), None), None);
     }
 }

@@ -32,7 +32,7 @@ pub enum Step {
     Event(Event),
     /// An ephemeral one.
     Ephemeral(Ephemeral),
-    /// Somebody asked for the end of the job while it runs; once.
+    /// Somebody asked for the end of the job while it runs; once, after the events that were there then.
     Cancelling,
     /// The job is in a final state and every durable event was shown.
     End(Box<JobRecord>),
@@ -48,6 +48,8 @@ pub struct Follower {
     ready: std::collections::VecDeque<Event>,
     held: Option<Live>,
     stale: bool,
+    /// As the last read found it, of a job that had not ended.
+    cancelling: bool,
     told_of_cancel: bool,
 }
 
@@ -102,6 +104,7 @@ impl Service {
             ready: std::collections::VecDeque::new(),
             held: None,
             stale: true,
+            cancelling: false,
             told_of_cancel: false,
         }
     }
@@ -181,14 +184,15 @@ impl Follower {
                     }
                     // A final state is found again once the events it ended with were shown.
                     self.stale = record.state.is_final();
-                    if record.cancel_requested
-                        && !self.stale
-                        && !std::mem::replace(&mut self.told_of_cancel, true)
-                    {
-                        return Ok(Step::Cancelling);
-                    }
+                    self.cancelling = record.cancel_requested && !self.stale;
+                    // One that runs again after its end may be cancelled again.
+                    self.told_of_cancel &= record.cancel_requested;
                 }
                 continue;
+            }
+            // Nothing is left to show that happened before.
+            if self.cancelling && !std::mem::replace(&mut self.told_of_cancel, true) {
+                return Ok(Step::Cancelling);
             }
             tokio::select! {
                 () = self.woken.woken() => self.stale = true,
@@ -199,6 +203,11 @@ impl Follower {
                 },
             }
         }
+    }
+
+    /// From after a durable event that its caller knows; before anything was shown.
+    pub(in crate::service) fn skip_to(&mut self, seen: u64) {
+        self.seen = seen;
     }
 
     /// Whose events these are.

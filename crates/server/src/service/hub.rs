@@ -19,6 +19,8 @@ use tokio::sync::{
     oneshot,
 };
 
+use super::run_progress::Counting;
+
 /// Ephemeral events that a slow follower may be behind before it skips some.
 const BACKLOG: usize = 256;
 
@@ -59,6 +61,8 @@ struct Channel {
     running: Option<Lease>,
     last_progress: Option<Arc<str>>,
     last_preview: Option<Preview>,
+    /// How far its run was counted.
+    counting: Counting,
 }
 
 impl Channel {
@@ -70,6 +74,7 @@ impl Channel {
             running: None,
             last_progress: None,
             last_preview: None,
+            counting: Counting::default(),
         }
     }
 
@@ -219,6 +224,11 @@ impl Hub {
     /// The last preview of a running attempt.
     pub fn last_preview(&self, job: JobId) -> Option<Preview> {
         self.lock().get(&job).and_then(|c| c.last_preview.clone())
+    }
+
+    /// Where a job's run is counted, for all who ask while it runs or is followed.
+    pub fn counting(&self, job: JobId) -> Option<Counting> {
+        self.lock().get(&job).map(|c| c.counting.clone())
     }
 
     /// Tells a running attempt to look whether it should stop.

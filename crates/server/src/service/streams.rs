@@ -2,13 +2,20 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use darkroom_core::TenantId;
 
-/// Who has streams: a tenant, by one of its keys.
-pub type Who = (TenantId, Option<String>);
+/// Who has streams.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// A tenant, by one of its keys.
+    Key(TenantId, String),
+    /// Somebody without a key, from where they call.
+    Anybody(TenantId, Option<IpAddr>),
+}
 
 /// All open streams of this process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,7 +83,7 @@ mod tests {
     #[test]
     fn each_caller_has_so_many_and_a_closed_one_makes_room() {
         let streams = Streams::new(2);
-        let who = |key: &str| ("t".parse().unwrap(), Some(key.to_owned()));
+        let who = |key: &str| Who::Key("t".parse().unwrap(), key.to_owned());
         let first = streams.open(who("a")).unwrap();
         let _second = streams.open(who("a")).unwrap();
         assert!(streams.open(who("a")).is_none());
@@ -84,6 +91,14 @@ mod tests {
         drop(first);
         assert!(streams.open(who("a")).is_some(), "and that one closed again");
         drop(other);
+        let from = |address: &str| Who::Anybody("t".parse().unwrap(), Some(address.parse().unwrap()));
+        let theirs = [(); 2].map(|()| streams.open(from("10.0.0.1")).unwrap());
+        assert!(streams.open(from("10.0.0.1")).is_none());
+        assert!(
+            streams.open(from("10.0.0.2")).is_some(),
+            "one without a key takes nothing from others"
+        );
+        drop(theirs);
         assert_eq!(streams.lock().len(), 1, "who has none open is forgotten");
     }
 }

@@ -15,11 +15,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use darkroom_ambient::{SystemClock, SystemIds};
 use darkroom_blobs::{BlobMeta, BlobReader, BlobStat, Blobs, Error, Listed, LocalBlobs, signed_url::Signer};
-use darkroom_core::{BlobKey, Clock, EndpointName, InstanceId, InstanceState, JobId, Payload, Timestamp};
+use darkroom_core::{
+    BlobKey, Clock, EndpointName, InstanceId, InstanceState, JobId, Payload, Timestamp, attempt::Lease,
+};
 use darkroom_store::{
     Store,
     catalog::InstanceRecord,
-    jobs::{JobMeta, JobRecord, NewJob},
+    jobs::{Claim, JobMeta, JobRecord, NewJob},
     sqlite::{Options, SqliteStore},
 };
 use futures::stream::BoxStream;
@@ -194,6 +196,24 @@ impl Bench {
         };
         self.service.store.submit(job).await.unwrap();
         id
+    }
+
+    /// Lets an attempt of the only waiting job begin, in nobody's hands.
+    pub async fn claimed(&self, job: JobId) -> Lease {
+        let claim = Claim {
+            endpoint: self.endpoint(),
+            instance: self.instance().await,
+            owner: self.service.node.clone(),
+            loaded_models: vec![],
+            offers: None,
+            lease: Duration::from_secs(600),
+            except: vec![],
+            max_running_per_tenant: 0,
+        };
+        let claimed = self.service.store.claim(claim).await.unwrap().unwrap();
+        let fence = claimed.fence;
+        assert_eq!(claimed.job.id, job);
+        Lease { job, fence }
     }
 
     /// Lets an instance of the endpoint tell what it can do.

@@ -60,6 +60,8 @@ pub struct Watcher {
     tally: Tally,
     ready: VecDeque<Sight>,
     shown: Option<Standing>,
+    /// Somebody asked for its end: from then on running means that it is being cancelled.
+    cancelling: bool,
     progress_due: bool,
     preview_due: Option<Preview>,
     pace: Interval,
@@ -75,18 +77,22 @@ impl Service {
     /// When the store fails.
     pub async fn watch_job(&self, job: &JobRecord) -> Result<Watcher, Error> {
         let lengths = self.queue_lengths();
+        // From here on the job's count is kept for all who watch it.
+        let mut follower = self.follow(job.id, 0);
         let (tally, seen) = match job.state.is_final() {
             true => Default::default(),
             false => self.tally(job).await?,
         };
+        follower.skip_to(seen);
         // What happened since is read by the follower.
         let job = self.job(None, job.id).await?;
         let mut watcher = Watcher {
-            follower: self.follow(job.id, seen),
+            follower,
             service: self.clone(),
             tally,
             ready: VecDeque::new(),
             shown: None,
+            cancelling: job.cancel_requested,
             progress_due: job.state == JobState::Running,
             preview_due: self.hub.last_preview(job.id),
             pace: interval(PACE),
@@ -99,9 +105,7 @@ impl Service {
             let end = Sight::End(Box::new(watcher.job.clone()));
             watcher.ready.push_back(end);
         } else {
-            watcher
-                .stand(watcher.job.state, watcher.job.cancel_requested)
-                .await?;
+            watcher.stand(watcher.job.state).await?;
         }
         Ok(watcher)
     }
@@ -130,7 +134,7 @@ impl Watcher {
                 changed = self.lengths.changed(), if waits && !self.line_moved => self.line_moved = changed.is_ok(),
                 _ = self.line_pace.tick(), if waits && self.line_moved => {
                     self.line_moved = false;
-                    self.stand(JobState::Queued, false).await?;
+                    self.stand(JobState::Queued).await?;
                 }
             }
         }
@@ -140,7 +144,7 @@ impl Watcher {
         match step {
             Step::Event(event) if event.kind == EventKind::State => {
                 if let Some(state) = state_of(&event).filter(|state| !state.is_final()) {
-                    self.stand(state, false).await?;
+                    self.stand(state).await?;
                     self.progress_due |= state == JobState::Running;
                 }
             }
@@ -148,7 +152,10 @@ impl Watcher {
                 count(&mut self.tally, &event);
                 self.progress_due = true;
             }
-            Step::Cancelling => self.stand(JobState::Running, true).await?,
+            Step::Cancelling => {
+                self.cancelling = true;
+                self.stand(JobState::Running).await?;
+            }
             Step::Ephemeral(Ephemeral::Message(text)) => {
                 let message: Value = serde_json::from_str(&text).unwrap_or_default();
                 if matches!(message["type"].as_str(), Some("progress" | "progress_state")) {
@@ -179,7 +186,7 @@ impl Watcher {
     }
 
     /// Shows where it stands, unless that was shown last.
-    async fn stand(&mut self, state: JobState, cancelling: bool) -> Result<(), Error> {
+    async fn stand(&mut self, state: JobState) -> Result<(), Error> {
         let position = match state {
             JobState::Queued => match self.service.store.position(self.job.id).await? {
                 None if self.shown.is_some() => return Ok(()), // It has left the line: the next event says where to.
@@ -187,9 +194,11 @@ impl Watcher {
             },
             _ => None,
         };
+        // It waits again: the wish was for what it ran before.
+        self.cancelling &= state == JobState::Running;
         let standing = Standing {
             state,
-            cancelling,
+            cancelling: self.cancelling,
             position,
         };
         if self.shown != Some(standing) {
@@ -210,4 +219,75 @@ impl Watcher {
 fn state_of(event: &Event) -> Option<JobState> {
     let data: Value = serde_json::from_str(&event.data).ok()?;
     JobState::parse(data["state"].as_str()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use darkroom_core::{AttemptOutcome, JobId, attempt::Lease};
+    use darkroom_store::jobs::Finish;
+
+    use super::*;
+    use crate::service::testing::Bench;
+
+    /// What is shown until the end, without progress: state and whether it is being cancelled.
+    async fn shown(watcher: &mut Watcher, until: impl Fn(&Sight) -> bool) -> Vec<(JobState, bool)> {
+        let mut shown = Vec::new();
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(60), watcher.next());
+            let sight = next.await.expect("there is more to see").unwrap();
+            match &sight {
+                Sight::Standing(standing) => shown.push((standing.state, standing.cancelling)),
+                Sight::End(record) => shown.push((record.state, false)),
+                _ => {}
+            }
+            if until(&sight) {
+                return shown;
+            }
+        }
+    }
+
+    async fn runs_and_is_cancelled(bench: &Bench, job: JobId) -> Lease {
+        let lease = bench.claimed(job).await;
+        bench.service.store.cancel(None, job).await.unwrap().unwrap();
+        lease
+    }
+
+    #[tokio::test]
+    async fn a_job_that_begins_and_is_cancelled_at_once_is_seen_in_order() {
+        let bench = Bench::new();
+        let job = bench.job("{}").await;
+        let mut watcher = bench.service.watch_job(&bench.record(job).await).await.unwrap();
+        let lease = runs_and_is_cancelled(&bench, job).await;
+        let seen = shown(
+            &mut watcher,
+            |sight| matches!(sight, Sight::Standing(standing) if standing.cancelling),
+        );
+        let expected = [
+            (JobState::Queued, false),
+            (JobState::Running, false),
+            (JobState::Running, true),
+        ];
+        assert_eq!(seen.await, expected);
+        let end = Finish::empty(AttemptOutcome::Cancelled);
+        bench.service.store.finish(lease, end).await.unwrap().unwrap();
+        let seen = shown(&mut watcher, |sight| matches!(sight, Sight::End(_))).await;
+        assert_eq!(seen, [(JobState::Cancelled, false)]);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_being_cancelled_at_first_sight_is_not_seen_to_run_again() {
+        let bench = Bench::new();
+        let job = bench.job("{}").await;
+        let lease = runs_and_is_cancelled(&bench, job).await;
+        let mut watcher = bench.service.watch_job(&bench.record(job).await).await.unwrap();
+        // As when the job began after its events were counted and before its state was read.
+        watcher.follower = bench.service.follow(job, 1);
+        let step = watcher.follower.next().await.unwrap();
+        assert!(matches!(&step, Step::Event(event) if state_of(event) == Some(JobState::Running)));
+        watcher.take(step).await.unwrap();
+        let end = Finish::empty(AttemptOutcome::Cancelled);
+        bench.service.store.finish(lease, end).await.unwrap().unwrap();
+        let seen = shown(&mut watcher, |sight| matches!(sight, Sight::End(_))).await;
+        assert_eq!(seen, [(JobState::Running, true), (JobState::Cancelled, false)]);
+    }
 }

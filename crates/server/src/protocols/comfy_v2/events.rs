@@ -24,10 +24,10 @@ use super::{
 use crate::{
     service::{
         jobs::JobRecord,
-        streams::OpenStream,
+        streams::{OpenStream, Who},
         watch::{Sight, Watcher},
     },
-    state::AppState,
+    state::{AppState, ClientAddress},
 };
 
 /// A comment comes after this much silence: clients are promised one at least every 15 s.
@@ -39,9 +39,18 @@ const AGAIN_S: u64 = 5;
 ///
 /// # Errors
 /// 404, also for one that the caller may not see; 429 for one stream too many.
-pub async fn handler(State(state): State<AppState>, call: V2Call, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn handler(
+    State(state): State<AppState>,
+    call: V2Call,
+    ClientAddress(address): ClientAddress,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
     let job = find(&state.service, &call, &id).await?;
-    let who = (call.caller.tenant.clone(), call.caller.key_name.clone());
+    let tenant = call.caller.tenant.clone();
+    let who = match call.caller.key_name.clone() {
+        Some(key) => Who::Key(tenant, key),
+        None => Who::Anybody(tenant, address),
+    };
     let streams = &state.service.streams;
     let open = streams.open(who).ok_or_else(|| {
         let message = format!("{} streams of events are open already", streams.most());

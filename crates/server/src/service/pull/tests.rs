@@ -157,9 +157,18 @@ async fn an_error_fails_the_job_and_keeps_what_came_with_it() {
 
 /// A worker's side of handing a job back: whoever waits for the job may have it first.
 async fn has_given_all_back(worker: &Worker) {
-    while worker.occupied() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| worker.occupied() == 0).await;
+}
+
+/// Waits for a condition, for a minute at most.
+async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    waited.expect("what is waited for happens within a minute");
 }
 
 #[tokio::test]
@@ -192,9 +201,7 @@ async fn a_waiting_poll_gets_what_comes_and_takes_no_more_than_it_asked_for() {
         taken.iter_mut().for_each(Taken::handed_over);
         taken.len()
     });
-    while !a.is_listening() {
-        tokio::task::yield_now().await;
-    }
+    until(|| a.is_listening()).await;
     submit(&bench, "1").await;
     let first = tokio::time::timeout(Duration::from_secs(60), polling)
         .await
@@ -389,9 +396,7 @@ async fn a_worker_that_drains_gets_nothing_and_one_that_leaves_is_let_go() {
             .await
             .len()
     });
-    while !a.is_listening() {
-        tokio::task::yield_now().await;
-    }
+    until(|| a.is_listening()).await;
     a.enter(Phase::Leaving);
     let released = tokio::time::timeout(Duration::from_secs(60), polling)
         .await
@@ -677,9 +682,7 @@ async fn an_open_poll_of_a_worker_that_lost_its_key_gets_nothing_more() {
             .await
             .len()
     });
-    while !a.is_listening() {
-        tokio::task::yield_now().await;
-    }
+    until(|| a.is_listening()).await;
     let of_none = bench.service.workers_without(|_, _| false);
     bench
         .service
@@ -708,9 +711,7 @@ async fn polls_that_may_not_have_what_waits_let_others_pass() {
         })
         .collect();
     let line = bench.service.pull.line(&w());
-    while line.available_permits() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| line.available_permits() == 0).await;
     bench.service.retry(None, job).await.unwrap();
     // Well below the time that those polls are held.
     let passed = tokio::time::timeout(Duration::from_secs(15), take_one(&bench, &b));
