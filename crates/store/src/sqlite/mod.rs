@@ -32,7 +32,7 @@ use std::{
 };
 
 use darkroom_core::{Clock, JobId};
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 use tokio::sync::oneshot;
 
 pub use options::{
@@ -198,8 +198,15 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// same. No fence that was given before this start is given again.
 fn skip_fences(conn: &Connection) -> Result<(), Error> {
     let sql = "UPDATE counters SET value = value + ?1 WHERE name = 'fence'";
-    conn.execute(sql, [FENCES_SKIPPED])?;
-    Ok(())
+    match conn.execute(sql, [FENCES_SKIPPED]) {
+        // A server comes up on a full disk, too: results are still read, and space may come.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            tracing::warn!("the disk is full: fences go on from where they were");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// From here on commits only write the log ([`syncer`]).
