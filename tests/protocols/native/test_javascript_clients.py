@@ -4,17 +4,15 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
 from darkroom_server import Server
+from npm import LIMIT_S, beside, with_packages
 
 PROGRAM = pathlib.Path(__file__).parent / "javascript"
-LIMIT_S = 300
 
 # Sleeps in steps, so that there is progress to hear of.
 CONFIG = """
@@ -29,36 +27,10 @@ GRAPH = {
 }
 
 
-# How npm says that no package index can be reached from here.
-NO_NETWORK = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ERR_SOCKET_TIMEOUT")
-
-
-def beside(name):
-    """A program of this environment, else of the machine."""
-    return shutil.which(name, path=str(pathlib.Path(sys.executable).parent)) or shutil.which(name)
-
-
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """The directory of the program with the packages that it names; fetched by npm, without running anything of theirs."""
-    home = tmp_path_factory.mktemp("javascript")
-    for file in PROGRAM.iterdir():
-        if file.is_file():
-            shutil.copy(file, home)
-    npm = beside("npm")
-    done = npm and subprocess.run(
-        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=60000"],
-        cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S,
-        env={**os.environ, "PATH": f"{pathlib.Path(npm).parent}:{os.environ['PATH']}"},
-    )
-    if not done or done.returncode != 0:
-        said = done.stderr[-1000:] if done else "no npm"
-        why = f"the packages of {PROGRAM} cannot be had: {said}"
-        # What lacks is no fault of the house; packages that are there and cannot be installed are.
-        if done and not any(code in done.stderr for code in NO_NETWORK) and os.environ.get("CI") in ("true", "1"):
-            pytest.fail(f"{why} (CI is set: this client is part of what is promised)")
-        pytest.skip(why)
-    return home
+    return with_packages(PROGRAM, tmp_path_factory.mktemp("javascript"))
 
 
 @pytest.mark.parametrize("base", ["", "/e/default"])
